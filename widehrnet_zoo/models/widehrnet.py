@@ -1,0 +1,485 @@
+"""WideHRNet: a lightweight high-resolution network for 2D human pose estimation.
+
+Paper: `Lightweight Human Pose Estimation Using Wide High-Resolution Networks`, Samkari et al.,
+IEEE Access 2024. The architecture follows the authors' public network file; this is an independent
+implementation whose outputs are tested against the official ones.
+"""
+from typing import Any, Dict, List, Optional, Tuple, Type, Union
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from timm.layers import (
+    ConvNormAct,
+    DropPath,
+    LayerType,
+    calculate_drop_path_rates,
+    create_act_layer,
+    create_attn,
+    create_classifier,
+    get_device_dtype,
+    make_divisible,
+)
+from timm.models import checkpoint
+from timm.models._features import feature_take_indices
+from torch import Tensor
+
+__all__ = ['WideHRNet']
+
+
+class DepthwiseSeparable(nn.Module):
+    """Depthwise 3x3, norm, pointwise 1x1, norm, and an activation at the end only."""
+
+    def __init__(
+            self,
+            in_chs: int,
+            out_chs: int,
+            stride: int = 1,
+            apply_act: bool = True,
+            norm_layer: LayerType = nn.BatchNorm2d,
+            act_layer: LayerType = nn.ReLU,
+            device: Any = None,
+            dtype: Any = None,
+    ):
+        dd: Dict[str, Any] = {'device': device, 'dtype': dtype}
+        super().__init__()
+        self.conv_dw = ConvNormAct(
+            in_chs, in_chs, 3, stride=stride, groups=in_chs, apply_act=False, norm_layer=norm_layer, **dd)
+        self.conv_pw = ConvNormAct(
+            in_chs, out_chs, 1, apply_act=apply_act, norm_layer=norm_layer, act_layer=act_layer, **dd)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv_pw(self.conv_dw(x))
+
+
+def shuffle_halves(a: Tensor, b: Tensor) -> Tensor:
+    """Concatenate two (B, C, H, W) halves and shuffle by two groups: a0, b0, a1, b1, ..."""
+    return torch.stack((a, b), dim=2).flatten(1, 2)
+
+
+class WideStem(nn.Module):
+    """Stride-4 stem: a strided 3x3 convolution, then two strided halves that are shuffled together."""
+
+    def __init__(
+            self,
+            in_chans: int,
+            out_chs: int,
+            norm_layer: LayerType = nn.BatchNorm2d,
+            act_layer: LayerType = nn.ReLU,
+            device: Any = None,
+            dtype: Any = None,
+    ):
+        kwargs: Dict[str, Any] = dict(norm_layer=norm_layer, device=device, dtype=dtype)
+        super().__init__()
+        half = out_chs // 2
+        self.conv = ConvNormAct(in_chans, out_chs, 3, stride=2, act_layer=act_layer, **kwargs)
+        self.branch1 = DepthwiseSeparable(half, half, stride=2, act_layer=act_layer, **kwargs)
+        self.branch2 = nn.Sequential()
+        self.branch2.add_module('conv_pw', ConvNormAct(half, out_chs, 1, act_layer=act_layer, **kwargs))
+        self.branch2.add_module(
+            'conv_sep', DepthwiseSeparable(out_chs, half, stride=2, act_layer=act_layer, **kwargs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = self.conv(x).chunk(2, dim=1)
+        return shuffle_halves(self.branch1(a), self.branch2(b))
+
+
+class WideInvertedResidual(nn.Module):
+    """Half of the channels pass, half go through an inverted residual; then both are shuffled."""
+
+    def __init__(
+            self,
+            chs: int,
+            expansion: float = 4.,
+            attn_layer: Optional[LayerType] = None,
+            norm_layer: LayerType = nn.BatchNorm2d,
+            act_layer: LayerType = nn.ReLU,
+            drop_path: float = 0.,
+            device: Any = None,
+            dtype: Any = None,
+    ):
+        dd: Dict[str, Any] = {'device': device, 'dtype': dtype}
+        super().__init__()
+        half = chs // 2
+        mid_chs = make_divisible(half * expansion, 4)
+        self.conv_pw = ConvNormAct(half, mid_chs, 1, norm_layer=norm_layer, act_layer=act_layer, **dd)
+        self.conv_dw = ConvNormAct(
+            mid_chs, mid_chs, 3, groups=mid_chs, norm_layer=norm_layer, act_layer=act_layer, **dd)
+        # timm's SE rounds its reduction without the 10 % limit of the published network, so it is told the width
+        attn_kwargs = {'rd_channels': make_divisible(mid_chs // 4, 8)} if attn_layer == 'se' else {}
+        self.attn = create_attn(attn_layer, mid_chs, **attn_kwargs, **dd) if attn_layer else nn.Identity()
+        self.conv_pwl = ConvNormAct(mid_chs, half, 1, apply_act=False, norm_layer=norm_layer, **dd)
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = x.chunk(2, dim=1)
+        residual = self.conv_pwl(self.attn(self.conv_dw(self.conv_pw(b))))
+        return shuffle_halves(a, b + self.drop_path(residual))
+
+
+class Fusion(nn.Module):
+    """Exchange between branches, with the sum of the official network.
+
+    With `z0` the sum of the highest resolution before its activation,
+
+        z0 = 2 * x0 + sum(f_0j(x_j) for j > 0)
+        zi = 2 * f_i0(z0) + xi + sum(f_ij(x_j) for j > 0, j != i)    for i > 0
+
+    The textbook exchange (HRNet, Sun et al., CVPR 2019, eq. 3) is `zi = sum(f_ij(x_j))`. Published weights were
+    trained with the sum above and need it.
+    """
+
+    def __init__(
+            self,
+            channels: Tuple[int, ...],
+            norm_layer: LayerType = nn.BatchNorm2d,
+            act_layer: LayerType = nn.ReLU,
+            device: Any = None,
+            dtype: Any = None,
+    ):
+        kwargs: Dict[str, Any] = dict(norm_layer=norm_layer, device=device, dtype=dtype)
+        super().__init__()
+        self.paths = nn.ModuleList()
+        for i, out_chs in enumerate(channels):
+            row = nn.ModuleList()
+            for j, in_chs in enumerate(channels):
+                if j == i:
+                    row.append(nn.Identity())
+                elif j > i:
+                    row.append(ConvNormAct(in_chs, out_chs, 1, apply_act=False, **kwargs))
+                else:
+                    row.append(nn.Sequential(*[
+                        DepthwiseSeparable(
+                            in_chs,
+                            out_chs if last else in_chs,
+                            stride=2,
+                            apply_act=not last,
+                            act_layer=act_layer,
+                            **kwargs,
+                        )
+                        for last in [False] * (i - j - 1) + [True]
+                    ]))
+            self.paths.append(row)
+        self.act = create_act_layer(act_layer, inplace=False)
+
+    def forward(self, x: List[Tensor]) -> List[Tensor]:
+        top = 2 * x[0]
+        out: List[Tensor] = []
+        for i, row in enumerate(self.paths):
+            z = top if i == 0 else x[i]
+            for j, path in enumerate(row):
+                if j > i:
+                    z = z + F.interpolate(path(x[j]), size=x[i].shape[-2:], mode='nearest')
+                elif j < i:
+                    z = z + (2 * path(top) if j == 0 else path(x[j]))
+            if i == 0:
+                top = z
+            out.append(z)
+        return [self.act(z) for z in out]
+
+
+class WideHRModule(nn.Module):
+    """Blocks on each branch, then the exchange between the branches."""
+
+    def __init__(
+            self,
+            channels: Tuple[int, ...],
+            num_blocks: int = 2,
+            expansion: float = 4.,
+            attn_layer: Optional[LayerType] = None,
+            norm_layer: LayerType = nn.BatchNorm2d,
+            act_layer: LayerType = nn.ReLU,
+            drop_path: float = 0.,
+            device: Any = None,
+            dtype: Any = None,
+    ):
+        kwargs: Dict[str, Any] = dict(norm_layer=norm_layer, act_layer=act_layer, device=device, dtype=dtype)
+        super().__init__()
+        self.branches = nn.ModuleList([
+            nn.Sequential(*[
+                WideInvertedResidual(chs, expansion, attn_layer, drop_path=drop_path, **kwargs)
+                for _ in range(num_blocks)
+            ])
+            for chs in channels
+        ])
+        self.fuse = Fusion(channels, **kwargs)
+
+    def forward(self, x: List[Tensor]) -> List[Tensor]:
+        return self.fuse([branch(x[i]) for i, branch in enumerate(self.branches)])
+
+
+class SequentialList(nn.Sequential):
+    """`nn.Sequential` whose modules map a list of branches to a list of branches, typed for TorchScript."""
+
+    def forward(self, x: List[Tensor]) -> List[Tensor]:
+        for module in self:
+            x = module(x)
+        return x
+
+
+class Transition(nn.Module):
+    """Fit branches to the channels of a stage, and open its new branch from the lowest resolution."""
+
+    def __init__(
+            self,
+            in_channels: Tuple[int, ...],
+            out_channels: Tuple[int, ...],
+            norm_layer: LayerType = nn.BatchNorm2d,
+            act_layer: LayerType = nn.ReLU,
+            device: Any = None,
+            dtype: Any = None,
+    ):
+        kwargs: Dict[str, Any] = dict(norm_layer=norm_layer, act_layer=act_layer, device=device, dtype=dtype)
+        super().__init__()
+        self.keep = nn.ModuleList([
+            DepthwiseSeparable(i, o, **kwargs) if i != o else nn.Identity()
+            for i, o in zip(in_channels, out_channels)
+        ])
+        self.new = DepthwiseSeparable(in_channels[-1], out_channels[-1], stride=2, **kwargs)
+
+    def forward(self, x: List[Tensor]) -> List[Tensor]:
+        out = [keep(x[i]) for i, keep in enumerate(self.keep)]
+        out.append(self.new(x[-1]))
+        return out
+
+
+class TopDownNeck(nn.Module):
+    """Bring the branches together from the lowest resolution up; the result has stride 4."""
+
+    def __init__(
+            self,
+            channels: Tuple[int, ...],
+            norm_layer: LayerType = nn.BatchNorm2d,
+            act_layer: LayerType = nn.ReLU,
+            device: Any = None,
+            dtype: Any = None,
+    ):
+        kwargs: Dict[str, Any] = dict(norm_layer=norm_layer, act_layer=act_layer, device=device, dtype=dtype)
+        super().__init__()
+        from_low = channels[::-1]
+        self.projects = nn.ModuleList([
+            DepthwiseSeparable(i, o, **kwargs) for i, o in zip(from_low, from_low[1:] + from_low[-1:])
+        ])
+
+    def forward(self, x: List[Tensor]) -> Tensor:
+        y = x[-1]
+        for i, project in enumerate(self.projects):
+            if i > 0:
+                branch = x[-1 - i]
+                y = branch + F.interpolate(y, size=branch.shape[-2:], mode='bilinear', align_corners=True)
+            y = project(y)
+        return y
+
+
+class WideHRNet(nn.Module):
+    """WideHRNet for keypoint heatmaps, classification or features.
+
+    Args:
+        num_classes: Number of keypoints (heatmaps) or of classes; 0 leaves the features without a head.
+        in_chans: Number of input channels.
+        global_pool: `''` gives heatmaps at stride 4, one per keypoint; `'avg'` (or another pooling that
+            `timm.layers.create_classifier` knows) gives pooled logits.
+        stem_width: Channels of the stem, even.
+        channels: Channels per branch, highest resolution first, each even. Stage `s` has `s + 2` branches.
+        num_modules: Multi-resolution modules per stage, one stage fewer than branches.
+        num_blocks: Wide inverted residuals per branch and module.
+        expansion: Channel expansion inside a block.
+        attn_layer: Attention on the expanded channels: `None`, `'se'` as published, or any other name that
+            `timm.layers.create_attn` knows (`'eca'`, `'cbam'`, ...).
+        norm_layer: Normalisation layer or its timm name.
+        act_layer: Activation layer or its timm name.
+        drop_rate: Dropout before the head.
+        drop_path_rate: Stochastic depth of the last module, rising linearly from 0.
+        device: Device of the parameters.
+        dtype: Type of the parameters.
+
+    Raises:
+        ValueError: If widths are odd or the numbers of branches and stages do not fit.
+    """
+
+    def __init__(
+            self,
+            num_classes: int = 17,
+            in_chans: int = 3,
+            global_pool: str = '',
+            stem_width: int = 32,
+            channels: Tuple[int, ...] = (40, 80, 160, 320),
+            num_modules: Tuple[int, ...] = (2, 4, 2),
+            num_blocks: int = 2,
+            expansion: float = 4.,
+            attn_layer: Optional[LayerType] = None,
+            norm_layer: LayerType = nn.BatchNorm2d,
+            act_layer: LayerType = nn.ReLU,
+            drop_rate: float = 0.,
+            drop_path_rate: float = 0.,
+            device: Any = None,
+            dtype: Any = None,
+    ):
+        dd: Dict[str, Any] = {'device': device, 'dtype': dtype}
+        kwargs: Dict[str, Any] = dict(norm_layer=norm_layer, act_layer=act_layer, **dd)
+        super().__init__()
+        channels = tuple(channels)
+        if any(c % 2 for c in (stem_width, *channels)):
+            raise ValueError(f'Blocks split channels in halves: stem_width={stem_width} and channels={channels} '
+                             'must all be even.')
+        if len(num_modules) != len(channels) - 1:
+            raise ValueError(f'{len(channels)} branches need {len(channels) - 1} stages, '
+                             f'but num_modules={tuple(num_modules)} has {len(num_modules)}.')
+        self.num_classes = num_classes
+        self.in_chans = in_chans
+        self.drop_rate = drop_rate
+        self.grad_checkpointing = False
+        self.num_features = self.head_hidden_size = channels[0]
+        self.num_branches = len(channels)
+        # the branches come out of one module together, so there are no module names to hook
+        self.feature_info = [
+            dict(num_chs=c, reduction=4 * 2 ** i, module=f'branch{i}') for i, c in enumerate(channels)]
+
+        self.stem = WideStem(in_chans, stem_width, **kwargs)
+        drop_paths = iter(calculate_drop_path_rates(drop_path_rate, sum(num_modules)))
+        self.transitions = nn.ModuleList()
+        self.stages = nn.ModuleList()
+        prev_chs: Tuple[int, ...] = (stem_width,)
+        for stage_idx in range(len(num_modules)):
+            stage_chs = channels[:stage_idx + 2]
+            self.transitions.append(Transition(prev_chs, stage_chs, **kwargs))
+            self.stages.append(SequentialList(*[
+                WideHRModule(stage_chs, num_blocks, expansion, attn_layer, drop_path=next(drop_paths), **kwargs)
+                for _ in range(num_modules[stage_idx])
+            ]))
+            prev_chs = stage_chs
+        self.neck = TopDownNeck(channels, **kwargs)
+        self._make_head(global_pool, **dd)
+
+        self.init_weights()
+
+    def _make_head(self, global_pool: str, **dd: Any) -> None:
+        self.global_pool, self.head_drop, self.classifier = create_classifier(
+            self.num_features,
+            self.num_classes,
+            pool_type=global_pool,
+            use_conv=not global_pool,
+            drop_rate=self.drop_rate,
+            **dd,
+        )
+        self.head_hidden_size = self.num_features * self.global_pool.feat_mult()
+
+    @torch.jit.ignore
+    def init_weights(self) -> None:
+        """Initialise as the authors do: convolutions normal with std 0.001, norm scales 1."""
+        for m in self.modules():
+            if isinstance(m, (nn.Conv2d, nn.Linear)):
+                nn.init.normal_(m.weight, std=0.001)
+                if m.bias is not None:
+                    nn.init.zeros_(m.bias)
+
+    @torch.jit.ignore
+    def group_matcher(self, coarse: bool = False) -> Dict[str, Any]:
+        """Patterns that order the parameters from the input to the output, for layer-wise learning rates."""
+        return dict(
+            stem=r'^stem',
+            blocks=r'^(?:stages|transitions)\.(\d+)' if coarse else [
+                (r'^stages\.(\d+)\.(\d+)', None),
+                (r'^transitions\.(\d+)', (-1,)),
+                (r'^neck', (99999,)),
+            ],
+        )
+
+    @torch.jit.ignore
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute the activations of each multi-resolution module in the backward pass."""
+        self.grad_checkpointing = enable
+
+    @torch.jit.ignore
+    def get_classifier(self) -> nn.Module:
+        """The head: a 1x1 convolution for heatmaps, a linear layer for pooled logits."""
+        return self.classifier
+
+    def reset_classifier(self, num_classes: int, global_pool: Optional[str] = None) -> None:
+        """Replace the head.
+
+        Args:
+            num_classes: Number of keypoints or classes; 0 removes the head.
+            global_pool: New pooling (`''` for heatmaps); the present one if `None`.
+        """
+        self.num_classes = num_classes
+        pool_type = self.global_pool.pool_type if global_pool is None else global_pool
+        self._make_head(pool_type, **get_device_dtype(self))
+        for m in (self.global_pool, self.head_drop, self.classifier):
+            m.train(self.training)
+
+    def forward_branches(self, x: Tensor) -> List[Tensor]:
+        """Images (B, in_chans, H, W) to the fused branches, strides 4, 8, 16, 32."""
+        branches = [self.stem(x)]
+        for transition, stage in zip(self.transitions, self.stages):
+            branches = transition(branches)
+            if self.grad_checkpointing and not torch.jit.is_scripting():
+                for module in stage:
+                    branches = checkpoint(module, branches)
+            else:
+                branches = stage(branches)
+        return branches
+
+    def forward_intermediates(
+            self,
+            x: Tensor,
+            indices: Optional[Union[int, List[int]]] = None,
+            norm: bool = False,
+            stop_early: bool = False,
+            output_fmt: str = 'NCHW',
+            intermediates_only: bool = False,
+    ) -> Union[List[Tensor], Tuple[Tensor, List[Tensor]]]:
+        """Features together with the branches of the last stage.
+
+        Args:
+            x: Images (B, in_chans, H, W).
+            indices: The last n branches if int, all if None, else the selected ones; 0 has stride 4, 3 stride 32.
+            norm: Unused, the branches have no final norm.
+            stop_early: Unused, all branches come out of the last module.
+            output_fmt: `'NCHW'`, the only format there is.
+            intermediates_only: Return only the branches.
+
+        Returns:
+            The branches, or (features, branches).
+        """
+        assert output_fmt == 'NCHW', 'Output format must be NCHW.'
+        take_indices, _ = feature_take_indices(self.num_branches, indices)
+        branches = self.forward_branches(x)
+        intermediates = [branches[i] for i in take_indices]
+        if intermediates_only:
+            return intermediates
+        return self.neck(branches), intermediates
+
+    def prune_intermediate_layers(
+            self,
+            indices: Union[int, List[int]] = 1,
+            prune_norm: bool = False,
+            prune_head: bool = True,
+    ) -> List[int]:
+        """Drop what the chosen branches do not need; they come out together, so that is only neck and head.
+
+        Args:
+            indices: Branches to keep.
+            prune_norm: Unused, there is no final norm.
+            prune_head: Drop the neck and the head.
+
+        Returns:
+            The absolute indices of the branches.
+        """
+        take_indices, _ = feature_take_indices(self.num_branches, indices)
+        if prune_head:
+            self.neck = nn.Identity()
+            self.reset_classifier(0, '')
+        return take_indices
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Images (B, in_chans, H, W) to features (B, num_features, H/4, W/4)."""
+        return self.neck(self.forward_branches(x))
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Features to heatmaps (B, num_classes, H/4, W/4), or pooled logits (B, num_classes)."""
+        x = self.head_drop(self.global_pool(x))
+        return x if pre_logits else self.classifier(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
