@@ -1,0 +1,219 @@
+"""COCO-keypoints label files, and files of boxes beside them."""
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import UserError
+from .samples import Samples
+
+
+@dataclass(frozen=True)
+class CocoLabels:
+    """A COCO-keypoints file.
+
+    Attributes:
+        images: Image entries by id, in the file's order.
+        annotations: The annotations of the keypoint category, crowds included.
+        category: The category with keypoints.
+    """
+
+    images: dict[int | str, dict[str, Any]]
+    annotations: list[dict[str, Any]]
+    category: dict[str, Any]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Keypoint names; empty if the file gives none."""
+        return tuple(self.category.get('keypoints', ()))
+
+    @property
+    def people(self) -> list[dict[str, Any]]:
+        """The annotations that are no crowd and have a labelled keypoint."""
+        return [a for a in self.annotations if not a['iscrowd'] and a['num_keypoints'] > 0]
+
+    def keypoints(self, annotations: list[dict[str, Any]]) -> npt.NDArray[np.float64]:
+        """Stacked keypoints of annotations, (N, K, 3): x, y in pixels and COCO's visibility."""
+        return np.array([a['keypoints'] for a in annotations], float).reshape(len(annotations), -1, 3)
+
+    def dataset(self) -> dict[str, Any]:
+        """The file's content anew, for the COCO API, which writes into what it is given."""
+        return {'images': [dict(image) for image in self.images.values()],
+                'annotations': [dict(a) for a in self.annotations], 'categories': [dict(self.category)]}
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its content.
+
+    Raises:
+        UserError: If it cannot be read or is not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding='utf-8'))
+    except OSError as error:
+        raise UserError(f'{path} cannot be read: {error.strerror}.') from error
+    except ValueError as error:
+        raise UserError(f'{path} is not a JSON file: {error}.') from error
+
+
+def read_labels(path: str | Path) -> CocoLabels:
+    """Read and check a COCO-keypoints file.
+
+    Missing `iscrowd` counts as 0, missing `num_keypoints` is counted, an annotation without `keypoints` has none.
+
+    Args:
+        path: The JSON.
+
+    Returns:
+        The labels.
+
+    Raises:
+        UserError: If the file is no COCO-keypoints file or an entry is broken; the message names the entry.
+    """
+    data = read_json(path)
+    if not isinstance(data, dict) or not isinstance(data.get('images'), list) \
+            or not isinstance(data.get('annotations'), list):
+        raise UserError(f'{path} is not a COCO-keypoints file: expected an object with lists "images" and '
+                        '"annotations". For the MPII annotations choose --protocol mpii.')
+    category = _keypoint_category(data, path)
+    images = {image['id']: image for image in data['images']}
+    count = len(category.get('keypoints', ())) or next(
+        (len(a['keypoints']) // 3 for a in data['annotations'] if a.get('keypoints')), 0)
+    annotations = []
+    for index, raw in enumerate(data['annotations']):
+        if raw.get('category_id', category['id']) != category['id']:
+            continue
+        entry = {'iscrowd': 0, 'keypoints': [0] * 3 * count, 'category_id': category['id'], **raw}
+        entry.setdefault('id', index + 1)
+        entry.setdefault('num_keypoints', sum(v > 0 for v in entry['keypoints'][2::3]))
+        where = f'{path}: annotation {entry["id"]}'
+        if entry.get('image_id') not in images:
+            raise UserError(f'{where} is of image {entry.get("image_id")}, which is not among the images.')
+        if len(entry['keypoints']) != 3 * count:
+            raise UserError(f'{where} has {len(entry["keypoints"])} keypoint numbers; expected 3 x {count}.')
+        if len(entry.get('bbox', ())) != 4:
+            raise UserError(f'{where} has no "bbox" of four numbers (x, y, width, height).')
+        annotations.append(entry)
+    if not any(a['num_keypoints'] for a in annotations):
+        raise UserError(f'{path} has no person with a labelled keypoint.')
+    return CocoLabels(images, annotations, category)
+
+
+def _keypoint_category(data: dict[str, Any], path: str | Path) -> dict[str, Any]:
+    categories = data.get('categories') or [{'id': 1, 'name': 'person'}]
+    with_keypoints = [c for c in categories if c.get('keypoints')]
+    if len(with_keypoints) > 1:
+        raise UserError(f'{path} has keypoints for {len(with_keypoints)} categories '
+                        f'({", ".join(str(c.get("name")) for c in with_keypoints)}); expected one.')
+    return with_keypoints[0] if with_keypoints else categories[0]
+
+
+def clip_box(box: npt.ArrayLike, width: int, height: int) -> tuple[float, float, float, float] | None:
+    """An annotated box as mmpose 0.24 clips it to the image.
+
+    The last pixel counts: x2 = min(width - 1, x1 + w - 1), so every box loses one pixel on its right and below.
+
+    Args:
+        box: x, y, width, height in pixels.
+        width: Of the image.
+        height: Of the image.
+
+    Returns:
+        x1, y1, x2, y2 in pixels, or `None` if nothing is left.
+    """
+    x, y, w, h = (float(v) for v in np.asarray(box))
+    x1, y1 = max(0., x), max(0., y)
+    x2, y2 = min(width - 1., x1 + max(0., w - 1)), min(height - 1., y1 + max(0., h - 1))
+    return (x1, y1, x2, y2) if x2 > x1 and y2 > y1 else None
+
+
+def labelled_boxes(labels: CocoLabels, images: str | Path, clip: bool = True, padding: float = 1.25) -> Samples:
+    """The annotated box of every person with a labelled keypoint, image by image.
+
+    Args:
+        labels: The labels.
+        images: Folder of the images.
+        clip: Clip as mmpose 0.24 does (`clip_box`); else the boxes are taken as they are.
+        padding: Growth of a box to the network's view.
+
+    Returns:
+        The samples; box scores are 1.
+
+    Raises:
+        UserError: If an image has no size, or a box none.
+    """
+    rows = []
+    for person in labels.people:
+        image = labels.images[person['image_id']]
+        x, y, w, h = (float(v) for v in person['bbox'])
+        box: tuple[float, float, float, float] | None = (x, y, x + w, y + h)
+        if clip:
+            if not image.get('width') or not image.get('height'):
+                raise UserError(f'image {image["id"]} has no width and height in the labels, which boxes are clipped to.')
+            box = clip_box(person['bbox'], image['width'], image['height'])
+            if box is None or person.get('area', 1) <= 0:
+                continue
+        elif w <= 0 or h <= 0:
+            raise UserError(f'annotation {person["id"]} has an empty bbox {person["bbox"]}.')
+        rows.append((person['image_id'], person['id'], box, 1.))
+    return _samples(labels, images, rows, padding)
+
+
+def detected_boxes(
+        labels: CocoLabels,
+        images: str | Path,
+        detections: str | Path,
+        min_score: float = 0.,
+        padding: float = 1.25,
+) -> Samples:
+    """A detector's boxes, image by image.
+
+    Args:
+        labels: The labels.
+        images: Folder of the images.
+        detections: COCO detection results: a list of objects with `image_id`, `category_id`, `bbox` (x, y, width,
+            height) and `score`. Other categories are left out; boxes are not clipped, as in mmpose 0.24.
+        min_score: Lower boxes are left out.
+        padding: Growth of a box to the network's view.
+
+    Returns:
+        The samples, each image's in the file's order.
+
+    Raises:
+        UserError: If the file has another form, or none of its boxes is of these images.
+    """
+    found = read_json(detections)
+    if not isinstance(found, list) or not all(
+            isinstance(d, dict) and 'image_id' in d and 'score' in d and len(d.get('bbox', ())) == 4 for d in found):
+        raise UserError(f'{detections} is not a file of COCO detections: expected a list of objects with "image_id", '
+                        '"category_id", "bbox" (x, y, width, height) and "score".')
+    rows = []
+    for detection in found:
+        x, y, w, h = (float(v) for v in detection['bbox'])
+        of_category = detection.get('category_id', labels.category['id']) == labels.category['id']
+        if detection['image_id'] in labels.images and of_category and detection['score'] >= min_score \
+                and w > 0 and h > 0:
+            rows.append((detection['image_id'], None, (x, y, x + w, y + h), float(detection['score'])))
+    if not rows:
+        raise UserError(f'none of the {len(found)} boxes of {detections} is of an image and of the category '
+                        f'{labels.category["id"]} of the labels, with a score of at least {min_score}.')
+    return _samples(labels, images, rows, padding)
+
+
+def _samples(labels: CocoLabels, folder: str | Path, rows: list[tuple], padding: float) -> Samples:
+    if not rows:
+        raise UserError('the labels leave no box to look at.')
+    order = {image_id: index for index, image_id in enumerate(labels.images)}
+    rows = sorted(rows, key=lambda row: order[row[0]])
+    image_ids, annotation_ids, boxes, scores = zip(*rows, strict=True)
+    return Samples(tuple(Path(folder) / labels.images[i]['file_name'] for i in image_ids), image_ids, annotation_ids,
+                   np.array(boxes, float), np.array(scores, float), padding)

@@ -1,0 +1,42 @@
+"""The people that an evaluation runs over."""
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class Samples:
+    """One row per crop.
+
+    Attributes:
+        paths: The image of each crop.
+        image_ids: Its id in the labels.
+        annotation_ids: The labelled person that the box belongs to; `None` for a detector's box.
+        boxes: float64 (N, 4), x1, y1, x2, y2 in image pixels, before padding.
+        box_scores: float64 (N,).
+        padding: Growth of a box to the network's view.
+    """
+
+    paths: tuple[Path, ...]
+    image_ids: tuple[int | str, ...]
+    annotation_ids: tuple[int | None, ...]
+    boxes: npt.NDArray[np.float64]
+    box_scores: npt.NDArray[np.float64]
+    padding: float = 1.25
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def first(self, count: int) -> 'Samples':
+        """The first rows.
+
+        Args:
+            count: How many.
+
+        Returns:
+            A shorter table.
+        """
+        return Samples(self.paths[:count], self.image_ids[:count], self.annotation_ids[:count], self.boxes[:count],
+                       self.box_scores[:count], self.padding)
