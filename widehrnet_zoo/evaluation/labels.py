@@ -158,7 +158,7 @@ def labelled_boxes(labels: CocoLabels, images: str | Path, clip: bool = True, pa
         box: tuple[float, float, float, float] | None = (x, y, x + w, y + h)
         if clip:
             if not image.get('width') or not image.get('height'):
-                raise UserError(f'image {image["id"]} has no width and height in the labels, which boxes are clipped to.')
+                raise UserError(f'image {image["id"]} has no width and height in the labels; clipping needs them.')
             box = clip_box(person['bbox'], image['width'], image['height'])
             if box is None or person.get('area', 1) <= 0:
                 continue

@@ -94,7 +94,7 @@ def read_ground_truth(path: str | Path) -> MpiiTruth:
     loadmat = require('scipy.io', 'eval').loadmat
     try:
         content = loadmat(str(path))
-    except (OSError, ValueError, TypeError, NotImplementedError) as error:
+    except Exception as error:  # scipy raises whatever its parser stumbles over
         raise UserError(f'{path} cannot be read as a MATLAB file: {error}.') from error
     expected = {'pos_gt_src': (NUM_JOINTS, 2), 'jnt_missing': (NUM_JOINTS,), 'headboxes_src': (2, 2)}
     for name, shape in expected.items():
