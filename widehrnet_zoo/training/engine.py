@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from .augment import AugmentConfig, cut_views, jitter_colour, move_keypoints, sample_views
 from .crops import CropCache
+from .fused import fuse_training
 from .targets import STRIDE, gaussian_heatmaps, heatmap_loss
 
 _logger = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ class TrainConfig:
         eval_every: Minutes between validations.
         save_every: Minutes between saved states.
         seed: Seed of the order and the augmentation.
+        fused: Run the step through the fused CPU kernels (see `fuse_training`).
         augment: Augmentation ranges.
     """
 
@@ -60,6 +62,7 @@ class TrainConfig:
     eval_every: float = 10.
     save_every: float = 5.
     seed: int = 0
+    fused: bool = False
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
 
@@ -141,8 +144,10 @@ def fit(
     """
     out.mkdir(parents=True, exist_ok=True)
     model.to(memory_format=torch.channels_last)
-    optimizer = create_optimizer_v2(model, opt='adamw', lr=config.lr, weight_decay=config.weight_decay)
+    optimizer = create_optimizer_v2(model, opt='adamw', lr=config.lr, weight_decay=config.weight_decay, fused=True)
     ema = ModelEmaV3(model, decay=config.ema_decay, use_warmup=True)
+    if config.fused:
+        fuse_training(model)
     step, elapsed = 0, 0.
     state_file = out / 'state.pt'
     if state_file.exists():
@@ -150,6 +155,8 @@ def fit(
         model.load_state_dict(state['model'])
         ema.module.load_state_dict(state['ema'])
         optimizer.load_state_dict(state['optimizer'])
+        for group in optimizer.param_groups:
+            group.update(fused=True, foreach=None)
         step, elapsed = state['step'], state['elapsed']
     (out / 'config.json').write_text(json.dumps(asdict(config), indent=2))
 

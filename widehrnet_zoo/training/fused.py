@@ -1,0 +1,180 @@
+"""A faster training step on the CPU: the same function and gradients, fewer passes over memory.
+
+On a CPU a step of the plain network spends most of its time not in convolutions but in the element-wise work around
+them (batch norm, ReLU, squeeze-excitation, shuffle), each of which reads and writes whole activations. The kernels in
+`fused.cpp` join this work into the two passes that batch norm needs anyway. They are compiled at first use, which
+needs a C++ compiler and ninja.
+"""
+import functools
+from pathlib import Path
+from types import MethodType, ModuleType
+from typing import Any, Optional, Tuple
+
+import torch
+from timm.layers import BatchNormAct2d, SEModule
+from torch import Tensor, nn
+
+from ..extras import require
+from ..models.widehrnet import WideInvertedResidual
+
+_NONE = torch.empty(0)
+
+
+@functools.cache
+def kernels() -> ModuleType:
+    """Compile (once per machine and PyTorch version) and load the kernels.
+
+    Raises:
+        ImportError: If ninja is not installed.
+        RuntimeError: If there is no working C++ compiler.
+    """
+    require('ninja', extra='train')
+    from torch.utils.cpp_extension import load
+
+    return load(
+        name='widehrnet_zoo_fused',
+        sources=[str(Path(__file__).with_name('fused.cpp'))],
+        extra_cflags=['-O3', '-march=native', '-ffast-math', '-fopenmp'],
+        extra_ldflags=['-fopenmp'],
+    )
+
+
+def _norm(bn: nn.BatchNorm2d, x: Tensor) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Batch statistics as (mean, 1 / std, scale, shift); moves the running statistics as PyTorch does."""
+    mean, var = kernels().bn_stats(x)
+    if bn.track_running_stats:
+        bn.num_batches_tracked.add_(1)
+        rows = x.numel() // x.shape[1]
+        bn.running_mean.lerp_(mean, bn.momentum)
+        bn.running_var.lerp_(var * (rows / max(1, rows - 1)), bn.momentum)
+    invstd = torch.rsqrt(var + bn.eps)
+    scale = bn.weight.detach() * invstd
+    return mean, invstd, scale, bn.bias.detach() - mean * scale
+
+
+def _conv_backward(grad: Tensor, x: Tensor, conv: nn.Conv2d) -> Tuple[Tensor, Tensor]:
+    return torch.ops.aten.convolution_backward(
+        grad, x, conv.weight, None, conv.stride, conv.padding, conv.dilation, False, [0, 0], conv.groups,
+        [True, True, False])[:2]
+
+
+class _NormAct(torch.autograd.Function):
+    """Batch norm in training mode, with or without ReLU."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, bn: nn.BatchNorm2d, relu: bool) -> Tensor:
+        x = x.contiguous(memory_format=torch.channels_last)
+        stats = _norm(bn, x)
+        ctx.save_for_backward(x, *stats)
+        ctx.relu = relu
+        return kernels().affine(x, stats[2], stats[3], relu)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tuple[Optional[Tensor], ...]:
+        x, *stats = ctx.saved_tensors
+        grad = grads[0].contiguous(memory_format=torch.channels_last)
+        dx, dweight, dbias = kernels().bn_backward(grad, x, *stats, ctx.relu, _NONE, _NONE)
+        return dx, dweight, dbias, None, None
+
+
+class _WideBlock(torch.autograd.Function):
+    """A whole wide inverted residual, with squeeze-excitation if it has one."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, block: WideInvertedResidual, *params: Tensor) -> Tensor:
+        k = kernels()
+        x = x.contiguous(memory_format=torch.channels_last)
+        b = k.second_half(x)
+        h1 = block.conv_pw.conv(b)
+        stats1 = _norm(block.conv_pw.bn, h1)
+        y1 = k.affine(h1, stats1[2], stats1[3], True)
+        h2 = block.conv_dw.conv(y1)
+        stats2 = _norm(block.conv_dw.bn, h2)
+        if isinstance(block.attn, SEModule):
+            pooled = k.affine_pool(h2, stats2[2], stats2[3])
+            w1, w2 = block.attn.fc1.weight.flatten(1), block.attn.fc2.weight.flatten(1)
+            hidden = torch.relu(torch.addmm(block.attn.fc1.bias, pooled, w1.t()))
+            gate = torch.sigmoid(torch.addmm(block.attn.fc2.bias, hidden, w2.t()))
+            y2 = k.affine_gate(h2, stats2[2], stats2[3], gate)
+        else:
+            pooled = hidden = gate = _NONE
+            y2 = k.affine(h2, stats2[2], stats2[3], True)
+        h3 = block.conv_pwl.conv(y2)
+        stats3 = _norm(block.conv_pwl.bn, h3)
+        ctx.save_for_backward(b, h1, y1, h2, y2, h3, pooled, hidden, gate, *stats1, *stats2, *stats3)
+        ctx.block = block
+        return k.add_shuffle(h3, stats3[2], stats3[3], x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tuple[Optional[Tensor], ...]:
+        k = kernels()
+        block = ctx.block
+        b, h1, y1, h2, y2, h3, pooled, hidden, gate, *stats = ctx.saved_tensors
+        stats1, stats2, stats3 = stats[:4], stats[4:8], stats[8:]
+        dx, dres = k.unshuffle(grads[0].contiguous(memory_format=torch.channels_last))
+
+        dh3, dg3, db3 = k.bn_backward(dres, h3, *stats3, False, _NONE, _NONE)
+        dy2, dw3 = _conv_backward(dh3, y2, block.conv_pwl.conv)
+        attn_grads: Tuple[Tensor, ...] = ()
+        dpool = _NONE
+        if gate.numel():
+            w1, w2 = block.attn.fc1.weight.flatten(1), block.attn.fc2.weight.flatten(1)
+            dlogit = k.gate_backward(dy2, h2, stats2[2], stats2[3]) * gate * (1 - gate)
+            dhidden = (dlogit @ w2) * (hidden > 0)
+            dpool = (dhidden @ w1) / (h2.shape[2] * h2.shape[3])
+            attn_grads = (
+                (dhidden.t() @ pooled).view_as(block.attn.fc1.weight), dhidden.sum(0),
+                (dlogit.t() @ hidden).view_as(block.attn.fc2.weight), dlogit.sum(0),
+            )
+        dh2, dg2, db2 = k.bn_backward(dy2, h2, *stats2, True, gate, dpool)
+        dy1, dw2 = _conv_backward(dh2, y1, block.conv_dw.conv)
+        dh1, dg1, db1 = k.bn_backward(dy1, h1, *stats1, True, _NONE, _NONE)
+        db, dw1 = _conv_backward(dh1, b, block.conv_pw.conv)
+        k.add_second_half(dx, db.contiguous(memory_format=torch.channels_last))
+        return (dx, None, dw1, dg1, db1, dw2, dg2, db2, *attn_grads, dw3, dg3, db3)
+
+
+def _norm_act_forward(self: BatchNormAct2d, x: Tensor) -> Tensor:
+    if not self.training:
+        return type(self).forward(self, x)
+    return _NormAct.apply(x, self.weight, self.bias, self, isinstance(self.act, nn.ReLU))
+
+
+def _block_forward(self: WideInvertedResidual, x: Tensor) -> Tensor:
+    if not self.training:
+        return type(self).forward(self, x)
+    return _WideBlock.apply(x, self, *self.parameters())
+
+
+def _can_fuse(block: WideInvertedResidual) -> bool:
+    attn = block.attn
+    plain_se = (
+        type(attn) is SEModule and not attn.add_maxpool and isinstance(attn.bn, nn.Identity)
+        and isinstance(attn.act, nn.ReLU) and 'sigmoid' in type(attn.gate).__name__.lower())
+    norms = all(type(m.bn) is BatchNormAct2d for m in (block.conv_pw, block.conv_dw, block.conv_pwl))
+    acts = all(isinstance(m.bn.act, nn.ReLU) for m in (block.conv_pw, block.conv_dw)) if norms else False
+    return norms and acts and isinstance(block.drop_path, nn.Identity) and (plain_se or isinstance(attn, nn.Identity))
+
+
+def fuse_training(model: nn.Module) -> nn.Module:
+    """Make training on the CPU faster, in place; parameters, state dict and evaluation stay as they are.
+
+    Blocks with published parts (batch norm, ReLU, squeeze-excitation or no attention, no stochastic depth) are
+    fused; anything else keeps its own forward.
+
+    Args:
+        model: A `WideHRNet` in float32 on the CPU.
+
+    Returns:
+        The same model.
+
+    Raises:
+        ImportError: If ninja is not installed.
+    """
+    kernels()
+    for module in model.modules():
+        if isinstance(module, WideInvertedResidual) and _can_fuse(module):
+            module.forward = MethodType(_block_forward, module)  # type: ignore[method-assign]
+        elif type(module) is BatchNormAct2d and isinstance(module.act, (nn.ReLU, nn.Identity)):
+            module.forward = MethodType(_norm_act_forward, module)  # type: ignore[method-assign]
+    return model
