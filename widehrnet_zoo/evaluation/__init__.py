@@ -1,1 +1,25 @@
-"""Protocols and metrics: COCO, MPII, PCK."""
+"""Protocols and metrics: COCO, MPII, PCK, NME, AUC.
+
+The parts, by module: `labels` and `mpii` read ground truth, `predict` runs a network, `coco`, `mpii` and `people`
+score, `oks` and `pck` hold the formulas, `bootstrap` the intervals, `formats` other people's formats; `run` puts them
+together.
+"""
+from importlib import import_module
+from typing import Any
+
+_EXPORTS = {
+    'CocoScore': 'coco', 'MpiiScore': 'mpii', 'PckScore': 'people', 'Protocol': 'run', 'Report': 'report',
+    'evaluate': 'run', 'evaluate_people': 'run', 'from_coco': 'formats', 'from_supervision': 'formats',
+    'open_network': 'network', 'read_labels': 'labels', 'read_results': 'coco', 'to_supervision': 'formats',
+}
+__all__ = list(_EXPORTS)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return getattr(import_module(f'.{_EXPORTS[name]}', __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

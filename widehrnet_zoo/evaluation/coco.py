@@ -175,6 +175,18 @@ class CocoScore:
         """Number of images."""
         return len(self._eval.params.imgIds)
 
+    def positions(self, image_ids: Sequence[int | str]) -> list[int]:
+        """Indices of photos in the evaluator's own order.
+
+        Args:
+            image_ids: Their ids.
+
+        Returns:
+            What `figures` takes.
+        """
+        order = {image_id: i for i, image_id in enumerate(self._eval.params.imgIds)}
+        return [order[image_id] for image_id in image_ids]
+
     def figures(self, images: Sequence[int] | None = None) -> dict[str, float]:
         """The ten figures of the COCO summary.
 

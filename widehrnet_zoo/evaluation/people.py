@@ -71,6 +71,9 @@ class PckScore:
         results: Predictions in COCO's results format.
         names: (K,) keypoint names.
 
+    Attributes:
+        image_ids: Ids of the photos with a labelled person, in the order of the indices.
+
     Raises:
         UserError: If labels and results do not fit together.
     """
@@ -82,7 +85,10 @@ class PckScore:
             raise UserError(f'the labels have {truth.shape[1]} keypoints and the skeleton has {len(names)}.')
         found = match_results(annotations, results, len(names))
         sources = np.array([labels.images[a['image_id']].get('source') or '' for a in annotations])
-        self._images, self._image_rows = np.unique([str(a['image_id']) for a in annotations], return_inverse=True)
+        self.image_ids = list(dict.fromkeys(a['image_id'] for a in annotations))
+        position = {image_id: i for i, image_id in enumerate(self.image_ids)}
+        of_row = np.array([position[a['image_id']] for a in annotations])
+        self._members = [np.flatnonzero(of_row == i) for i in range(len(self.image_ids))]
         everyone = np.ones(len(annotations), bool)
         self._torso: dict[str, tuple] = {}
         if set(BODY) <= set(names):
@@ -98,7 +104,6 @@ class PckScore:
                     found[:, body], human[:, :len(BODY)], torso_size(human, LSP))
         self._box = normalised_errors(found, truth, box_size([a['bbox'] for a in annotations]))
         self._predicted = np.isfinite(found[..., 0])
-        self.errors, self.counts = self._box
 
     @staticmethod
     def _human(annotations: list[dict[str, Any]]) -> npt.NDArray[np.float64] | None:
@@ -110,7 +115,7 @@ class PckScore:
     @property
     def num_images(self) -> int:
         """Number of photos with a labelled person."""
-        return len(self._images)
+        return len(self.image_ids)
 
     def figures(self, images: npt.NDArray[np.intp] | None = None) -> dict[str, float]:
         """All figures, fractions.
@@ -121,11 +126,8 @@ class PckScore:
         Returns:
             Figures by name; NaN where nothing counts.
         """
-        if images is None:
-            rows = np.arange(len(self._image_rows))
-        else:
-            members = [np.flatnonzero(self._image_rows == i) for i in range(self.num_images)]
-            rows = np.concatenate([members[i] for i in images])
+        everything = range(self.num_images) if images is None else images
+        rows = np.concatenate([self._members[i] for i in everything])
         values = {name: pck(errors[rows], counts[rows], 0.2) for name, (errors, counts) in self._torso.items()}
         errors, counts = self._box[0][rows], self._box[1][rows]
         for threshold in (0.05, 0.2):

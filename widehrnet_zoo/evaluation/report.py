@@ -1,0 +1,61 @@
+"""What an evaluation says: figures, the switches they were made with, a table."""
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .store import write_whole
+
+
+@dataclass(frozen=True)
+class Report:
+    """An evaluation's outcome.
+
+    Attributes:
+        figures: By name, fractions; NaN where nothing counts.
+        intervals: 95 % bootstrap intervals by name, if asked for.
+        switches: Every switch of the protocol that changes the figures.
+        subject: What was measured: model, weights, labels, versions.
+    """
+
+    figures: dict[str, float]
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    switches: dict[str, Any] = field(default_factory=dict)
+    subject: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON values; figures that are not finite are `None`."""
+        whole = asdict(self)
+        whole['figures'] = {k: v if math.isfinite(v) else None for k, v in self.figures.items()}
+        return whole
+
+    def save_json(self, path: str | Path) -> None:
+        """Write the report, whole or not at all.
+
+        Args:
+            path: The file.
+        """
+        write_whole(Path(path), json.dumps(self.to_dict(), indent=1, default=str))
+
+    def table(self) -> str:
+        """The report as Markdown: the figures in percent, as papers print them, then subject and switches."""
+        rows = [('figure', 'value' if not self.intervals else 'value [95 %]')]
+        for name, value in self.figures.items():
+            text = f'{100 * value:.2f}' if math.isfinite(value) and value >= 0 else '-'
+            if name in self.intervals and text != '-':
+                low, high = self.intervals[name]
+                text += f' [{100 * low:.2f}, {100 * high:.2f}]'
+            rows.append((name, text))
+        wide = [max(len(row[i]) for row in rows) for i in (0, 1)]
+        lines = [f'| {a:<{wide[0]}} | {b:>{wide[1]}} |' for a, b in rows]
+        lines.insert(1, f'|{"-" * (wide[0] + 2)}|{"-" * (wide[1] + 1)}:|')
+        lines += ['', *(f'- {key}: {value}' for key, value in self.subject.items()),
+                  '- switches: ' + ', '.join(f'{key}={_plain(value)}' for key, value in self.switches.items())]
+        return '\n'.join(lines) + '\n'
+
+
+def _plain(value: Any) -> str:
+    if value is None or value is False:
+        return 'off'
+    return 'on' if value is True else str(value)

@@ -1,0 +1,319 @@
+"""Whole evaluations: from labels and a model, or from results, to a report."""
+import hashlib
+import json
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from ..errors import UserError
+from ..skeletons import SKELETONS, Skeleton
+from . import mpii
+from .bootstrap import bootstrap
+from .coco import CocoScore, read_results, to_results
+from .labels import CocoLabels, detected_boxes, labelled_boxes, read_labels
+from .people import PckScore
+from .predict import Network, PredictConfig, predict
+from .report import Report
+from .store import PredictionStore, write_whole
+
+PROTOCOLS = ('coco', 'mpii', 'pck')
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """The switches that change a figure.
+
+    Attributes:
+        name: `'coco'`, `'mpii'` or `'pck'`.
+        predict: How predictions are made.
+        clip: Clip annotated boxes to the image as mmpose 0.24 does.
+        padding: Growth of a box to the network's view (MPII's views have their own).
+        min_box_score: Detector boxes below it are left out.
+        rescoring: Keypoint scores above it make the person's score; `None` keeps the box's score.
+        nms: OKS above which the lower score of a photo goes; `None` keeps all.
+    """
+
+    name: str
+    predict: PredictConfig = field(default_factory=PredictConfig)
+    clip: bool = True
+    padding: float = 1.25
+    min_box_score: float = 0.
+    rescoring: float | None = 0.2
+    nms: float | None = 0.9
+
+    @classmethod
+    def published(cls, name: str) -> 'Protocol':
+        """A protocol as its figures are published.
+
+        `coco` and `mpii` are mmpose 0.24's: flip test with shift, quarter-pixel decoding; `coco` clips, rescores and
+        suppresses at 0.9. `pck` looks once at each annotated box as it is and keeps every prediction.
+
+        Args:
+            name: `'coco'`, `'mpii'` or `'pck'`.
+
+        Returns:
+            The protocol.
+
+        Raises:
+            UserError: If there is no such protocol.
+        """
+        if name not in PROTOCOLS:
+            raise UserError(f'there is no protocol {name!r}; choose from {", ".join(PROTOCOLS)}.')
+        if name == 'pck':
+            return cls(name, clip=False, nms=None)
+        return cls(name, PredictConfig(flip_test=True))
+
+    def switches(self) -> dict[str, Any]:
+        """What the report says of the protocol."""
+        how = self.predict
+        said: dict[str, Any] = {'protocol': self.name, 'flip_test': how.flip_test}
+        if how.flip_test:
+            said['shift_heatmap'] = how.shift
+        said.update(decoder=how.decoder, precision='bfloat16' if how.bf16 else 'float32')
+        if self.name != 'mpii':
+            said.update(padding=self.padding, clip_boxes=self.clip, rescoring=self.rescoring, oks_nms=self.nms)
+        return said
+
+
+def evaluate(
+        protocol: Protocol,
+        data: str | Path,
+        images: str | Path | None = None,
+        network: Network | None = None,
+        *,
+        boxes: str | Path | None = None,
+        ground_truth: str | Path | None = None,
+        results: str | Path | None = None,
+        out: str | Path | None = None,
+        restart: bool = False,
+        draws: int = 0,
+        worst: int = 12,
+) -> Report:
+    """Measure a network, or results that are there already.
+
+    Args:
+        protocol: How to measure.
+        data: COCO-keypoints JSON, or MPII's JSON annotations.
+        images: Folder of the photos; needed for predicting and for the picture.
+        network: What to measure.
+        boxes: A detector's boxes in COCO's results format (`coco` only); without it annotated boxes are used.
+        ground_truth: MPII's `mpii_gt_val.mat`; without it the file of that name beside `data`.
+        results: Score this COCO-results file and predict nothing.
+        out: Folder for `report.json`, `report.md`, `results.json`, `worst.png` and the predictions as they come.
+        restart: Throw away predictions of another or an interrupted run in `out`.
+        draws: Resamplings for the confidence intervals; 0 gives none.
+        worst: People in the picture of the worst; 0 gives none.
+
+    Returns:
+        The report.
+
+    Raises:
+        UserError: If inputs are missing, broken or do not fit together.
+    """
+    if (network is None) == (results is None):
+        raise UserError('give either a model to measure or a file of results to score.')
+    if network is not None and images is None:
+        raise UserError('a folder of images is needed to predict on.')
+    if boxes is not None and protocol.name != 'coco':
+        raise UserError(f"a detector's boxes fit --protocol coco only; {protocol.name} looks at the annotated people.")
+    is_mpii = protocol.name == 'mpii'
+    labels = None if is_mpii else read_labels(data)
+    folder = Path(images or '.')
+    if labels is None:
+        samples = mpii.read_annotations(data, folder)
+        truth = mpii.read_ground_truth(ground_truth or Path(data).with_name('mpii_gt_val.mat'))
+        if len(truth.joints) != len(samples):
+            raise UserError(f'{data} has {len(samples)} people and the ground truth {len(truth.joints)}: they are not '
+                            'of the same split.')
+    elif boxes is not None:
+        samples = detected_boxes(labels, folder, boxes, protocol.min_box_score, protocol.padding)
+    else:
+        samples = labelled_boxes(labels, folder, protocol.clip and network is not None, protocol.padding)
+    skeleton = network.skeleton if network is not None else _skeleton(labels)
+    _fits(skeleton, labels, protocol)
+
+    store_in = None if out is None or network is None else Path(out) / 'predictions'
+    if network is not None:
+        keypoints = predict(network, samples, protocol.predict, _store(
+            store_in, network, protocol, data, boxes, len(samples), restart))
+        found = to_results(samples, keypoints, skeleton.sigmas, network.size,
+                           1 if labels is None else labels.category['id'], protocol.rescoring, protocol.nms
+                           if labels is not None else None)
+    else:
+        assert results is not None
+        found = read_results(results, skeleton.num_keypoints)
+
+    subject = _subject(network, data, boxes, results, len(samples))
+    figures: Callable[[Any], dict[str, float]]
+    if labels is None:
+        in_order = _in_order(found, len(samples))
+        score: Any = mpii.MpiiScore(in_order, truth, samples.image_ids)
+        num_images, figures = score.num_images, score.figures
+    else:
+        num_images, figures = _coco_figures(labels, found, skeleton, protocol)
+    intervals = bootstrap(figures, num_images, draws) if draws else {}
+    switches = protocol.switches() if network is not None else {'protocol': protocol.name}
+    if labels is not None:
+        switches['boxes'] = 'annotated' if boxes is None else Path(boxes).name
+    if draws:
+        switches['bootstrap'] = f'{draws} draws of images'
+    report = Report(figures(None), intervals, switches, subject)
+    if out is not None:
+        folder_out = Path(out)
+        folder_out.mkdir(parents=True, exist_ok=True)
+        write_whole(folder_out / 'results.json', json.dumps(found))
+        report.save_json(folder_out / 'report.json')
+        write_whole(folder_out / 'report.md', report.table())
+        if worst and images is not None:
+            from .worst import worst_of_coco, worst_of_mpii
+            picture = worst_of_mpii(samples, in_order, truth, score, worst) if labels is None else \
+                worst_of_coco(labels, folder, found, skeleton, worst)
+            temporary = folder_out / 'worst.tmp.png'
+            picture.save(temporary)
+            temporary.replace(folder_out / 'worst.png')
+    return report
+
+
+def _store(
+        folder: Path | None, network: Network, protocol: Protocol, data: str | Path, boxes: str | Path | None,
+        total: int, restart: bool,
+) -> PredictionStore | None:
+    if folder is None:
+        return None
+    how = asdict(protocol.predict)
+    for unimportant in ('batch_size', 'workers', 'progress'):
+        del how[unimportant]
+    run = {'model': network.name, 'weights': _fingerprint(network.module), 'size': list(network.size),
+           'labels': _sha256(data), 'boxes': None if boxes is None else _sha256(boxes), 'protocol': protocol.name,
+           'clip': protocol.clip, 'padding': protocol.padding, 'min_box_score': protocol.min_box_score, **how}
+    return PredictionStore(folder, run, total, restart)
+
+
+def _sha256(path: str | Path) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def _fingerprint(module: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().to('cpu').contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _skeleton(labels: CocoLabels | None) -> Skeleton:
+    """What the keypoints of results without a model are."""
+    if labels is None:
+        return SKELETONS['mpii']
+    num = len(labels.annotations[0]['keypoints']) // 3
+    coco = SKELETONS['coco']
+    if num == coco.num_keypoints and labels.names in ((), coco.keypoints):
+        return coco
+    names = labels.names or tuple(f'keypoint_{i}' for i in range(num))
+    return Skeleton(name=str(labels.category.get('name', 'custom')), keypoints=names, flip_pairs=(), bones=(),
+                    sigmas=None)
+
+
+def _fits(skeleton: Skeleton, labels: CocoLabels | None, protocol: Protocol) -> None:
+    expected = 16 if labels is None else len(labels.annotations[0]['keypoints']) // 3
+    if skeleton.num_keypoints != expected:
+        raise UserError(f'the labels have {expected} keypoints and the model {skeleton.num_keypoints}: choose a model '
+                        'of the same data set.')
+    if labels is not None and labels.names and labels.names != skeleton.keypoints and \
+            not skeleton.keypoints[0].startswith('keypoint_'):
+        raise UserError('the keypoints of the labels and of the model have different names or another order: '
+                        f'{", ".join(labels.names)} and {", ".join(skeleton.keypoints)}.')
+    if protocol.name == 'coco' and skeleton.sigmas is None:
+        raise UserError('OKS needs sigmas, and this skeleton has none: use --protocol pck.')
+
+
+def _coco_figures(
+        labels: CocoLabels, found: list[dict[str, Any]], skeleton: Skeleton, protocol: Protocol,
+) -> tuple[int, Callable[[Any], dict[str, float]]]:
+    average = None
+    if skeleton.sigmas is not None and all('area' in a for a in labels.annotations):
+        average = CocoScore(labels, found, skeleton.sigmas)
+    if protocol.name == 'coco':
+        average = average or CocoScore(labels, found, skeleton.sigmas)
+        return average.num_images, average.figures
+    score = PckScore(labels, found, skeleton.keypoints)
+    if average is None:
+        return score.num_images, score.figures
+
+    def figures(images: npt.NDArray[np.intp] | None) -> dict[str, float]:
+        whole = average.figures(None if images is None else average.positions([score.image_ids[i] for i in images]))
+        return {**score.figures(images), 'OKS AP': whole['AP'], 'OKS AP50': whole['AP50']}
+
+    return score.num_images, figures
+
+
+def _in_order(found: list[dict[str, Any]], count: int) -> npt.NDArray[np.float64]:
+    rows = {r.get('ann'): r['keypoints'] for r in found}
+    if set(rows) != set(range(count)):
+        raise UserError(f'MPII results need "ann", the index of the person in the annotations, from 0 to {count - 1}, '
+                        'once each.')
+    return np.array([rows[i] for i in range(count)], float).reshape(count, -1, 3)
+
+
+def _subject(
+        network: Network | None, data: str | Path, boxes: str | Path | None, results: str | Path | None, people: int,
+) -> dict[str, Any]:
+    said: dict[str, Any] = {}
+    if network is not None:
+        said['model'] = f'{network.name}, input {network.size[0]}x{network.size[1]}'
+        said['weights'] = f'sha256 of the state {_fingerprint(network.module)[:16]}'
+        said['device'] = str(network.device)
+    else:
+        said['results'] = Path(results).name if results else ''
+    said['labels'] = f'{Path(data).name}, sha256 {_sha256(data)[:16]}, {people} boxes'
+    if boxes is not None:
+        said['detections'] = f'{Path(boxes).name}, sha256 {_sha256(boxes)[:16]}'
+    said['versions'] = ', '.join(f'{p} {_version(p)}' for p in ('widehrnet_zoo', 'torch', 'pycocotools')) + \
+        f', Python {platform.python_version()}'
+    return said
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except ModuleNotFoundError:
+        return 'not installed'
+
+
+def evaluate_people(
+        model: Any,
+        labels: str | Path,
+        images: str | Path,
+        *,
+        weights: str | Path | None = None,
+        size: tuple[int, int] | None = None,
+        predict_config: PredictConfig | None = None,
+) -> dict[str, float]:
+    """The figures by which shipped weights are compared: the `pck` protocol and OKS AP.
+
+    Args:
+        model: As `open_network` takes it.
+        labels: COCO-keypoints JSON whose people may have `lsp_keypoints` and whose photos may name their `source`.
+        images: Folder of the photos.
+        weights: File of weights.
+        size: Height and width of the input, instead of the model's own.
+        predict_config: How predictions are made; one look without the flip test by default.
+
+    Returns:
+        Fractions: `human` (PCK@0.2 of the torso, human LSP labels), `sport` and `fashion` (the same, fused labels of
+        the sources `lspet` and `ccp`), `ap` (OKS AP). Those that the labels do not allow are NaN.
+    """
+    from .network import open_network
+    protocol = Protocol('pck', predict_config or PredictConfig(progress=False), clip=False, nms=None)
+    figures = evaluate(protocol, labels, images, open_network(model, weights, size=size)).figures
+    names = {'human': 'PCK@0.2 torso, human', 'sport': 'PCK@0.2 torso, lspet', 'fashion': 'PCK@0.2 torso, ccp',
+             'ap': 'OKS AP'}
+    return {short: figures.get(name, float('nan')) for short, name in names.items()}
