@@ -1,0 +1,3 @@
+from .widehrnet import WideHRNet
+
+__all__ = ['WideHRNet']

@@ -4,7 +4,9 @@ Paper: `Lightweight Human Pose Estimation Using Wide High-Resolution Networks`, 
 IEEE Access 2024. The architecture follows the authors' public network file; this is an independent
 implementation whose outputs are tested against the official ones.
 """
-from typing import Any, Dict, List, Optional, Tuple, Type, Union
+import logging
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Tuple, Union
 
 import torch
 import torch.nn as nn
@@ -20,11 +22,24 @@ from timm.layers import (
     get_device_dtype,
     make_divisible,
 )
-from timm.models import checkpoint
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.models import build_model_with_cfg, checkpoint, generate_default_cfgs, register_model
+from timm.models._builder import resolve_pretrained_cfg
 from timm.models._features import feature_take_indices
+from timm.models._pretrained import PretrainedCfg
 from torch import Tensor
 
+from ..errors import UserError
+from ..skeletons import SKELETONS
+from ..weights import WEIGHTS, check_shipped
+
 __all__ = ['WideHRNet']
+
+_logger = logging.getLogger(__name__)
+
+PAPER = (
+    'WideHRNet: An Efficient Model for Human Pose Estimation Using Wide Channels in Lightweight High-Resolution Network')
+REPOSITORY = 'https://github.com/IsraaSamkari/WideHRNet'
 
 
 class DepthwiseSeparable(nn.Module):
@@ -483,3 +498,236 @@ class WideHRNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))
+
+
+def checkpoint_filter_fn(state_dict: Dict[str, Tensor], model: nn.Module) -> Dict[str, Tensor]:
+    """Check a state dict against the model, and keep the model's own head where the saved one cannot fit.
+
+    timm stops checking names and shapes when the number of classes differs; this does not.
+
+    Args:
+        state_dict: Saved weights.
+        model: The model that will load them.
+
+    Returns:
+        The state dict to load.
+
+    Raises:
+        UserError: If anything but the head and the input channels differs.
+    """
+    own = model.state_dict()
+    head = [k for k in own if k.startswith('classifier.')]
+    saved_head = [k for k in state_dict if k.startswith('classifier.')]
+    state_dict = dict(state_dict)
+    if any(k not in state_dict or state_dict[k].shape != own[k].shape for k in head) or set(head) != set(saved_head):
+        if head:
+            saved = state_dict['classifier.weight'].shape[0] if 'classifier.weight' in state_dict else 0
+            _logger.warning(
+                f'The head is new and untrained: the weights have {saved} outputs, the model has {model.num_classes} '
+                f'(global_pool={model.global_pool.pool_type!r}). Not loaded: {", ".join(saved_head) or "none"}.')
+        for k in saved_head:
+            del state_dict[k]
+        state_dict.update({k: own[k] for k in head})
+    stem = 'stem.conv.conv.weight'
+    if stem in state_dict and state_dict[stem].shape[1] != own[stem].shape[1]:
+        _logger.warning(
+            f'{stem} is adapted from {state_dict[stem].shape[1]} to {own[stem].shape[1]} input channels.')
+    missing = [k for k in own if k not in state_dict]
+    unexpected = [k for k in state_dict if k not in own]
+    misshapen = [
+        f'{k} {tuple(v.shape)} for {tuple(own[k].shape)}' for k, v in state_dict.items()
+        if k in own and k != stem and v.shape != own[k].shape]
+    if missing or unexpected or misshapen:
+        parts = [
+            f'{len(keys)} {what} ({", ".join(keys[:3])}{", ..." if len(keys) > 3 else ""})'
+            for what, keys in (('missing', missing), ('unexpected', unexpected), ('misshapen', misshapen)) if keys]
+        raise UserError(
+            f'The weights do not fit this variant: {"; ".join(parts)}. Create the variant they were saved from; '
+            'an official .pth goes through `widehrnet convert` first.')
+    return state_dict
+
+
+def _check_weights(variant: str, cfg: PretrainedCfg) -> None:
+    """Refuse a tag without weights, and shipped weights that were damaged."""
+    if cfg.file and Path(cfg.file).parent == WEIGHTS:
+        check_shipped(Path(cfg.file))
+    if not (cfg.has_weights or cfg.state_dict or cfg.source):
+        name = f'{variant}.{cfg.tag}' if cfg.tag else variant
+        raise UserError(
+            f'{name} has no weights that we may distribute. Use pretrained=False; or get the official checkpoint '
+            f'({REPOSITORY}), run `widehrnet convert CHECKPOINT OUT_DIR` and create '
+            "'local-dir:OUT_DIR' with pretrained=True.")
+
+
+def _create_widehrnet(variant: str, pretrained: bool = False, **kwargs: Any) -> WideHRNet:
+    if pretrained:
+        _check_weights(variant, resolve_pretrained_cfg(
+            variant,
+            pretrained_cfg=kwargs.get('pretrained_cfg'),
+            pretrained_cfg_overlay=kwargs.get('pretrained_cfg_overlay'),
+        ))
+    return build_model_with_cfg(
+        WideHRNet,
+        variant,
+        pretrained,
+        pretrained_filter_fn=checkpoint_filter_fn,
+        feature_cfg=dict(out_indices=(0, 1, 2, 3), feature_cls='getter'),
+        **kwargs,
+    )
+
+
+def _cfg(data: str = 'coco', input_size: Tuple[int, int] = (256, 192), **kwargs: Any) -> Dict[str, Any]:
+    names = SKELETONS[data].keypoints
+    return {
+        'url': '',
+        'num_classes': len(names),
+        'label_names': names,
+        'input_size': (3, *input_size),
+        'min_input_size': (3, 64, 64),
+        'pool_size': (input_size[0] // 4, input_size[1] // 4),
+        'interpolation': 'bilinear',
+        'crop_pct': 1.0,
+        'mean': IMAGENET_DEFAULT_MEAN,
+        'std': IMAGENET_DEFAULT_STD,
+        'first_conv': 'stem.conv.conv',
+        'classifier': 'classifier',
+        'license': 'apache-2.0',
+        'paper_name': PAPER,
+        'origin_url': REPOSITORY,
+        **kwargs,
+    }
+
+
+def _official(data: str, height: int, width: int) -> Dict[str, Any]:
+    # the authors' code is Apache-2.0, for their weights no licence is stated, so none is passed on
+    return _cfg(data, (height, width), license='unknown')
+
+
+def _shipped(variant: str, height: int, width: int) -> Dict[str, Any]:
+    file = WEIGHTS / f'{variant}.people_{height}x{width}.safetensors'
+    return _cfg('coco', (height, width), file=str(file) if file.exists() else None, origin_url=None)
+
+
+default_cfgs = generate_default_cfgs({
+    'widehrnet_10.untrained': _cfg(),
+    'widehrnet_10_attn.untrained': _cfg(),
+    'widehrnet_18_x2.untrained': _cfg(),
+    'widehrnet_18_x2_attn.untrained': _cfg(),
+    'widehrnet_18.coco_256x192': _official('coco', 256, 192),
+    'widehrnet_18.coco_384x288': _official('coco', 384, 288),
+    'widehrnet_18.mpii_256x256': _official('mpii', 256, 256),
+    'widehrnet_18_attn.people_128x96': _shipped('widehrnet_18_attn', 128, 96),
+    'widehrnet_18_attn.coco_256x192': _official('coco', 256, 192),
+    'widehrnet_18_attn.coco_384x288': _official('coco', 384, 288),
+    'widehrnet_18_attn.mpii_256x256': _official('mpii', 256, 256),
+    'widehrnet_18_x6.untrained': _cfg(),
+    'widehrnet_18_x6_attn.untrained': _cfg(),
+    'widehrnet_30_x2.untrained': _cfg(),
+    'widehrnet_30_x2_attn.untrained': _cfg(),
+    'widehrnet_30.coco_256x192': _official('coco', 256, 192),
+    'widehrnet_30.coco_384x288': _official('coco', 384, 288),
+    'widehrnet_30.mpii_256x256': _official('mpii', 256, 256),
+    'widehrnet_30_attn.coco_256x192': _official('coco', 256, 192),
+    'widehrnet_30_attn.coco_384x288': _official('coco', 384, 288),
+    'widehrnet_30_attn.mpii_256x256': _official('mpii', 256, 256),
+    'widehrnet_30_x6.untrained': _cfg(),
+    'widehrnet_30_x6_attn.untrained': _cfg(),
+})
+
+
+@register_model
+def widehrnet_10(pretrained: bool = False, **kwargs: Any) -> WideHRNet:
+    """WideHRNet-10, our light variant for phones."""
+    model_args = dict(channels=(32, 64, 128, 256), num_modules=(1, 2, 1))
+    return _create_widehrnet('widehrnet_10', pretrained, **dict(model_args, **kwargs))
+
+
+@register_model
+def widehrnet_10_attn(pretrained: bool = False, **kwargs: Any) -> WideHRNet:
+    """WideHRNet-10, our light variant for phones, with squeeze-excitation."""
+    model_args = dict(channels=(32, 64, 128, 256), num_modules=(1, 2, 1), attn_layer='se')
+    return _create_widehrnet('widehrnet_10_attn', pretrained, **dict(model_args, **kwargs))
+
+
+@register_model
+def widehrnet_18_x2(pretrained: bool = False, **kwargs: Any) -> WideHRNet:
+    """WideHRNet-18, expansion 2."""
+    model_args = dict(expansion=2.)
+    return _create_widehrnet('widehrnet_18_x2', pretrained, **dict(model_args, **kwargs))
+
+
+@register_model
+def widehrnet_18_x2_attn(pretrained: bool = False, **kwargs: Any) -> WideHRNet:
+    """WideHRNet-18, expansion 2, with squeeze-excitation."""
+    model_args = dict(expansion=2., attn_layer='se')
+    return _create_widehrnet('widehrnet_18_x2_attn', pretrained, **dict(model_args, **kwargs))
+
+
+@register_model
+def widehrnet_18(pretrained: bool = False, **kwargs: Any) -> WideHRNet:
+    """WideHRNet-18."""
+    model_args = dict()
+    return _create_widehrnet('widehrnet_18', pretrained, **dict(model_args, **kwargs))
+
+
+@register_model
+def widehrnet_18_attn(pretrained: bool = False, **kwargs: Any) -> WideHRNet:
+    """WideHRNet-18, with squeeze-excitation."""
+    model_args = dict(attn_layer='se')
+    return _create_widehrnet('widehrnet_18_attn', pretrained, **dict(model_args, **kwargs))
+
+
+@register_model
+def widehrnet_18_x6(pretrained: bool = False, **kwargs: Any) -> WideHRNet:
+    """WideHRNet-18, expansion 6."""
+    model_args = dict(expansion=6.)
+    return _create_widehrnet('widehrnet_18_x6', pretrained, **dict(model_args, **kwargs))
+
+
+@register_model
+def widehrnet_18_x6_attn(pretrained: bool = False, **kwargs: Any) -> WideHRNet:
+    """WideHRNet-18, expansion 6, with squeeze-excitation."""
+    model_args = dict(expansion=6., attn_layer='se')
+    return _create_widehrnet('widehrnet_18_x6_attn', pretrained, **dict(model_args, **kwargs))
+
+
+@register_model
+def widehrnet_30_x2(pretrained: bool = False, **kwargs: Any) -> WideHRNet:
+    """WideHRNet-30, expansion 2."""
+    model_args = dict(num_modules=(3, 8, 3), expansion=2.)
+    return _create_widehrnet('widehrnet_30_x2', pretrained, **dict(model_args, **kwargs))
+
+
+@register_model
+def widehrnet_30_x2_attn(pretrained: bool = False, **kwargs: Any) -> WideHRNet:
+    """WideHRNet-30, expansion 2, with squeeze-excitation."""
+    model_args = dict(num_modules=(3, 8, 3), expansion=2., attn_layer='se')
+    return _create_widehrnet('widehrnet_30_x2_attn', pretrained, **dict(model_args, **kwargs))
+
+
+@register_model
+def widehrnet_30(pretrained: bool = False, **kwargs: Any) -> WideHRNet:
+    """WideHRNet-30."""
+    model_args = dict(num_modules=(3, 8, 3))
+    return _create_widehrnet('widehrnet_30', pretrained, **dict(model_args, **kwargs))
+
+
+@register_model
+def widehrnet_30_attn(pretrained: bool = False, **kwargs: Any) -> WideHRNet:
+    """WideHRNet-30, with squeeze-excitation."""
+    model_args = dict(num_modules=(3, 8, 3), attn_layer='se')
+    return _create_widehrnet('widehrnet_30_attn', pretrained, **dict(model_args, **kwargs))
+
+
+@register_model
+def widehrnet_30_x6(pretrained: bool = False, **kwargs: Any) -> WideHRNet:
+    """WideHRNet-30, expansion 6."""
+    model_args = dict(num_modules=(3, 8, 3), expansion=6.)
+    return _create_widehrnet('widehrnet_30_x6', pretrained, **dict(model_args, **kwargs))
+
+
+@register_model
+def widehrnet_30_x6_attn(pretrained: bool = False, **kwargs: Any) -> WideHRNet:
+    """WideHRNet-30, expansion 6, with squeeze-excitation."""
+    model_args = dict(num_modules=(3, 8, 3), expansion=6., attn_layer='se')
+    return _create_widehrnet('widehrnet_30_x6_attn', pretrained, **dict(model_args, **kwargs))
