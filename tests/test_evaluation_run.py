@@ -1,0 +1,183 @@
+"""Whole evaluations on small sets made here: a network that reads keypoints off coloured dots."""
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+pytest.importorskip('pycocotools')
+from widehrnet_zoo.errors import UserError  # noqa: E402
+from widehrnet_zoo.evaluation.labels import labelled_boxes, read_labels  # noqa: E402
+from widehrnet_zoo.evaluation.predict import Network, PredictConfig, predict  # noqa: E402
+from widehrnet_zoo.evaluation.run import Protocol, evaluate  # noqa: E402
+from widehrnet_zoo.evaluation.store import PredictionStore  # noqa: E402
+from widehrnet_zoo.skeletons import SKELETONS, Skeleton  # noqa: E402
+
+COCO = SKELETONS['coco']
+
+
+def colour(k):
+    return 255 if k % 3 == 0 else 85 * (k % 4), 60 * (k % 5), 15 * k
+
+
+class ReadsDots(torch.nn.Module):
+    """Heatmap k is high where the picture has colour k; an honest keypoint network for pictures of dots."""
+
+    def __init__(self, num):
+        super().__init__()
+        self.colours = torch.nn.Parameter(torch.tensor([colour(k) for k in range(num)]).float() / 255)
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        distance = (x[:, None] - self.colours[None, :, :, None, None]).square().sum(2)
+        return torch.nn.functional.avg_pool2d(torch.exp(-200 * distance), 5, 4, 2)
+
+
+def network_of(num=17, skeleton=COCO, size=(256, 192)):
+    return Network(ReadsDots(num), skeleton, size, (0., 0., 0.), (1., 1., 1.), torch.device('cpu'), 'dots')
+
+
+def dotted_set(folder, num_images=3, people=2, size=(640, 400), num=17):
+    """Photos of people as coloured dots on grey, with COCO labels at the dots."""
+    random = np.random.default_rng(1)
+    images, annotations = [], []
+    for image_id in range(1, num_images + 1):
+        picture = Image.new('RGB', size, (128, 128, 128))
+        draw = ImageDraw.Draw(picture)
+        for person in range(people):
+            left = 40 + 300 * person
+            grid = np.stack(np.meshgrid(np.arange(4) * 36, np.arange(5) * 66), -1).reshape(-1, 2)[:num]
+            points = grid + (left + 40, 50) + random.integers(-6, 7, (num, 2))
+            for k, (x, y) in enumerate(points.tolist()):
+                draw.ellipse((x - 5, y - 5, x + 5, y + 5), fill=colour(k))
+            keypoints = np.concatenate([points, np.full((num, 1), 2)], 1).ravel().tolist()
+            annotations.append({
+                'id': len(annotations) + 1, 'image_id': image_id, 'category_id': 1, 'iscrowd': 0,
+                'keypoints': keypoints, 'num_keypoints': num, 'bbox': [left, 20, 200, 350], 'area': 200 * 350 * 0.5})
+        picture.save(folder / f'{image_id}.png')
+        images.append({'id': image_id, 'file_name': f'{image_id}.png', 'width': size[0], 'height': size[1]})
+    path = folder / 'labels.json'
+    path.write_text(json.dumps({
+        'images': images, 'annotations': annotations, 'categories': [{'id': 1, 'name': 'person'}]}))
+    return path
+
+
+def quiet(name, **more):
+    protocol = Protocol.published(name)
+    return Protocol(name, PredictConfig(**{'progress': False, 'batch_size': 2, **more}), clip=protocol.clip,
+                    nms=protocol.nms)
+
+
+def test_keypoints_come_back_through_crop_network_and_decoding(tmp_path):
+    labels = read_labels(dotted_set(tmp_path))
+    samples = labelled_boxes(labels, tmp_path)
+    found = predict(network_of(), samples, PredictConfig(progress=False, batch_size=4))
+    truth = labels.keypoints(labels.people)
+    # a heatmap pixel is about 7 image pixels here; a quarter of one, and the dot's own roundness, may be lost
+    assert np.abs(found[..., :2] - truth[..., :2]).max() < 4
+
+
+def test_a_detectors_boxes_give_ap_1_and_double_boxes_are_suppressed(tmp_path):
+    data = dotted_set(tmp_path)
+    boxes = [{'image_id': a['image_id'], 'category_id': 1, 'score': 0.9, 'bbox': a['bbox']}
+             for a in json.loads(data.read_text())['annotations']]
+    twice = [{**b, 'score': 0.5, 'bbox': [v + 2 for v in b['bbox']]} for b in boxes]
+    (tmp_path / 'boxes.json').write_text(json.dumps(boxes + twice))
+    report = evaluate(quiet('coco'), data, tmp_path, network_of(), boxes=tmp_path / 'boxes.json', out=tmp_path / 'out')
+    assert report.figures['AP'] == pytest.approx(1)
+    assert len(json.loads((tmp_path / 'out' / 'results.json').read_text())) == 6
+    saved = json.loads((tmp_path / 'out' / 'report.json').read_text())
+    assert saved['switches']['boxes'] == 'boxes.json' and saved['switches']['oks_nms'] == 0.9
+    assert saved['figures'] == report.figures
+    assert 'AP ' in (tmp_path / 'out' / 'report.md').read_text()
+    assert Image.open(tmp_path / 'out' / 'worst.png').size[0] > 500
+
+
+def test_the_flip_test_averages_aligned_heatmaps(tmp_path):
+    # dots look the same mirrored, so a skeleton without sides is the honest one
+    skeleton = Skeleton('dots', tuple(f'dot {k}' for k in range(17)), (), (), COCO.sigmas)
+    labels = read_labels(dotted_set(tmp_path))
+    samples = labelled_boxes(labels, tmp_path)
+    truth = labels.keypoints(labels.people)[..., :2]
+    errors = {}
+    for flip in (False, True):
+        network = network_of(skeleton=skeleton)
+        found = predict(network, samples, PredictConfig(flip_test=flip, progress=False))
+        errors[flip] = np.abs(found[..., :2] - truth).mean()
+        assert network.module.calls == 1 + flip
+    assert errors[True] < 2.5
+
+
+def test_a_cut_off_run_goes_on_and_another_run_is_refused(tmp_path):
+    data, out = dotted_set(tmp_path), tmp_path / 'out'
+    protocol = quiet('pck')
+    whole = evaluate(protocol, data, tmp_path, network_of(), out=tmp_path / 'whole', worst=0)
+
+    broken = network_of()
+    forward = broken.module.forward
+
+    def fails_at_the_third(x):
+        if broken.module.calls == 2:
+            raise KeyboardInterrupt
+        return forward(x)
+
+    broken.module.forward = fails_at_the_third
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(protocol, data, tmp_path, broken, out=out, worst=0)
+    assert not (out / 'report.json').exists()
+    resumed = network_of()
+    report = evaluate(protocol, data, tmp_path, resumed, out=out, worst=0)
+    assert resumed.module.calls == 1
+    assert report.figures == whole.figures
+    with pytest.raises(UserError, match='decoder changed'):
+        evaluate(quiet('pck', decoder='dark'), data, tmp_path, network_of(), out=out, worst=0)
+    again = network_of()
+    evaluate(quiet('pck', decoder='dark'), data, tmp_path, again, out=out, worst=0, restart=True)
+    assert again.module.calls == 3
+
+
+def test_a_torn_part_is_made_again(tmp_path):
+    store = PredictionStore(tmp_path / 'p', {}, 4)
+    store.add(np.arange(2), np.ones((2, 17, 3), np.float32))
+    store.add(np.arange(2, 4), np.ones((2, 17, 3), np.float32))
+    torn = sorted((tmp_path / 'p').glob('part-*.npz'))[1]
+    torn.write_bytes(torn.read_bytes()[:100])
+    keypoints, done = PredictionStore(tmp_path / 'p', {}, 4).load(17)
+    assert done.tolist() == [True, True, False, False] and np.isnan(keypoints[2:]).all()
+
+
+def test_mpii_end_to_end(tmp_path):
+    scipy_io = pytest.importorskip('scipy.io')
+    skeleton = SKELETONS['mpii']
+    labels = json.loads(dotted_set(tmp_path, people=1, num=16).read_text())
+    truth = np.array([a['keypoints'] for a in labels['annotations']], float).reshape(-1, 16, 3)[..., :2] + 1
+    # the view is to end up at centre (140, 195) of 0-based pixels, 400 wide
+    scale = 400 / 200 / 1.25
+    (tmp_path / 'mpii_val.json').write_text(json.dumps([
+        {'image': f'{i + 1}.png', 'center': [141, 196 - 15 * scale], 'scale': scale} for i in range(3)]))
+    boxes = np.zeros((2, 2, 3))
+    boxes[1] = 60
+    scipy_io.savemat(tmp_path / 'mpii_gt_val.mat', {
+        'pos_gt_src': truth.transpose(1, 2, 0), 'jnt_missing': np.zeros((16, 3)), 'headboxes_src': boxes})
+    network = network_of(16, skeleton, (256, 256))
+    protocol = Protocol('mpii', PredictConfig(progress=False))
+    report = evaluate(protocol, tmp_path / 'mpii_val.json', tmp_path, network, out=tmp_path / 'out', draws=10)
+    assert report.figures['PCKh@0.5'] == 1
+    assert report.intervals['PCKh@0.5'] == (1, 1)
+    assert (tmp_path / 'out' / 'worst.png').exists()
+    again = evaluate(protocol, tmp_path / 'mpii_val.json', results=tmp_path / 'out' / 'results.json')
+    assert again.figures == report.figures
+
+
+def test_missing_photos_are_named(tmp_path):
+    data = dotted_set(tmp_path)
+    (tmp_path / '2.png').unlink()
+    with pytest.raises(UserError, match=r'2\.png'):
+        evaluate(quiet('coco'), data, tmp_path, network_of())
+
+
+def test_a_model_of_another_data_set_is_refused(tmp_path):
+    with pytest.raises(UserError, match='17 keypoints and the model 16'):
+        evaluate(quiet('coco'), dotted_set(tmp_path), tmp_path, network_of(16, SKELETONS['mpii']))
