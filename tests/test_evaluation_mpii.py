@@ -1,4 +1,5 @@
 """Each quirk of the MPII protocol, by hand."""
+
 import json
 
 import numpy as np
@@ -8,23 +9,23 @@ from widehrnet_zoo.errors import UserError
 from widehrnet_zoo.evaluation.mpii import MpiiScore, MpiiTruth, read_annotations, read_ground_truth
 
 
-def truth_of(num=1, diagonal=(60., 80.), labelled=None):
+def truth_of(num=1, diagonal=(60.0, 80.0), labelled=None):
     """Joints at (100, 100) in MATLAB's pixels, head boxes with a diagonal of 100: head size 60."""
     boxes = np.zeros((num, 2, 2))
     boxes[:, 1] = diagonal
-    return MpiiTruth(np.full((num, 16, 2), 100.), np.ones((num, 16), bool) if labelled is None else labelled, boxes)
+    return MpiiTruth(np.full((num, 16, 2), 100.0), np.ones((num, 16), bool) if labelled is None else labelled, boxes)
 
 
 def score_of(offset, truth):
     """Predictions off by these pixels in x; truth at (100, 100) of MATLAB is (99, 99) here."""
-    keypoints = np.full((len(truth.joints), 16, 2), 99.)
+    keypoints = np.full((len(truth.joints), 16, 2), 99.0)
     keypoints[..., 0] += offset
     return MpiiScore(keypoints, truth, tuple(range(len(keypoints))))
 
 
 def annotations(folder, **entry):
     path = folder / 'valid.json'
-    path.write_text(json.dumps([{'image': 'a.jpg', 'center': [301., 201.], 'scale': 2., **entry}]))
+    path.write_text(json.dumps([{'image': 'a.jpg', 'center': [301.0, 201.0], 'scale': 2.0, **entry}]))
     return read_annotations(path, folder)
 
 
@@ -40,14 +41,14 @@ def test_an_unknown_centre_is_left_alone(tmp_path):
 
 
 def test_predictions_are_taken_to_one_based_pixels():
-    assert score_of(0., truth_of()).errors.max() == 0
+    assert score_of(0.0, truth_of()).errors.max() == 0
 
 
 def test_head_size_is_six_tenths_of_the_diagonal_and_the_threshold_is_met_when_equal():
     # 0.5 * 0.6 * 100 = 30 pixels
-    assert score_of(30., truth_of()).mean(0.5) == 1
+    assert score_of(30.0, truth_of()).mean(0.5) == 1
     assert score_of(30.01, truth_of()).mean(0.5) == 0
-    assert score_of(6., truth_of()).mean(0.1) == 1
+    assert score_of(6.0, truth_of()).mean(0.1) == 1
     assert score_of(6.01, truth_of()).mean(0.1) == 0
 
 
@@ -82,8 +83,15 @@ def test_joints_that_are_not_labelled_do_not_count():
 
 
 def test_columns_are_of_the_right_joints():
-    for name, joint in (('Head', 9), ('Shoulder', 12), ('Elbow', 14), ('Wrist', 10), ('Hip', 3), ('Knee', 1),
-                        ('Ankle', 5)):
+    for name, joint in (
+        ('Head', 9),
+        ('Shoulder', 12),
+        ('Elbow', 14),
+        ('Wrist', 10),
+        ('Hip', 3),
+        ('Knee', 1),
+        ('Ankle', 5),
+    ):
         offset = np.zeros(16)
         offset[joint] = 1000
         wrong = {k for k, v in score_of(offset, truth_of()).figures().items() if v < 1}
@@ -91,7 +99,7 @@ def test_columns_are_of_the_right_joints():
 
 
 def test_people_of_one_photo_are_drawn_together():
-    score = MpiiScore(np.full((3, 16, 2), 99.), truth_of(3), ('a', 'b', 'a'))
+    score = MpiiScore(np.full((3, 16, 2), 99.0), truth_of(3), ('a', 'b', 'a'))
     assert score.num_images == 2
     assert score.figures(np.array([1, 1])) == score.figures()
 

@@ -1,4 +1,5 @@
 """PCK, NME and AUC against mmpose's published test values, the reference scorer and values worked by hand."""
+
 import numpy as np
 import pytest
 
@@ -8,7 +9,10 @@ from widehrnet_zoo.evaluation.labels import read_labels
 from widehrnet_zoo.evaluation.pck import auc, box_size, nme, normalised_errors, pck, torso_size
 from widehrnet_zoo.evaluation.people import PckScore, match_results
 
-SIGMAS = np.array([.26, .25, .25, .35, .35, .79, .79, .72, .72, .62, .62, 1.07, 1.07, .87, .87, .89, .89]) / 10
+SIGMAS = (
+    np.array([0.26, 0.25, 0.25, 0.35, 0.35, 0.79, 0.79, 0.72, 0.72, 0.62, 0.62, 1.07, 1.07, 0.87, 0.87, 0.89, 0.89])
+    / 10
+)
 
 
 @pytest.fixture
@@ -16,20 +20,20 @@ def errors_and_counts():
     # the distances of mmpose's own tests of keypoint_auc and keypoint_epe: 4, 8, (1), 14.14, 20
     found = np.array([[[10, 4], [10, 18], [0, 0], [40, 40], [20, 10]]], float)
     labels = np.array([[[10, 0, 1], [10, 10, 1], [0, -1, 0], [30, 30, 1], [0, 10, 1]]], float)
-    return normalised_errors(found, labels, np.array([1.]))
+    return normalised_errors(found, labels, np.array([1.0]))
 
 
 def test_mmposes_values(errors_and_counts):
     errors, counts = errors_and_counts
-    assert auc(errors / 20, counts, 1., steps=4) == pytest.approx(0.375)
+    assert auc(errors / 20, counts, 1.0, steps=4) == pytest.approx(0.375)
     assert nme(errors, counts) == pytest.approx(11.5355339)
 
 
 def test_exact_auc_is_the_limit_of_the_sum(errors_and_counts):
     errors, counts = errors_and_counts
     # by hand: mean of 1 - (4, 8, 14.1421, 20) / 20
-    assert auc(errors / 20, counts, 1.) == pytest.approx((0.8 + 0.6 + 0.2928932 + 0) / 4)
-    assert auc(errors / 20, counts, 1., steps=20000) == pytest.approx(auc(errors / 20, counts, 1.), abs=1e-3)
+    assert auc(errors / 20, counts, 1.0) == pytest.approx((0.8 + 0.6 + 0.2928932 + 0) / 4)
+    assert auc(errors / 20, counts, 1.0, steps=20000) == pytest.approx(auc(errors / 20, counts, 1.0), abs=1e-3)
 
 
 def test_pck_is_strict_and_pools_or_averages_by_joint():
@@ -51,7 +55,7 @@ def test_box_size_is_the_longer_side():
 
 
 def test_people_without_a_prediction_count_as_wrong():
-    errors, counts = normalised_errors(np.full((1, 1, 3), np.nan), [[[1, 1, 1]]], [10.])
+    errors, counts = normalised_errors(np.full((1, 1, 3), np.nan), [[[1, 1, 1]]], [10.0])
     assert pck(errors, counts, 0.2) == 0 and auc(errors, counts) == 0
 
 
@@ -63,8 +67,9 @@ def test_results_are_matched_to_people():
         match_results(people, [{'image_id': 5, 'keypoints': [1, 2, 3]}], 1)
 
 
-@pytest.mark.parametrize(('name', 'human', 'sport', 'ap'), [
-    ('lightning', 0.616, 0.697, 0.592), ('thunder', 0.686, 0.762, 0.678)])
+@pytest.mark.parametrize(
+    ('name', 'human', 'sport', 'ap'), [('lightning', 0.616, 0.697, 0.592), ('thunder', 0.686, 0.762, 0.678)]
+)
 def test_movenet_scores_what_the_reference_says(shared, name, human, sport, ap):
     labels = read_labels(shared / 'people' / 'val.json')
     results = read_results(shared / 'people' / f'movenet_{name}_val.json', 17)

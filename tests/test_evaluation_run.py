@@ -1,4 +1,5 @@
 """Whole evaluations on small sets made here: a network that reads keypoints off coloured dots."""
+
 import json
 
 import numpy as np
@@ -7,12 +8,12 @@ import torch
 from PIL import Image, ImageDraw
 
 pytest.importorskip('pycocotools')
-from widehrnet_zoo.errors import UserError  # noqa: E402
-from widehrnet_zoo.evaluation.labels import labelled_boxes, read_labels  # noqa: E402
-from widehrnet_zoo.evaluation.predict import Network, PredictConfig, predict  # noqa: E402
-from widehrnet_zoo.evaluation.run import Protocol, evaluate  # noqa: E402
-from widehrnet_zoo.evaluation.store import PredictionStore  # noqa: E402
-from widehrnet_zoo.skeletons import SKELETONS, Skeleton  # noqa: E402
+from widehrnet_zoo.errors import UserError
+from widehrnet_zoo.evaluation.labels import labelled_boxes, read_labels
+from widehrnet_zoo.evaluation.predict import Network, PredictConfig, predict
+from widehrnet_zoo.evaluation.run import Protocol, evaluate
+from widehrnet_zoo.evaluation.store import PredictionStore
+from widehrnet_zoo.skeletons import SKELETONS, Skeleton
 
 COCO = SKELETONS['coco']
 
@@ -36,7 +37,7 @@ class ReadsDots(torch.nn.Module):
 
 
 def network_of(num=17, skeleton=COCO, size=(256, 192)):
-    return Network(ReadsDots(num), skeleton, size, (0., 0., 0.), (1., 1., 1.), torch.device('cpu'), 'dots')
+    return Network(ReadsDots(num), skeleton, size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), torch.device('cpu'), 'dots')
 
 
 def dotted_set(folder, num_images=3, people=2, size=(640, 400), num=17):
@@ -49,25 +50,36 @@ def dotted_set(folder, num_images=3, people=2, size=(640, 400), num=17):
         for person in range(people):
             left = 40 + 300 * person
             grid = np.stack(np.meshgrid(np.arange(4) * 36, np.arange(5) * 66), -1).reshape(-1, 2)[:num]
-            points = grid + (left + 40, 50) + random.integers(-6, 7, (num, 2))
+            points = (*grid, left + 40, 50, *random.integers(-6, 7, (num, 2)))
             for k, (x, y) in enumerate(points.tolist()):
                 draw.ellipse((x - 5, y - 5, x + 5, y + 5), fill=colour(k))
             keypoints = np.concatenate([points, np.full((num, 1), 2)], 1).ravel().tolist()
-            annotations.append({
-                'id': len(annotations) + 1, 'image_id': image_id, 'category_id': 1, 'iscrowd': 0,
-                'keypoints': keypoints, 'num_keypoints': num, 'bbox': [left, 20, 200, 350], 'area': 200 * 350 * 0.5})
+            annotations.append(
+                {
+                    'id': len(annotations) + 1,
+                    'image_id': image_id,
+                    'category_id': 1,
+                    'iscrowd': 0,
+                    'keypoints': keypoints,
+                    'num_keypoints': num,
+                    'bbox': [left, 20, 200, 350],
+                    'area': 200 * 350 * 0.5,
+                }
+            )
         picture.save(folder / f'{image_id}.png')
         images.append({'id': image_id, 'file_name': f'{image_id}.png', 'width': size[0], 'height': size[1]})
     path = folder / 'labels.json'
-    path.write_text(json.dumps({
-        'images': images, 'annotations': annotations, 'categories': [{'id': 1, 'name': 'person'}]}))
+    path.write_text(
+        json.dumps({'images': images, 'annotations': annotations, 'categories': [{'id': 1, 'name': 'person'}]})
+    )
     return path
 
 
 def quiet(name, **more):
     protocol = Protocol.published(name)
-    return Protocol(name, PredictConfig(**{'progress': False, 'batch_size': 2, **more}), clip=protocol.clip,
-                    nms=protocol.nms)
+    return Protocol(
+        name, PredictConfig(**{'progress': False, 'batch_size': 2, **more}), clip=protocol.clip, nms=protocol.nms
+    )
 
 
 def test_keypoints_come_back_through_crop_network_and_decoding(tmp_path):
@@ -81,8 +93,10 @@ def test_keypoints_come_back_through_crop_network_and_decoding(tmp_path):
 
 def test_a_detectors_boxes_give_ap_1_and_double_boxes_are_suppressed(tmp_path):
     data = dotted_set(tmp_path)
-    boxes = [{'image_id': a['image_id'], 'category_id': 1, 'score': 0.9, 'bbox': a['bbox']}
-             for a in json.loads(data.read_text())['annotations']]
+    boxes = [
+        {'image_id': a['image_id'], 'category_id': 1, 'score': 0.9, 'bbox': a['bbox']}
+        for a in json.loads(data.read_text())['annotations']
+    ]
     twice = [{**b, 'score': 0.5, 'bbox': [v + 2 for v in b['bbox']]} for b in boxes]
     (tmp_path / 'boxes.json').write_text(json.dumps(boxes + twice))
     report = evaluate(quiet('coco'), data, tmp_path, network_of(), boxes=tmp_path / 'boxes.json', out=tmp_path / 'out')
@@ -155,12 +169,15 @@ def test_mpii_end_to_end(tmp_path):
     truth = np.array([a['keypoints'] for a in labels['annotations']], float).reshape(-1, 16, 3)[..., :2] + 1
     # the view is to end up at centre (140, 195) of 0-based pixels, 400 wide
     scale = 400 / 200 / 1.25
-    (tmp_path / 'mpii_val.json').write_text(json.dumps([
-        {'image': f'{i + 1}.png', 'center': [141, 196 - 15 * scale], 'scale': scale} for i in range(3)]))
+    (tmp_path / 'mpii_val.json').write_text(
+        json.dumps([{'image': f'{i + 1}.png', 'center': [141, 196 - 15 * scale], 'scale': scale} for i in range(3)])
+    )
     boxes = np.zeros((2, 2, 3))
     boxes[1] = 60
-    scipy_io.savemat(tmp_path / 'mpii_gt_val.mat', {
-        'pos_gt_src': truth.transpose(1, 2, 0), 'jnt_missing': np.zeros((16, 3)), 'headboxes_src': boxes})
+    scipy_io.savemat(
+        tmp_path / 'mpii_gt_val.mat',
+        {'pos_gt_src': truth.transpose(1, 2, 0), 'jnt_missing': np.zeros((16, 3)), 'headboxes_src': boxes},
+    )
     network = network_of(16, skeleton, (256, 256))
     protocol = Protocol('mpii', PredictConfig(progress=False))
     report = evaluate(protocol, tmp_path / 'mpii_val.json', tmp_path, network, out=tmp_path / 'out', draws=10)

@@ -1,4 +1,5 @@
 """Optional packages, imported where a feature needs them."""
+
 import importlib
 from types import ModuleType
 
@@ -22,4 +23,5 @@ def require(module: str, extra: str) -> ModuleType:
         if error.name is None or module.split('.')[0] != error.name.split('.')[0]:
             raise
         raise ImportError(
-            f'{module} is needed here and not installed: run `pip install "widehrnet_zoo[{extra}]"`.') from error
+            f'{module} is needed here and not installed: run `pip install "widehrnet_zoo[{extra}]"`.'
+        ) from error

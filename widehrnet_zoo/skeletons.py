@@ -1,7 +1,9 @@
 """Skeletons: what the keypoints of a data set are called and how they hang together."""
+
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any
 
 from .errors import UserError
 
@@ -24,10 +26,10 @@ class Skeleton:
     """
 
     name: str
-    keypoints: Tuple[str, ...]
-    flip_pairs: Tuple[Tuple[int, int], ...] = ()
-    bones: Tuple[Tuple[int, int], ...] = ()
-    sigmas: Optional[Tuple[float, ...]] = None
+    keypoints: tuple[str, ...]
+    flip_pairs: tuple[tuple[int, int], ...] = ()
+    bones: tuple[tuple[int, int], ...] = ()
+    sigmas: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         count = len(self.keypoints)
@@ -48,7 +50,7 @@ class Skeleton:
         return len(self.keypoints)
 
     @cached_property
-    def flip_order(self) -> List[int]:
+    def flip_order(self) -> list[int]:
         """Index of the keypoint that takes each place when an image is mirrored."""
         order = list(range(self.num_keypoints))
         for a, b in self.flip_pairs:
@@ -56,15 +58,16 @@ class Skeleton:
         return order
 
     @cached_property
-    def sides(self) -> Tuple[str, ...]:
+    def sides(self) -> tuple[str, ...]:
         """`'left'`, `'right'` or `'centre'` for each keypoint, from its name."""
+
         def side(name: str) -> str:
             words = name.lower().replace('-', '_').split('_')
             return 'left' if 'left' in words else 'right' if 'right' in words else 'centre'
 
         return tuple(side(name) for name in self.keypoints)
 
-    def to_dict(self) -> Dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """As plain lists and numbers, for JSON."""
         return {k: v for k, v in asdict(self).items() if v is not None}
 
@@ -79,7 +82,8 @@ class Skeleton:
         if unknown or 'keypoints' not in values:
             raise UserError(
                 'A skeleton has the fields name, keypoints, flip_pairs, bones and sigmas; '
-                f'{"unknown: " + ", ".join(sorted(unknown)) if unknown else "keypoints is missing"}.')
+                f'{"unknown: " + ", ".join(sorted(unknown)) if unknown else "keypoints is missing"}.'
+            )
         try:
             sigmas = values.get('sigmas')
             return cls(
@@ -95,12 +99,14 @@ class Skeleton:
             raise UserError(f'The skeleton cannot be read: {error}.') from error
 
 
-def skeleton_from_names(keypoints: Tuple[str, ...], name: str = 'custom') -> Skeleton:
+def skeleton_from_names(keypoints: tuple[str, ...], name: str = 'custom') -> Skeleton:
     """A skeleton from names alone; `left_x` and `right_x` become a flip pair, there are no bones."""
     places = {k: i for i, k in enumerate(keypoints)}
     pairs = tuple(
-        (i, places[k.replace('left', 'right', 1)]) for k, i in places.items()
-        if 'left' in k and k.replace('left', 'right', 1) in places)
+        (i, places[k.replace('left', 'right', 1)])
+        for k, i in places.items()
+        if 'left' in k and k.replace('left', 'right', 1) in places
+    )
     return Skeleton(name, tuple(keypoints), pairs)
 
 
@@ -109,32 +115,109 @@ def skeleton_from_names(keypoints: Tuple[str, ...], name: str = 'custom') -> Ske
 _COCO = Skeleton(
     name='coco',
     keypoints=(
-        'nose', 'left_eye', 'right_eye', 'left_ear', 'right_ear', 'left_shoulder', 'right_shoulder', 'left_elbow',
-        'right_elbow', 'left_wrist', 'right_wrist', 'left_hip', 'right_hip', 'left_knee', 'right_knee', 'left_ankle',
-        'right_ankle'),
+        'nose',
+        'left_eye',
+        'right_eye',
+        'left_ear',
+        'right_ear',
+        'left_shoulder',
+        'right_shoulder',
+        'left_elbow',
+        'right_elbow',
+        'left_wrist',
+        'right_wrist',
+        'left_hip',
+        'right_hip',
+        'left_knee',
+        'right_knee',
+        'left_ankle',
+        'right_ankle',
+    ),
     flip_pairs=((1, 2), (3, 4), (5, 6), (7, 8), (9, 10), (11, 12), (13, 14), (15, 16)),
     bones=(
-        (15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8), (7, 9), (8, 10),
-        (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6)),
+        (15, 13),
+        (13, 11),
+        (16, 14),
+        (14, 12),
+        (11, 12),
+        (5, 11),
+        (6, 12),
+        (5, 6),
+        (5, 7),
+        (6, 8),
+        (7, 9),
+        (8, 10),
+        (1, 2),
+        (0, 1),
+        (0, 2),
+        (1, 3),
+        (2, 4),
+        (3, 5),
+        (4, 6),
+    ),
     sigmas=(
-        0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087,
-        0.089, 0.089),
+        0.026,
+        0.025,
+        0.025,
+        0.035,
+        0.035,
+        0.079,
+        0.079,
+        0.072,
+        0.072,
+        0.062,
+        0.062,
+        0.107,
+        0.107,
+        0.087,
+        0.087,
+        0.089,
+        0.089,
+    ),
 )
 
 # Order of the joints: annotation README of the MPII Human Pose Dataset, http://human-pose.mpi-inf.mpg.de
 _MPII = Skeleton(
     name='mpii',
     keypoints=(
-        'right_ankle', 'right_knee', 'right_hip', 'left_hip', 'left_knee', 'left_ankle', 'pelvis', 'thorax',
-        'upper_neck', 'head_top', 'right_wrist', 'right_elbow', 'right_shoulder', 'left_shoulder', 'left_elbow',
-        'left_wrist'),
+        'right_ankle',
+        'right_knee',
+        'right_hip',
+        'left_hip',
+        'left_knee',
+        'left_ankle',
+        'pelvis',
+        'thorax',
+        'upper_neck',
+        'head_top',
+        'right_wrist',
+        'right_elbow',
+        'right_shoulder',
+        'left_shoulder',
+        'left_elbow',
+        'left_wrist',
+    ),
     flip_pairs=((0, 5), (1, 4), (2, 3), (10, 15), (11, 14), (12, 13)),
     bones=(
-        (0, 1), (1, 2), (2, 6), (6, 3), (3, 4), (4, 5), (6, 7), (7, 8), (8, 9), (7, 12), (12, 11), (11, 10), (7, 13),
-        (13, 14), (14, 15)),
+        (0, 1),
+        (1, 2),
+        (2, 6),
+        (6, 3),
+        (3, 4),
+        (4, 5),
+        (6, 7),
+        (7, 8),
+        (8, 9),
+        (7, 12),
+        (12, 11),
+        (11, 10),
+        (7, 13),
+        (13, 14),
+        (14, 15),
+    ),
 )
 
-SKELETONS: Dict[str, Skeleton] = {'coco': _COCO, 'mpii': _MPII}
+SKELETONS: dict[str, Skeleton] = {'coco': _COCO, 'mpii': _MPII}
 """Skeletons by data set."""
 
 

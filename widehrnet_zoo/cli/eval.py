@@ -1,4 +1,5 @@
 """`widehrnet eval`: measure a model by a published protocol."""
+
 import argparse
 import sys
 from dataclasses import replace
@@ -24,41 +25,80 @@ def add_parser(subparsers: 'argparse._SubParsersAction[argparse.ArgumentParser]'
         The command's parser.
     """
     parser = subparsers.add_parser(
-        'eval', help='measure a model by the COCO, MPII or PCK protocol', epilog=EPILOG,
+        'eval',
+        help='measure a model by the COCO, MPII or PCK protocol',
+        epilog=EPILOG,
         description='Measure a model, or results that are there already, as the field counts it.',
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     what = parser.add_argument_group('what')
-    what.add_argument('--data', required=True, metavar='LABELS', type=Path,
-                      help='COCO-keypoints JSON, or the MPII annotations as JSON')
+    what.add_argument(
+        '--data',
+        required=True,
+        metavar='LABELS',
+        type=Path,
+        help='COCO-keypoints JSON, or the MPII annotations as JSON',
+    )
     what.add_argument('--images', metavar='DIR', type=Path, help='folder of the photos')
     what.add_argument('--model', help='name, folder or Hub id of the model')
     what.add_argument('--weights', metavar='FILE', help='weights; official mmpose checkpoints are converted')
-    what.add_argument('--boxes', metavar='FILE', type=Path,
-                      help="a detector's boxes in COCO's results format, instead of the annotated ones (coco)")
-    what.add_argument('--ground-truth', metavar='FILE', type=Path,
-                      help='mpii_gt_val.mat (default: beside the labels)')
-    what.add_argument('--results', metavar='FILE', type=Path,
-                      help='score this COCO-results file instead of running a model')
+    what.add_argument(
+        '--boxes',
+        metavar='FILE',
+        type=Path,
+        help="a detector's boxes in COCO's results format, instead of the annotated ones (coco)",
+    )
+    what.add_argument('--ground-truth', metavar='FILE', type=Path, help='mpii_gt_val.mat (default: beside the labels)')
+    what.add_argument(
+        '--results', metavar='FILE', type=Path, help='score this COCO-results file instead of running a model'
+    )
     how = parser.add_argument_group('protocol')
     how.add_argument('--protocol', choices=('coco', 'mpii', 'pck'), default='coco', help='default: coco')
-    how.add_argument('--flip-test', action=argparse.BooleanOptionalAction, default=None,
-                     help='average with the mirrored crop (default: on for coco and mpii, off for pck)')
-    how.add_argument('--shift', action=argparse.BooleanOptionalAction, default=True,
-                     help='shift the mirrored heatmaps by one pixel (default: on)')
+    how.add_argument(
+        '--flip-test',
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help='average with the mirrored crop (default: on for coco and mpii, off for pck)',
+    )
+    how.add_argument(
+        '--shift',
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help='shift the mirrored heatmaps by one pixel (default: on)',
+    )
     how.add_argument('--decoder', choices=('quarter', 'dark', 'soft'), default='quarter', help='default: quarter')
-    how.add_argument('--clip', action=argparse.BooleanOptionalAction, default=None,
-                     help='clip annotated boxes to the image (default: on for coco, off for pck)')
+    how.add_argument(
+        '--clip',
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help='clip annotated boxes to the image (default: on for coco, off for pck)',
+    )
     how.add_argument('--padding', type=float, default=1.25, help="growth of a box to the model's view (default: 1.25)")
-    how.add_argument('--nms', type=float, metavar='OKS',
-                     help='suppress above this OKS; 1 keeps all (default: 0.9 for coco)')
-    how.add_argument('--min-box-score', type=float, default=0., metavar='SCORE',
-                     help="leave a detector's lower boxes out (default: 0)")
+    how.add_argument(
+        '--nms', type=float, metavar='OKS', help='suppress above this OKS; 1 keeps all (default: 0.9 for coco)'
+    )
+    how.add_argument(
+        '--min-box-score',
+        type=float,
+        default=0.0,
+        metavar='SCORE',
+        help="leave a detector's lower boxes out (default: 0)",
+    )
     how.add_argument('--size', type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'), help="input, instead of the model's own")
-    how.add_argument('--bootstrap', type=int, default=0, metavar='DRAWS',
-                     help='95%% intervals from this many resamplings of the photos (1000 is usual)')
+    how.add_argument(
+        '--bootstrap',
+        type=int,
+        default=0,
+        metavar='DRAWS',
+        help='95%% intervals from this many resamplings of the photos (1000 is usual)',
+    )
     run_group = parser.add_argument_group('run')
-    run_group.add_argument('--out', metavar='DIR', type=Path,
-                           help='report.json, report.md, results.json, worst.png; a run that was cut off goes on here')
+    run_group.add_argument(
+        '--out',
+        metavar='DIR',
+        type=Path,
+        help='report.json, report.md, results.json, worst.png; a run that was cut off goes on here',
+    )
     run_group.add_argument('--restart', action='store_true', help='throw away the predictions in --out')
     run_group.add_argument('--worst', type=int, default=12, metavar='N', help='people in worst.png (default: 12)')
     run_group.add_argument('--device', help='cpu, cuda, mps, ... (default: the best there is)')
@@ -84,25 +124,48 @@ def run(args: argparse.Namespace) -> int:
     """
     from ..errors import UserError
     from ..evaluation.run import Protocol, evaluate
+
     protocol = Protocol.published(args.protocol)
     how = replace(
-        protocol.predict, shift=args.shift, decoder=args.decoder, bf16=args.bf16, batch_size=args.batch_size,
-        workers=args.workers, progress=not args.quiet,
-        flip_test=protocol.predict.flip_test if args.flip_test is None else args.flip_test)
+        protocol.predict,
+        shift=args.shift,
+        decoder=args.decoder,
+        bf16=args.bf16,
+        batch_size=args.batch_size,
+        workers=args.workers,
+        progress=not args.quiet,
+        flip_test=protocol.predict.flip_test if args.flip_test is None else args.flip_test,
+    )
     nms = protocol.nms if args.nms is None else args.nms
     protocol = replace(
-        protocol, predict=how, clip=protocol.clip if args.clip is None else args.clip, padding=args.padding,
-        nms=None if nms is None or nms >= 1 else nms, min_box_score=args.min_box_score)
+        protocol,
+        predict=how,
+        clip=protocol.clip if args.clip is None else args.clip,
+        padding=args.padding,
+        nms=None if nms is None or nms >= 1 else nms,
+        min_box_score=args.min_box_score,
+    )
     network = None
     if args.results is None:
         if args.model is None:
             raise UserError('give --model to measure a model, or --results to score a file of results.')
         from ..evaluation.network import open_network
+
         network = open_network(args.model, args.weights, args.device, tuple(args.size) if args.size else None)
     elif args.model is not None:
         raise UserError('--model and --results exclude each other: one is measured, the other scored.')
     report = evaluate(
-        protocol, args.data, args.images, network, boxes=args.boxes, ground_truth=args.ground_truth,
-        results=args.results, out=args.out, restart=args.restart, draws=args.bootstrap, worst=args.worst)
+        protocol,
+        args.data,
+        args.images,
+        network,
+        boxes=args.boxes,
+        ground_truth=args.ground_truth,
+        results=args.results,
+        out=args.out,
+        restart=args.restart,
+        draws=args.bootstrap,
+        worst=args.worst,
+    )
     sys.stdout.write(report.table())
     return 0

@@ -4,13 +4,24 @@ The parts, by module: `labels` and `mpii` read ground truth, `predict` runs a ne
 score, `oks` and `pck` hold the formulas, `bootstrap` the intervals, `formats` other people's formats; `run` puts them
 together.
 """
+
 from importlib import import_module
 from typing import Any
 
 _EXPORTS = {
-    'CocoScore': 'coco', 'MpiiScore': 'mpii', 'PckScore': 'people', 'Protocol': 'run', 'Report': 'report',
-    'evaluate': 'run', 'evaluate_people': 'run', 'from_coco': 'formats', 'from_supervision': 'formats',
-    'open_network': 'network', 'read_labels': 'labels', 'read_results': 'coco', 'to_supervision': 'formats',
+    'CocoScore': 'coco',
+    'MpiiScore': 'mpii',
+    'PckScore': 'people',
+    'Protocol': 'run',
+    'Report': 'report',
+    'evaluate': 'run',
+    'evaluate_people': 'run',
+    'from_coco': 'formats',
+    'from_supervision': 'formats',
+    'open_network': 'network',
+    'read_labels': 'labels',
+    'read_results': 'coco',
+    'to_supervision': 'formats',
 }
 __all__ = list(_EXPORTS)
 

@@ -1,4 +1,5 @@
 """Confidence intervals by resampling."""
+
 from collections.abc import Callable
 
 import numpy as np
@@ -6,11 +7,11 @@ import numpy.typing as npt
 
 
 def bootstrap(
-        figures: Callable[[npt.NDArray[np.intp]], dict[str, float]],
-        num_images: int,
-        num_draws: int = 1000,
-        level: float = 0.95,
-        seed: int = 0,
+    figures: Callable[[npt.NDArray[np.intp]], dict[str, float]],
+    num_images: int,
+    num_draws: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
 ) -> dict[str, tuple[float, float]]:
     """Percentile intervals of figures under resampling of images with replacement.
 

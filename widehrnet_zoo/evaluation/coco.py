@@ -1,4 +1,5 @@
 """The COCO keypoint protocol: rescoring, suppression, and average precision by pycocotools."""
+
 import contextlib
 import copy
 import io
@@ -21,7 +22,8 @@ FIGURES = ('AP', 'AP50', 'AP75', 'APm', 'APl', 'AR', 'AR50', 'AR75', 'ARm', 'ARl
 
 
 def rescore(
-        keypoint_scores: npt.ArrayLike, box_scores: npt.ArrayLike, threshold: float = 0.2) -> npt.NDArray[np.float64]:
+    keypoint_scores: npt.ArrayLike, box_scores: npt.ArrayLike, threshold: float = 0.2
+) -> npt.NDArray[np.float64]:
     """Score of a person: the box's score times the mean of the keypoint scores above a threshold.
 
     Source: mmpose 0.24's COCO evaluation. With no keypoint above the threshold the score is 0.
@@ -53,17 +55,17 @@ def view_areas(boxes: npt.ArrayLike, size: tuple[int, int], padding: float = 1.2
     boxes, aspect = np.asarray(boxes, float), size[1] / size[0]
     width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     width = np.maximum(width, height * aspect)
-    return width * width / aspect * padding ** 2
+    return width * width / aspect * padding**2
 
 
 def to_results(
-        samples: Samples,
-        keypoints: npt.ArrayLike,
-        sigmas: Sequence[float] | None,
-        size: tuple[int, int],
-        category_id: int = 1,
-        rescoring: float | None = 0.2,
-        nms: float | None = 0.9,
+    samples: Samples,
+    keypoints: npt.ArrayLike,
+    sigmas: Sequence[float] | None,
+    size: tuple[int, int],
+    category_id: int = 1,
+    rescoring: float | None = 0.2,
+    nms: float | None = 0.9,
 ) -> list[dict[str, Any]]:
     """Predictions in COCO's results format.
 
@@ -93,8 +95,12 @@ def to_results(
         if nms is not None and sigmas is not None:
             rows = [rows[i] for i in oks_nms(keypoints[rows], scores[rows], areas[rows], sigmas, nms)]
         for row in rows:
-            result = {'image_id': image_id, 'category_id': category_id,
-                      'keypoints': keypoints[row].ravel().tolist(), 'score': float(scores[row])}
+            result = {
+                'image_id': image_id,
+                'category_id': category_id,
+                'keypoints': keypoints[row].ravel().tolist(),
+                'score': float(scores[row]),
+            }
             if samples.annotation_ids[row] is not None:
                 result['ann'] = samples.annotation_ids[row]
             results.append(result)
@@ -201,8 +207,10 @@ class CocoScore:
         drawn.params = copy.copy(self._eval.params)
         drawn.params.imgIds = list(range(len(chosen)))
         drawn._paramsEval = drawn.params
-        per_range = [self._eval.evalImgs[start:start + self.num_images]
-                     for start in range(0, len(self._eval.evalImgs), self.num_images)]
+        per_range = [
+            self._eval.evalImgs[start : start + self.num_images]
+            for start in range(0, len(self._eval.evalImgs), self.num_images)
+        ]
         drawn.evalImgs = [block[i] for block in per_range for i in chosen]
         with contextlib.redirect_stdout(io.StringIO()):
             drawn.accumulate()

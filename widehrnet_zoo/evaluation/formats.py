@@ -1,4 +1,5 @@
 """Pose results from and to other people's formats."""
+
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,11 @@ from ..skeletons import Skeleton
 
 
 def from_coco(
-        results: list[dict[str, Any]],
-        skeleton: Skeleton,
-        image_size: tuple[int, int],
-        image_id: int | str | None = None,
-        path: str | None = None,
+    results: list[dict[str, Any]],
+    skeleton: Skeleton,
+    image_size: tuple[int, int],
+    image_id: int | str | None = None,
+    path: str | None = None,
 ) -> PoseResult:
     """COCO results of one image as a `PoseResult`, the way back from `PoseResult.to_coco`.
 
@@ -34,8 +35,10 @@ def from_coco(
     chosen = [r for r in results if image_id is None or r['image_id'] == image_id]
     for result in chosen:
         if len(result['keypoints']) != 3 * skeleton.num_keypoints:
-            raise UserError(f'a result has {len(result["keypoints"])} keypoint numbers; the skeleton {skeleton.name} '
-                            f'needs 3 x {skeleton.num_keypoints}.')
+            raise UserError(
+                f'a result has {len(result["keypoints"])} keypoint numbers; the skeleton {skeleton.name} '
+                f'needs 3 x {skeleton.num_keypoints}.'
+            )
     keypoints = np.array([r['keypoints'] for r in chosen], np.float32).reshape(-1, skeleton.num_keypoints, 3)
     boxes = _extents(keypoints[..., :2])
     for row, result in enumerate(chosen):
@@ -43,9 +46,14 @@ def from_coco(
             x, y, w, h = result['bbox']
             boxes[row] = x, y, x + w, y + h
     return PoseResult(
-        keypoints=keypoints[..., :2].copy(), scores=keypoints[..., 2].copy(), boxes=boxes,
-        box_scores=np.array([r['score'] for r in chosen], np.float32), skeleton=skeleton, image_size=image_size,
-        path=path)
+        keypoints=keypoints[..., :2].copy(),
+        scores=keypoints[..., 2].copy(),
+        boxes=boxes,
+        box_scores=np.array([r['score'] for r in chosen], np.float32),
+        skeleton=skeleton,
+        image_size=image_size,
+        path=path,
+    )
 
 
 def to_supervision(result: PoseResult) -> Any:
@@ -64,18 +72,25 @@ def to_supervision(result: PoseResult) -> Any:
     supervision = require('supervision', 'demo')
     count = len(result.keypoints)
     scores = np.asarray(result.scores, np.float32)
-    more: dict[str, Any] = {'keypoint_confidence': scores,
-                            'detection_confidence': np.asarray(result.box_scores, np.float32)}
-    if not hasattr(supervision.KeyPoints, 'keypoint_confidence') and \
-            'keypoint_confidence' not in getattr(supervision.KeyPoints, '__dataclass_fields__', {}):
+    more: dict[str, Any] = {
+        'keypoint_confidence': scores,
+        'detection_confidence': np.asarray(result.box_scores, np.float32),
+    }
+    if not hasattr(supervision.KeyPoints, 'keypoint_confidence') and 'keypoint_confidence' not in getattr(
+        supervision.KeyPoints, '__dataclass_fields__', {}
+    ):
         more = {'confidence': scores}  # before supervision 0.29
     return supervision.KeyPoints(
-        xy=np.asarray(result.keypoints, np.float32), class_id=np.zeros(count, int),
-        data={'class_name': np.array(['person'] * count), 'boxes': np.asarray(result.boxes, np.float32)}, **more)
+        xy=np.asarray(result.keypoints, np.float32),
+        class_id=np.zeros(count, int),
+        data={'class_name': np.array(['person'] * count), 'boxes': np.asarray(result.boxes, np.float32)},
+        **more,
+    )
 
 
 def from_supervision(
-        key_points: Any, skeleton: Skeleton, image_size: tuple[int, int], path: str | None = None) -> PoseResult:
+    key_points: Any, skeleton: Skeleton, image_size: tuple[int, int], path: str | None = None
+) -> PoseResult:
     """`supervision.KeyPoints` as a result.
 
     Args:
@@ -95,19 +110,28 @@ def from_supervision(
     count = len(points)
     points = points.reshape(0, skeleton.num_keypoints, 2) if count == 0 else points
     if points.shape[1:] != (skeleton.num_keypoints, 2):
-        raise UserError(f'the key points are {points.shape}; the skeleton {skeleton.name} needs '
-                        f'(N, {skeleton.num_keypoints}, 2).')
+        raise UserError(
+            f'the key points are {points.shape}; the skeleton {skeleton.name} needs (N, {skeleton.num_keypoints}, 2).'
+        )
     scores = getattr(key_points, 'keypoint_confidence', None)
-    scores = getattr(key_points, 'confidence', None) if scores is None and not hasattr(
-        key_points, 'keypoint_confidence') else scores
+    scores = (
+        getattr(key_points, 'confidence', None)
+        if scores is None and not hasattr(key_points, 'keypoint_confidence')
+        else scores
+    )
     people = getattr(key_points, 'detection_confidence', None)
     boxes = key_points.data.get('boxes')
     return PoseResult(
-        keypoints=points, scores=np.ones(points.shape[:2], np.float32) if scores is None
+        keypoints=points,
+        scores=np.ones(points.shape[:2], np.float32)
+        if scores is None
         else np.asarray(scores, np.float32).reshape(points.shape[:2]),
         boxes=_extents(points) if boxes is None else np.asarray(boxes, np.float32).reshape(count, 4),
         box_scores=np.ones(count, np.float32) if people is None else np.asarray(people, np.float32),
-        skeleton=skeleton, image_size=image_size, path=path)
+        skeleton=skeleton,
+        image_size=image_size,
+        path=path,
+    )
 
 
 def _extents(points: np.ndarray) -> np.ndarray:

@@ -1,4 +1,5 @@
 """COCO-keypoints label files, and files of boxes beside them."""
+
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,8 +42,11 @@ class CocoLabels:
 
     def dataset(self) -> dict[str, Any]:
         """The file's content anew, for the COCO API, which writes into what it is given."""
-        return {'images': [dict(image) for image in self.images.values()],
-                'annotations': [dict(a) for a in self.annotations], 'categories': [dict(self.category)]}
+        return {
+            'images': [dict(image) for image in self.images.values()],
+            'annotations': [dict(a) for a in self.annotations],
+            'categories': [dict(self.category)],
+        }
 
 
 def read_json(path: str | Path) -> Any:
@@ -80,14 +84,20 @@ def read_labels(path: str | Path) -> CocoLabels:
         UserError: If the file is no COCO-keypoints file or an entry is broken; the message names the entry.
     """
     data = read_json(path)
-    if not isinstance(data, dict) or not isinstance(data.get('images'), list) \
-            or not isinstance(data.get('annotations'), list):
-        raise UserError(f'{path} is not a COCO-keypoints file: expected an object with lists "images" and '
-                        '"annotations". For the MPII annotations choose --protocol mpii.')
+    if (
+        not isinstance(data, dict)
+        or not isinstance(data.get('images'), list)
+        or not isinstance(data.get('annotations'), list)
+    ):
+        raise UserError(
+            f'{path} is not a COCO-keypoints file: expected an object with lists "images" and '
+            '"annotations". For the MPII annotations choose --protocol mpii.'
+        )
     category = _keypoint_category(data, path)
     images = {image['id']: image for image in data['images']}
     count = len(category.get('keypoints', ())) or next(
-        (len(a['keypoints']) // 3 for a in data['annotations'] if a.get('keypoints')), 0)
+        (len(a['keypoints']) // 3 for a in data['annotations'] if a.get('keypoints')), 0
+    )
     annotations = []
     for index, raw in enumerate(data['annotations']):
         if raw.get('category_id', category['id']) != category['id']:
@@ -112,8 +122,10 @@ def _keypoint_category(data: dict[str, Any], path: str | Path) -> dict[str, Any]
     categories = data.get('categories') or [{'id': 1, 'name': 'person'}]
     with_keypoints = [c for c in categories if c.get('keypoints')]
     if len(with_keypoints) > 1:
-        raise UserError(f'{path} has keypoints for {len(with_keypoints)} categories '
-                        f'({", ".join(str(c.get("name")) for c in with_keypoints)}); expected one.')
+        raise UserError(
+            f'{path} has keypoints for {len(with_keypoints)} categories '
+            f'({", ".join(str(c.get("name")) for c in with_keypoints)}); expected one.'
+        )
     return with_keypoints[0] if with_keypoints else categories[0]
 
 
@@ -131,8 +143,8 @@ def clip_box(box: npt.ArrayLike, width: int, height: int) -> tuple[float, float,
         x1, y1, x2, y2 in pixels, or `None` if nothing is left.
     """
     x, y, w, h = (float(v) for v in np.asarray(box))
-    x1, y1 = max(0., x), max(0., y)
-    x2, y2 = min(width - 1., x1 + max(0., w - 1)), min(height - 1., y1 + max(0., h - 1))
+    x1, y1 = max(0.0, x), max(0.0, y)
+    x2, y2 = min(width - 1.0, x1 + max(0.0, w - 1)), min(height - 1.0, y1 + max(0.0, h - 1))
     return (x1, y1, x2, y2) if x2 > x1 and y2 > y1 else None
 
 
@@ -164,16 +176,16 @@ def labelled_boxes(labels: CocoLabels, images: str | Path, clip: bool = True, pa
                 continue
         elif w <= 0 or h <= 0:
             raise UserError(f'annotation {person["id"]} has an empty bbox {person["bbox"]}.')
-        rows.append((person['image_id'], person['id'], box, 1.))
+        rows.append((person['image_id'], person['id'], box, 1.0))
     return _samples(labels, images, rows, padding)
 
 
 def detected_boxes(
-        labels: CocoLabels,
-        images: str | Path,
-        detections: str | Path,
-        min_score: float = 0.,
-        padding: float = 1.25,
+    labels: CocoLabels,
+    images: str | Path,
+    detections: str | Path,
+    min_score: float = 0.0,
+    padding: float = 1.25,
 ) -> Samples:
     """A detector's boxes, image by image.
 
@@ -193,19 +205,29 @@ def detected_boxes(
     """
     found = read_json(detections)
     if not isinstance(found, list) or not all(
-            isinstance(d, dict) and 'image_id' in d and 'score' in d and len(d.get('bbox', ())) == 4 for d in found):
-        raise UserError(f'{detections} is not a file of COCO detections: expected a list of objects with "image_id", '
-                        '"category_id", "bbox" (x, y, width, height) and "score".')
+        isinstance(d, dict) and 'image_id' in d and 'score' in d and len(d.get('bbox', ())) == 4 for d in found
+    ):
+        raise UserError(
+            f'{detections} is not a file of COCO detections: expected a list of objects with "image_id", '
+            '"category_id", "bbox" (x, y, width, height) and "score".'
+        )
     rows = []
     for detection in found:
         x, y, w, h = (float(v) for v in detection['bbox'])
         of_category = detection.get('category_id', labels.category['id']) == labels.category['id']
-        if detection['image_id'] in labels.images and of_category and detection['score'] >= min_score \
-                and w > 0 and h > 0:
+        if (
+            detection['image_id'] in labels.images
+            and of_category
+            and detection['score'] >= min_score
+            and w > 0
+            and h > 0
+        ):
             rows.append((detection['image_id'], None, (x, y, x + w, y + h), float(detection['score'])))
     if not rows:
-        raise UserError(f'none of the {len(found)} boxes of {detections} is of an image and of the category '
-                        f'{labels.category["id"]} of the labels, with a score of at least {min_score}.')
+        raise UserError(
+            f'none of the {len(found)} boxes of {detections} is of an image and of the category '
+            f'{labels.category["id"]} of the labels, with a score of at least {min_score}.'
+        )
     return _samples(labels, images, rows, padding)
 
 
@@ -215,5 +237,11 @@ def _samples(labels: CocoLabels, folder: str | Path, rows: list[tuple], padding:
     order = {image_id: index for index, image_id in enumerate(labels.images)}
     rows = sorted(rows, key=lambda row: order[row[0]])
     image_ids, annotation_ids, boxes, scores = zip(*rows, strict=True)
-    return Samples(tuple(Path(folder) / labels.images[i]['file_name'] for i in image_ids), image_ids, annotation_ids,
-                   np.array(boxes, float), np.array(scores, float), padding)
+    return Samples(
+        tuple(Path(folder) / labels.images[i]['file_name'] for i in image_ids),
+        image_ids,
+        annotation_ids,
+        np.array(boxes, float),
+        np.array(scores, float),
+        padding,
+    )

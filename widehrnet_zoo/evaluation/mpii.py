@@ -1,4 +1,5 @@
 """The MPII protocol: PCKh on the validation split, as HRNet and mmpose 0.24 count it."""
+
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +16,15 @@ LEFT_OUT = (6, 7)
 """Pelvis and thorax do not count in the mean."""
 HEAD_BIAS = 0.6
 """Head size over the diagonal of the head box."""
-GROUPS = {'Head': (9,), 'Shoulder': (12, 13), 'Elbow': (11, 14), 'Wrist': (10, 15), 'Hip': (2, 3), 'Knee': (1, 4),
-          'Ankle': (0, 5)}
+GROUPS = {
+    'Head': (9,),
+    'Shoulder': (12, 13),
+    'Elbow': (11, 14),
+    'Wrist': (10, 15),
+    'Hip': (2, 3),
+    'Knee': (1, 4),
+    'Ankle': (0, 5),
+}
 """The published columns: each is the mean of a joint's right and left PCKh, not weighted."""
 
 
@@ -59,10 +67,17 @@ def read_annotations(path: str | Path, images: str | Path) -> Samples:
         UserError: If the file has another form.
     """
     entries = read_json(path)
-    if not isinstance(entries, list) or not entries or not all(
-            isinstance(e, dict) and 'image' in e and 'scale' in e and len(e.get('center', ())) == 2 for e in entries):
-        raise UserError(f'{path} is not an MPII annotation file: expected a list of objects with "image", "center" '
-                        'and "scale". For a COCO-keypoints file choose --protocol coco.')
+    if (
+        not isinstance(entries, list)
+        or not entries
+        or not all(
+            isinstance(e, dict) and 'image' in e and 'scale' in e and len(e.get('center', ())) == 2 for e in entries
+        )
+    ):
+        raise UserError(
+            f'{path} is not an MPII annotation file: expected a list of objects with "image", "center" '
+            'and "scale". For a COCO-keypoints file choose --protocol coco.'
+        )
     centres = np.array([e['center'] for e in entries], float)
     scales = np.array([e['scale'] for e in entries], float)
     known = centres[:, 0] != -1
@@ -73,8 +88,14 @@ def read_annotations(path: str | Path, images: str | Path) -> Samples:
     centres -= 1
     boxes = np.concatenate([centres - side[:, None] / 2, centres + side[:, None] / 2], axis=1)
     count = len(entries)
-    return Samples(tuple(Path(images) / e['image'] for e in entries), tuple(e['image'] for e in entries),
-                   tuple(range(count)), boxes, np.ones(count), padding=1.)
+    return Samples(
+        tuple(Path(images) / e['image'] for e in entries),
+        tuple(e['image'] for e in entries),
+        tuple(range(count)),
+        boxes,
+        np.ones(count),
+        padding=1.0,
+    )
 
 
 def read_ground_truth(path: str | Path) -> MpiiTruth:
@@ -105,7 +126,8 @@ def read_ground_truth(path: str | Path) -> MpiiTruth:
     return MpiiTruth(
         joints=content['pos_gt_src'].astype(float).transpose(2, 0, 1),
         labelled=content['jnt_missing'].T == 0,
-        head_boxes=content['headboxes_src'].astype(float).transpose(2, 0, 1))
+        head_boxes=content['headboxes_src'].astype(float).transpose(2, 0, 1),
+    )
 
 
 class MpiiScore:
@@ -127,11 +149,15 @@ class MpiiScore:
     def __init__(self, keypoints: npt.ArrayLike, truth: MpiiTruth, image_ids: tuple[int | str, ...]):
         keypoints = np.asarray(keypoints, float)
         if keypoints.shape[1] != NUM_JOINTS:
-            raise UserError(f'MPII has {NUM_JOINTS} joints, the predictions have {keypoints.shape[1]}: the model is '
-                            'not one for MPII.')
+            raise UserError(
+                f'MPII has {NUM_JOINTS} joints, the predictions have {keypoints.shape[1]}: the model is '
+                'not one for MPII.'
+            )
         if not len(keypoints) == len(truth.joints) == len(image_ids):
-            raise UserError(f'{len(keypoints)} predictions and {len(truth.joints)} people in the ground truth: the '
-                            'annotations and the .mat file are not of the same split.')
+            raise UserError(
+                f'{len(keypoints)} predictions and {len(truth.joints)} people in the ground truth: the '
+                'annotations and the .mat file are not of the same split.'
+            )
         distance = np.linalg.norm(keypoints[..., :2] + 1 - truth.joints, axis=-1)
         self.errors = distance / truth.head_sizes[:, None]
         self.labelled = truth.labelled

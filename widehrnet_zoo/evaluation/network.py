@@ -1,4 +1,5 @@
 """What an evaluation needs to know of a model."""
+
 from pathlib import Path
 
 import torch
@@ -12,10 +13,10 @@ from .predict import Network
 
 
 def open_network(
-        model: str | nn.Module | PoseEstimator,
-        weights: str | Path | None = None,
-        device: str | torch.device | None = None,
-        size: tuple[int, int] | None = None,
+    model: str | nn.Module | PoseEstimator,
+    weights: str | Path | None = None,
+    device: str | torch.device | None = None,
+    size: tuple[int, int] | None = None,
 ) -> Network:
     """A model with its input's size and normalisation and its skeleton.
 
@@ -48,5 +49,6 @@ def open_network(
     tag = getattr(module, 'pretrained_cfg', {}).get('tag')
     if not isinstance(model, str) and architecture:
         name = f'{architecture}.{tag}' if tag else architecture
-    return Network(module, skeleton_of(module), size, tuple(config['mean']), tuple(config['std']), parameter.device,
-                   name)
+    return Network(
+        module, skeleton_of(module), size, tuple(config['mean']), tuple(config['std']), parameter.device, name
+    )

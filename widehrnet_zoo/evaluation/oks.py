@@ -1,4 +1,5 @@
 """Object keypoint similarity, and the suppression of double predictions by it."""
+
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,11 +9,11 @@ FloatArray = npt.NDArray[np.floating]
 
 
 def oks(
-        keypoints: npt.ArrayLike,
-        reference: npt.ArrayLike,
-        area: npt.ArrayLike,
-        sigmas: Sequence[float],
-        labelled: npt.ArrayLike | None = None,
+    keypoints: npt.ArrayLike,
+    reference: npt.ArrayLike,
+    area: npt.ArrayLike,
+    sigmas: Sequence[float],
+    labelled: npt.ArrayLike | None = None,
 ) -> FloatArray:
     """Object keypoint similarity.
 
@@ -36,21 +37,23 @@ def oks(
     keypoints, reference = np.asarray(keypoints, float)[..., :2], np.asarray(reference, float)[..., :2]
     sigma = np.asarray(sigmas, float)
     if not keypoints.shape[-2] == reference.shape[-2] == len(sigma):
-        raise ValueError(f'{keypoints.shape[-2]} predicted keypoints, {reference.shape[-2]} reference keypoints and '
-                         f'{len(sigma)} sigmas: the three must agree.')
+        raise ValueError(
+            f'{keypoints.shape[-2]} predicted keypoints, {reference.shape[-2]} reference keypoints and '
+            f'{len(sigma)} sigmas: the three must agree.'
+        )
     square = ((keypoints - reference) ** 2).sum(-1)
     similarity = np.exp(-square / (2 * (np.asarray(area, float)[..., None] + np.spacing(1)) * (2 * sigma) ** 2))
     mask = np.broadcast_to(True if labelled is None else np.asarray(labelled, bool), similarity.shape)
     count = mask.sum(-1)
-    return np.where(count > 0, (similarity * mask).sum(-1) / np.maximum(count, 1), 0.)
+    return np.where(count > 0, (similarity * mask).sum(-1) / np.maximum(count, 1), 0.0)
 
 
 def oks_nms(
-        keypoints: npt.ArrayLike,
-        scores: npt.ArrayLike,
-        areas: npt.ArrayLike,
-        sigmas: Sequence[float],
-        threshold: float = 0.9,
+    keypoints: npt.ArrayLike,
+    scores: npt.ArrayLike,
+    areas: npt.ArrayLike,
+    sigmas: Sequence[float],
+    threshold: float = 0.9,
 ) -> list[int]:
     """Greedy suppression: the best score stays, those more alike than the threshold go, and so on.
 

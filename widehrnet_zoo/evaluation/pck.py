@@ -1,4 +1,5 @@
 """Distances between predicted and labelled keypoints: PCK, NME, AUC."""
+
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,14 +9,27 @@ FloatArray = npt.NDArray[np.floating]
 BoolArray = npt.NDArray[np.bool_]
 
 TORSO = ('right_shoulder', 'left_hip')
-BODY = ('right_ankle', 'right_knee', 'right_hip', 'left_hip', 'left_knee', 'left_ankle', 'right_wrist', 'right_elbow',
-        'right_shoulder', 'left_shoulder', 'left_elbow', 'left_wrist')
+BODY = (
+    'right_ankle',
+    'right_knee',
+    'right_hip',
+    'left_hip',
+    'left_knee',
+    'left_ankle',
+    'right_wrist',
+    'right_elbow',
+    'right_shoulder',
+    'left_shoulder',
+    'left_elbow',
+    'left_wrist',
+)
 """The limb joints of the Leeds Sports Poses, in its order; COCO has them too, unlike LSP's neck and head top."""
 LSP = (*BODY, 'neck', 'head_top')
 
 
 def normalised_errors(
-        keypoints: npt.ArrayLike, labels: npt.ArrayLike, size: npt.ArrayLike) -> tuple[FloatArray, BoolArray]:
+    keypoints: npt.ArrayLike, labels: npt.ArrayLike, size: npt.ArrayLike
+) -> tuple[FloatArray, BoolArray]:
     """Distances in units of each person's size.
 
     Args:
@@ -31,15 +45,17 @@ def normalised_errors(
     """
     keypoints, labels, size = np.asarray(keypoints, float), np.asarray(labels, float), np.asarray(size, float)
     if keypoints.shape[:2] != labels.shape[:2] or size.shape != labels.shape[:1] or labels.shape[-1] != 3:
-        raise ValueError(f'predictions {keypoints.shape}, labels {labels.shape} and sizes {size.shape} do not fit: '
-                         'expected (N, K, 2 or 3), (N, K, 3) and (N,).')
+        raise ValueError(
+            f'predictions {keypoints.shape}, labels {labels.shape} and sizes {size.shape} do not fit: '
+            'expected (N, K, 2 or 3), (N, K, 3) and (N,).'
+        )
     distance = np.linalg.norm(keypoints[..., :2] - labels[..., :2], axis=-1)
     usable = size > 0
-    errors = distance / np.where(usable, size, 1.)[:, None]
+    errors = distance / np.where(usable, size, 1.0)[:, None]
     return np.where(np.isnan(errors), np.inf, errors), (labels[..., 2] > 0) & usable[:, None]
 
 
-def torso_size(labels: npt.ArrayLike, names: Sequence[str], least: float = 3.) -> FloatArray:
+def torso_size(labels: npt.ArrayLike, names: Sequence[str], least: float = 3.0) -> FloatArray:
     """Length of the torso, from the right shoulder to the left hip.
 
     Source: Sapp and Taskar, "MODEC", CVPR 2013, and the LSP evaluation, which measure in this diagonal.
@@ -58,11 +74,13 @@ def torso_size(labels: npt.ArrayLike, names: Sequence[str], least: float = 3.) -
     labels = np.asarray(labels, float)
     missing = [name for name in TORSO if name not in names]
     if missing:
-        raise ValueError(f'torso PCK needs the keypoints {" and ".join(TORSO)}; {missing[0]} is not in this skeleton. '
-                         'PCK by bounding box works with any skeleton.')
+        raise ValueError(
+            f'torso PCK needs the keypoints {" and ".join(TORSO)}; {missing[0]} is not in this skeleton. '
+            'PCK by bounding box works with any skeleton.'
+        )
     a, b = (labels[:, list(names).index(name)] for name in TORSO)
     length = np.linalg.norm(a[:, :2] - b[:, :2], axis=-1)
-    return np.where((a[:, 2] > 0) & (b[:, 2] > 0) & (length >= least), length, 0.)
+    return np.where((a[:, 2] > 0) & (b[:, 2] > 0) & (length >= least), length, 0.0)
 
 
 def box_size(boxes: npt.ArrayLike) -> FloatArray:
@@ -137,7 +155,7 @@ def auc(errors: npt.ArrayLike, counts: npt.ArrayLike, limit: float = 0.5, steps:
     if steps is not None:
         return float(np.mean([pck(errors, counts, limit * i / steps, 'joints') for i in range(steps)]))
     chosen = np.asarray(errors, float)[np.asarray(counts, bool)]
-    return float(np.maximum(0., 1 - chosen / limit).mean()) if len(chosen) else float('nan')
+    return float(np.maximum(0.0, 1 - chosen / limit).mean()) if len(chosen) else float('nan')
 
 
 def _average(hits: BoolArray, counts: BoolArray, average: str) -> float:

@@ -1,4 +1,5 @@
 """PCK of COCO-format labels, LSP-style and by box."""
+
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,9 @@ from .pck import BODY, LSP, auc, box_size, nme, normalised_errors, pck, torso_si
 
 
 def match_results(
-        annotations: list[dict[str, Any]], results: list[dict[str, Any]], num_keypoints: int,
+    annotations: list[dict[str, Any]],
+    results: list[dict[str, Any]],
+    num_keypoints: int,
 ) -> npt.NDArray[np.float64]:
     """The prediction of each labelled person.
 
@@ -42,14 +45,17 @@ def match_results(
         loose = of_image.get(image_id, [])
         if result is None and loose:
             if people[image_id] > 1 or len(loose) > 1:
-                raise UserError(f'image {image_id} has {people[image_id]} labelled people and {len(loose)} results '
-                                'without "ann": PCK needs to know which result is of whom. Predict from the annotated '
-                                'boxes, or give each result the id of its annotation as "ann".')
+                raise UserError(
+                    f'image {image_id} has {people[image_id]} labelled people and {len(loose)} results '
+                    'without "ann": PCK needs to know which result is of whom. Predict from the annotated '
+                    'boxes, or give each result the id of its annotation as "ann".'
+                )
             result = loose[0]
         if result is not None:
             if len(result['keypoints']) != 3 * num_keypoints:
-                raise UserError(f'the results have {len(result["keypoints"]) / 3:g} keypoints, the labels '
-                                f'{num_keypoints}.')
+                raise UserError(
+                    f'the results have {len(result["keypoints"]) / 3:g} keypoints, the labels {num_keypoints}.'
+                )
             matched[row] = np.reshape(result['keypoints'], (num_keypoints, 3))
     return matched
 
@@ -97,11 +103,13 @@ class PckScore:
             groups = {s: sources == s for s in sorted(set(sources)) if s} or {'': everyone}
             for source, chosen in groups.items():
                 self._torso[f'PCK@0.2 torso{", " if source else ""}{source}'] = (
-                    *normalised_errors(found[:, body], truth[:, body], np.where(chosen, size, 0)),)
+                    *normalised_errors(found[:, body], truth[:, body], np.where(chosen, size, 0)),
+                )
             human = self._human(annotations)
             if human is not None:
                 self._torso['PCK@0.2 torso, human'] = normalised_errors(
-                    found[:, body], human[:, :len(BODY)], torso_size(human, LSP))
+                    found[:, body], human[:, : len(BODY)], torso_size(human, LSP)
+                )
         self._box = normalised_errors(found, truth, box_size([a['bbox'] for a in annotations]))
         self._predicted = np.isfinite(found[..., 0])
 

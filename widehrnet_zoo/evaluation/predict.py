@@ -1,4 +1,5 @@
 """Run a network over the samples of an evaluation."""
+
 import contextlib
 import time
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from .store import PredictionStore
 
 STRIDE = 4
 PART_SIZE = 512
-PART_SECONDS = 30.
+PART_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,10 @@ class PredictConfig:
 
 
 def predict(
-        network: Network,
-        samples: Samples,
-        config: PredictConfig,
-        store: PredictionStore | None = None,
+    network: Network,
+    samples: Samples,
+    config: PredictConfig,
+    store: PredictionStore | None = None,
 ) -> npt.NDArray[np.float32]:
     """Keypoints of every sample.
 
@@ -97,7 +98,7 @@ def predict(
     else:
         keypoints, done = store.load(num)
     todo = np.flatnonzero(~done)
-    batches = [todo[i:i + config.batch_size] for i in range(0, len(todo), config.batch_size)]
+    batches = [todo[i : i + config.batch_size] for i in range(0, len(todo), config.batch_size)]
     maps = box_views(samples.boxes, network.size, samples.padding)
     network.module.eval()
     waiting: list[npt.NDArray[np.intp]] = []
@@ -110,8 +111,9 @@ def predict(
             waiting.clear()
 
     with contextlib.ExitStack() as stack:
-        bar = stack.enter_context(tqdm(total=total, initial=total - len(todo), unit='person', desc='predict',
-                                       disable=not config.progress))
+        bar = stack.enter_context(
+            tqdm(total=total, initial=total - len(todo), unit='person', desc='predict', disable=not config.progress)
+        )
         stack.callback(flush)
         for rows, crops in _crops(samples, maps, batches, network.size, config.workers):
             points, scores = _forward(network, crops, config)
@@ -129,23 +131,28 @@ def predict(
 def _check(network: Network, samples: Samples, config: PredictConfig) -> None:
     missing = [path for path in dict.fromkeys(samples.paths) if not path.is_file()]
     if missing:
-        raise UserError(f'{len(missing)} photos of the labels are not there, the first is {missing[0]}: '
-                        'check the folder of images.')
+        raise UserError(
+            f'{len(missing)} photos of the labels are not there, the first is {missing[0]}: check the folder of images.'
+        )
     if config.batch_size < 1 or config.workers < 1:
-        raise UserError(f'the batch size and the number of workers must be at least 1, not {config.batch_size} and '
-                        f'{config.workers}.')
+        raise UserError(
+            f'the batch size and the number of workers must be at least 1, not {config.batch_size} and '
+            f'{config.workers}.'
+        )
     skeleton = network.skeleton
     if config.flip_test and not skeleton.flip_pairs and any(n.startswith('keypoint_') for n in skeleton.keypoints):
-        raise UserError('the flip test needs to know which keypoints are left and right, and this model does not say: '
-                        'switch the flip test off.')
+        raise UserError(
+            'the flip test needs to know which keypoints are left and right, and this model does not say: '
+            'switch the flip test off.'
+        )
 
 
 def _crops(
-        samples: Samples,
-        maps: npt.NDArray[np.float64],
-        batches: list[npt.NDArray[np.intp]],
-        size: tuple[int, int],
-        workers: int,
+    samples: Samples,
+    maps: npt.NDArray[np.float64],
+    batches: list[npt.NDArray[np.intp]],
+    size: tuple[int, int],
+    workers: int,
 ) -> Iterator[tuple[npt.NDArray[np.intp], npt.NDArray[np.uint8]]]:
     def cut(rows: npt.NDArray[np.intp]) -> npt.NDArray[np.uint8]:
         crops = np.empty((len(rows), *size, 3), np.uint8)
@@ -177,7 +184,9 @@ def _crops(
 
 @torch.inference_mode()
 def _forward(
-        network: Network, crops: npt.NDArray[np.uint8], config: PredictConfig,
+    network: Network,
+    crops: npt.NDArray[np.uint8],
+    config: PredictConfig,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     device = network.device
     mean, std = (torch.tensor(v, device=device).view(1, -1, 1, 1) * 255 for v in (network.mean, network.std))
@@ -189,7 +198,9 @@ def _forward(
             heatmaps = (heatmaps + flip_heatmaps(mirrored, network.skeleton.flip_order, shift=config.shift)) / 2
     expected = (len(crops), network.skeleton.num_keypoints, network.size[0] // STRIDE, network.size[1] // STRIDE)
     if tuple(heatmaps.shape) != expected:
-        raise UserError(f'the model gives {tuple(heatmaps.shape)} for a batch of {len(crops)} crops of '
-                        f'{network.size[0]}x{network.size[1]}; expected heatmaps {expected}.')
+        raise UserError(
+            f'the model gives {tuple(heatmaps.shape)} for a batch of {len(crops)} crops of '
+            f'{network.size[0]}x{network.size[1]}; expected heatmaps {expected}.'
+        )
     points, scores = decode_heatmaps(heatmaps, config.decoder)
     return tuple(torch.as_tensor(v).double().cpu().numpy() for v in (points, scores))  # type: ignore[return-value]

@@ -1,4 +1,5 @@
 """What an evaluation says: figures, the switches they were made with, a table."""
+
 import json
 import math
 from dataclasses import asdict, dataclass, field
@@ -50,8 +51,11 @@ class Report:
         wide = [max(len(row[i]) for row in rows) for i in (0, 1)]
         lines = [f'| {a:<{wide[0]}} | {b:>{wide[1]}} |' for a, b in rows]
         lines.insert(1, f'|{"-" * (wide[0] + 2)}|{"-" * (wide[1] + 1)}:|')
-        lines += ['', *(f'- {key}: {value}' for key, value in self.subject.items()),
-                  '- switches: ' + ', '.join(f'{key}={_plain(value)}' for key, value in self.switches.items())]
+        lines += [
+            '',
+            *(f'- {key}: {value}' for key, value in self.subject.items()),
+            '- switches: ' + ', '.join(f'{key}={_plain(value)}' for key, value in self.switches.items()),
+        ]
         return '\n'.join(lines) + '\n'
 
 

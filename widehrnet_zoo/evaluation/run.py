@@ -1,4 +1,5 @@
 """Whole evaluations: from labels and a model, or from results, to a report."""
+
 import hashlib
 import json
 import platform
@@ -45,7 +46,7 @@ class Protocol:
     predict: PredictConfig = field(default_factory=PredictConfig)
     clip: bool = True
     padding: float = 1.25
-    min_box_score: float = 0.
+    min_box_score: float = 0.0
     rescoring: float | None = 0.2
     nms: float | None = 0.9
 
@@ -84,18 +85,18 @@ class Protocol:
 
 
 def evaluate(
-        protocol: Protocol,
-        data: str | Path,
-        images: str | Path | None = None,
-        network: Network | None = None,
-        *,
-        boxes: str | Path | None = None,
-        ground_truth: str | Path | None = None,
-        results: str | Path | None = None,
-        out: str | Path | None = None,
-        restart: bool = False,
-        draws: int = 0,
-        worst: int = 12,
+    protocol: Protocol,
+    data: str | Path,
+    images: str | Path | None = None,
+    network: Network | None = None,
+    *,
+    boxes: str | Path | None = None,
+    ground_truth: str | Path | None = None,
+    results: str | Path | None = None,
+    out: str | Path | None = None,
+    restart: bool = False,
+    draws: int = 0,
+    worst: int = 12,
 ) -> Report:
     """Measure a network, or results that are there already.
 
@@ -131,8 +132,10 @@ def evaluate(
         samples = mpii.read_annotations(data, folder)
         truth = mpii.read_ground_truth(ground_truth or Path(data).with_name('mpii_gt_val.mat'))
         if len(truth.joints) != len(samples):
-            raise UserError(f'{data} has {len(samples)} people and the ground truth {len(truth.joints)}: they are not '
-                            'of the same split.')
+            raise UserError(
+                f'{data} has {len(samples)} people and the ground truth {len(truth.joints)}: they are not '
+                'of the same split.'
+            )
     elif boxes is not None:
         samples = detected_boxes(labels, folder, boxes, protocol.min_box_score, protocol.padding)
     else:
@@ -142,11 +145,18 @@ def evaluate(
 
     store_in = None if out is None or network is None else Path(out) / 'predictions'
     if network is not None:
-        keypoints = predict(network, samples, protocol.predict, _store(
-            store_in, network, protocol, data, boxes, len(samples), restart))
-        found = to_results(samples, keypoints, skeleton.sigmas, network.size,
-                           1 if labels is None else labels.category['id'], protocol.rescoring, protocol.nms
-                           if labels is not None else None)
+        keypoints = predict(
+            network, samples, protocol.predict, _store(store_in, network, protocol, data, boxes, len(samples), restart)
+        )
+        found = to_results(
+            samples,
+            keypoints,
+            skeleton.sigmas,
+            network.size,
+            1 if labels is None else labels.category['id'],
+            protocol.rescoring,
+            protocol.nms if labels is not None else None,
+        )
     else:
         assert results is not None
         found = read_results(results, skeleton.num_keypoints)
@@ -174,8 +184,12 @@ def evaluate(
         write_whole(folder_out / 'report.md', report.table())
         if worst and images is not None:
             from .worst import worst_of_coco, worst_of_mpii
-            picture = worst_of_mpii(samples, in_order, truth, score, worst) if labels is None else \
-                worst_of_coco(labels, folder, found, skeleton, worst)
+
+            picture = (
+                worst_of_mpii(samples, in_order, truth, score, worst)
+                if labels is None
+                else worst_of_coco(labels, folder, found, skeleton, worst)
+            )
             temporary = folder_out / 'worst.tmp.png'
             picture.save(temporary)
             temporary.replace(folder_out / 'worst.png')
@@ -183,17 +197,31 @@ def evaluate(
 
 
 def _store(
-        folder: Path | None, network: Network, protocol: Protocol, data: str | Path, boxes: str | Path | None,
-        total: int, restart: bool,
+    folder: Path | None,
+    network: Network,
+    protocol: Protocol,
+    data: str | Path,
+    boxes: str | Path | None,
+    total: int,
+    restart: bool,
 ) -> PredictionStore | None:
     if folder is None:
         return None
     how = asdict(protocol.predict)
     for unimportant in ('batch_size', 'workers', 'progress'):
         del how[unimportant]
-    run = {'model': network.name, 'weights': _fingerprint(network.module), 'size': list(network.size),
-           'labels': _sha256(data), 'boxes': None if boxes is None else _sha256(boxes), 'protocol': protocol.name,
-           'clip': protocol.clip, 'padding': protocol.padding, 'min_box_score': protocol.min_box_score, **how}
+    run = {
+        'model': network.name,
+        'weights': _fingerprint(network.module),
+        'size': list(network.size),
+        'labels': _sha256(data),
+        'boxes': None if boxes is None else _sha256(boxes),
+        'protocol': protocol.name,
+        'clip': protocol.clip,
+        'padding': protocol.padding,
+        'min_box_score': protocol.min_box_score,
+        **how,
+    }
     return PredictionStore(folder, run, total, restart)
 
 
@@ -218,25 +246,37 @@ def _skeleton(labels: CocoLabels | None) -> Skeleton:
     if num == coco.num_keypoints and labels.names in ((), coco.keypoints):
         return coco
     names = labels.names or tuple(f'keypoint_{i}' for i in range(num))
-    return Skeleton(name=str(labels.category.get('name', 'custom')), keypoints=names, flip_pairs=(), bones=(),
-                    sigmas=None)
+    return Skeleton(
+        name=str(labels.category.get('name', 'custom')), keypoints=names, flip_pairs=(), bones=(), sigmas=None
+    )
 
 
 def _fits(skeleton: Skeleton, labels: CocoLabels | None, protocol: Protocol) -> None:
     expected = 16 if labels is None else len(labels.annotations[0]['keypoints']) // 3
     if skeleton.num_keypoints != expected:
-        raise UserError(f'the labels have {expected} keypoints and the model {skeleton.num_keypoints}: choose a model '
-                        'of the same data set.')
-    if labels is not None and labels.names and labels.names != skeleton.keypoints and \
-            not skeleton.keypoints[0].startswith('keypoint_'):
-        raise UserError('the keypoints of the labels and of the model have different names or another order: '
-                        f'{", ".join(labels.names)} and {", ".join(skeleton.keypoints)}.')
+        raise UserError(
+            f'the labels have {expected} keypoints and the model {skeleton.num_keypoints}: choose a model '
+            'of the same data set.'
+        )
+    if (
+        labels is not None
+        and labels.names
+        and labels.names != skeleton.keypoints
+        and not skeleton.keypoints[0].startswith('keypoint_')
+    ):
+        raise UserError(
+            'the keypoints of the labels and of the model have different names or another order: '
+            f'{", ".join(labels.names)} and {", ".join(skeleton.keypoints)}.'
+        )
     if protocol.name == 'coco' and skeleton.sigmas is None:
         raise UserError('OKS needs sigmas, and this skeleton has none: use --protocol pck.')
 
 
 def _coco_figures(
-        labels: CocoLabels, found: list[dict[str, Any]], skeleton: Skeleton, protocol: Protocol,
+    labels: CocoLabels,
+    found: list[dict[str, Any]],
+    skeleton: Skeleton,
+    protocol: Protocol,
 ) -> tuple[int, Callable[[Any], dict[str, float]]]:
     average = None
     if skeleton.sigmas is not None and all('area' in a for a in labels.annotations):
@@ -258,13 +298,18 @@ def _coco_figures(
 def _in_order(found: list[dict[str, Any]], count: int) -> npt.NDArray[np.float64]:
     rows = {r.get('ann'): r['keypoints'] for r in found}
     if set(rows) != set(range(count)):
-        raise UserError(f'MPII results need "ann", the index of the person in the annotations, from 0 to {count - 1}, '
-                        'once each.')
+        raise UserError(
+            f'MPII results need "ann", the index of the person in the annotations, from 0 to {count - 1}, once each.'
+        )
     return np.array([rows[i] for i in range(count)], float).reshape(count, -1, 3)
 
 
 def _subject(
-        network: Network | None, data: str | Path, boxes: str | Path | None, results: str | Path | None, people: int,
+    network: Network | None,
+    data: str | Path,
+    boxes: str | Path | None,
+    results: str | Path | None,
+    people: int,
 ) -> dict[str, Any]:
     said: dict[str, Any] = {}
     if network is not None:
@@ -276,8 +321,10 @@ def _subject(
     said['labels'] = f'{Path(data).name}, sha256 {_sha256(data)[:16]}, {people} boxes'
     if boxes is not None:
         said['detections'] = f'{Path(boxes).name}, sha256 {_sha256(boxes)[:16]}'
-    said['versions'] = ', '.join(f'{p} {_version(p)}' for p in ('widehrnet_zoo', 'torch', 'pycocotools')) + \
-        f', Python {platform.python_version()}'
+    said['versions'] = (
+        ', '.join(f'{p} {_version(p)}' for p in ('widehrnet_zoo', 'torch', 'pycocotools'))
+        + f', Python {platform.python_version()}'
+    )
     return said
 
 
@@ -289,13 +336,13 @@ def _version(package: str) -> str:
 
 
 def evaluate_people(
-        model: Any,
-        labels: str | Path,
-        images: str | Path,
-        *,
-        weights: str | Path | None = None,
-        size: tuple[int, int] | None = None,
-        predict_config: PredictConfig | None = None,
+    model: Any,
+    labels: str | Path,
+    images: str | Path,
+    *,
+    weights: str | Path | None = None,
+    size: tuple[int, int] | None = None,
+    predict_config: PredictConfig | None = None,
 ) -> dict[str, float]:
     """The figures by which shipped weights are compared: the `pck` protocol and OKS AP.
 
@@ -312,8 +359,13 @@ def evaluate_people(
         the sources `lspet` and `ccp`), `ap` (OKS AP). Those that the labels do not allow are NaN.
     """
     from .network import open_network
+
     protocol = Protocol('pck', predict_config or PredictConfig(progress=False), clip=False, nms=None)
     figures = evaluate(protocol, labels, images, open_network(model, weights, size=size)).figures
-    names = {'human': 'PCK@0.2 torso, human', 'sport': 'PCK@0.2 torso, lspet', 'fashion': 'PCK@0.2 torso, ccp',
-             'ap': 'OKS AP'}
+    names = {
+        'human': 'PCK@0.2 torso, human',
+        'sport': 'PCK@0.2 torso, lspet',
+        'fashion': 'PCK@0.2 torso, ccp',
+        'ap': 'OKS AP',
+    }
     return {short: figures.get(name, float('nan')) for short, name in names.items()}

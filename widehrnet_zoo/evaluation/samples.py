@@ -1,4 +1,5 @@
 """The people that an evaluation runs over."""
+
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,5 +39,11 @@ class Samples:
         Returns:
             A shorter table.
         """
-        return Samples(self.paths[:count], self.image_ids[:count], self.annotation_ids[:count], self.boxes[:count],
-                       self.box_scores[:count], self.padding)
+        return Samples(
+            self.paths[:count],
+            self.image_ids[:count],
+            self.annotation_ids[:count],
+            self.boxes[:count],
+            self.box_scores[:count],
+            self.padding,
+        )

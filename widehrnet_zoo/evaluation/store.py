@@ -1,4 +1,5 @@
 """Predictions on disk while an evaluation runs, so that it can go on after an interruption."""
+
 import json
 import os
 import zipfile
@@ -50,7 +51,8 @@ class PredictionStore:
             if changed:
                 raise UserError(
                     f'{self._folder.parent} holds predictions of another run ({", ".join(changed)} changed): '
-                    'give another --out, or --restart to throw them away.')
+                    'give another --out, or --restart to throw them away.'
+                )
         write_whole(stamp, json.dumps(run, indent=1))
         self.total = total
 

@@ -1,4 +1,5 @@
 """A picture of the people that a model does worst on."""
+
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,13 +25,13 @@ CAPTION = 16
 
 
 def worst_cases(
-        paths: Sequence[Path],
-        boxes: npt.ArrayLike,
-        predicted: npt.ArrayLike,
-        labelled: npt.ArrayLike,
-        captions: Sequence[str],
-        skeleton: Skeleton,
-        columns: int = 4,
+    paths: Sequence[Path],
+    boxes: npt.ArrayLike,
+    predicted: npt.ArrayLike,
+    labelled: npt.ArrayLike,
+    captions: Sequence[str],
+    skeleton: Skeleton,
+    columns: int = 4,
 ) -> Image.Image:
     """Prediction and label side by side, one pair per person.
 
@@ -53,7 +54,7 @@ def worst_cases(
     sheet = Image.new('RGB', (columns * width, -(-len(paths) // columns) * height), 'white')
     draw = ImageDraw.Draw(sheet)
     for index, path in enumerate(paths):
-        tile = crop_people(read_image(path), maps[index:index + 1], TILE)[0]
+        tile = crop_people(read_image(path), maps[index : index + 1], TILE)[0]
         left, top = index % columns * width, index // columns * height
         for side, points in enumerate((predicted[index], labelled[index])):
             pose = _pose(points, maps[index], skeleton)
@@ -67,13 +68,22 @@ def _pose(points: npt.NDArray[np.float64], view: npt.NDArray[np.float64], skelet
     there = np.isfinite(points[:, 0]) & (points[:, 2] > 0)
     placed = np.where(there[:, None], (points[:, :2] - shift) / scale, 0)
     return PoseResult(
-        keypoints=placed[None].astype(np.float32), scores=there[None].astype(np.float32),
-        boxes=np.array([[0, 0, TILE[1], TILE[0]]], np.float32), box_scores=np.ones(1, np.float32), skeleton=skeleton,
-        image_size=(TILE[1], TILE[0]), path=None)
+        keypoints=placed[None].astype(np.float32),
+        scores=there[None].astype(np.float32),
+        boxes=np.array([[0, 0, TILE[1], TILE[0]]], np.float32),
+        box_scores=np.ones(1, np.float32),
+        skeleton=skeleton,
+        image_size=(TILE[1], TILE[0]),
+        path=None,
+    )
 
 
 def worst_of_coco(
-        labels: CocoLabels, images: str | Path, results: list[dict[str, Any]], skeleton: Skeleton, count: int,
+    labels: CocoLabels,
+    images: str | Path,
+    results: list[dict[str, Any]],
+    skeleton: Skeleton,
+    count: int,
 ) -> Image.Image:
     """The labelled people with the largest mean error, in diagonals of their boxes, each keypoint's at most 1.
 
@@ -98,12 +108,16 @@ def worst_of_coco(
     labelled = truth[..., 2] > 0
     diagonal = np.array([np.hypot(*a['bbox'][2:]) for a in people])
     distance = np.linalg.norm(predicted[..., :2] - truth[..., :2], axis=-1) / np.maximum(diagonal, 1)[:, None]
-    error = np.where(labelled, np.minimum(np.nan_to_num(distance, nan=1.), 1.), 0).sum(-1) / labelled.sum(-1)
+    error = np.where(labelled, np.minimum(np.nan_to_num(distance, nan=1.0), 1.0), 0).sum(-1) / labelled.sum(-1)
     return _worst(samples, predicted, truth, error, 'box diagonals', skeleton, count)
 
 
 def worst_of_mpii(
-        samples: Samples, keypoints: npt.NDArray[np.float64], truth: MpiiTruth, score: MpiiScore, count: int,
+    samples: Samples,
+    keypoints: npt.NDArray[np.float64],
+    truth: MpiiTruth,
+    score: MpiiScore,
+    count: int,
 ) -> Image.Image:
     """The people of MPII with the largest mean error, in head sizes.
 
@@ -126,16 +140,29 @@ def worst_of_mpii(
 
 
 def _worst(
-        samples: Samples, predicted: npt.NDArray[np.float64], truth: npt.NDArray[np.float64],
-        error: npt.NDArray[np.float64], unit: str, skeleton: Skeleton, count: int,
+    samples: Samples,
+    predicted: npt.NDArray[np.float64],
+    truth: npt.NDArray[np.float64],
+    error: npt.NDArray[np.float64],
+    unit: str,
+    skeleton: Skeleton,
+    count: int,
 ) -> Image.Image:
     rows = np.argsort(-error, kind='stable')[:count]
-    return worst_cases([samples.paths[i] for i in rows], samples.boxes[rows], predicted[rows], truth[rows],
-                       [f'{samples.image_ids[i]}: {error[i]:.2f} {unit}' for i in rows], skeleton)
+    return worst_cases(
+        [samples.paths[i] for i in rows],
+        samples.boxes[rows],
+        predicted[rows],
+        truth[rows],
+        [f'{samples.image_ids[i]}: {error[i]:.2f} {unit}' for i in rows],
+        skeleton,
+    )
 
 
 def _nearest(
-        people: list[dict[str, Any]], truth: npt.NDArray[np.float64], results: list[dict[str, Any]],
+    people: list[dict[str, Any]],
+    truth: npt.NDArray[np.float64],
+    results: list[dict[str, Any]],
 ) -> npt.NDArray[np.float64]:
     by_image: dict[Any, list[npt.NDArray[np.float64]]] = {}
     for result in results:
@@ -145,7 +172,8 @@ def _nearest(
         candidates = by_image.get(person['image_id'])
         if candidates:
             _, _, w, h = person['bbox']
-            likeness = oks(np.array(candidates), truth[row], max(w * h, 1.) / 2, [0.1] * truth.shape[1],
-                           truth[row, :, 2] > 0)
+            likeness = oks(
+                np.array(candidates), truth[row], max(w * h, 1.0) / 2, [0.1] * truth.shape[1], truth[row, :, 2] > 0
+            )
             predicted[row] = candidates[int(likeness.argmax())]
     return predicted

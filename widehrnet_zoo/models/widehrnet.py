@@ -4,13 +4,15 @@ Paper: `Lightweight Human Pose Estimation Using Wide High-Resolution Networks`, 
 IEEE Access 2024. The architecture follows the authors' public network file; this is an independent
 implementation whose outputs are tested against the official ones.
 """
+
 import logging
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple, Union
+from typing import Any
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import (
     ConvNormAct,
     DropPath,
@@ -22,7 +24,6 @@ from timm.layers import (
     get_device_dtype,
     make_divisible,
 )
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, checkpoint, generate_default_cfgs, register_model
 from timm.models._builder import resolve_pretrained_cfg
 from timm.models._features import feature_take_indices
@@ -38,7 +39,8 @@ __all__ = ['WideHRNet']
 _logger = logging.getLogger(__name__)
 
 PAPER = (
-    'WideHRNet: An Efficient Model for Human Pose Estimation Using Wide Channels in Lightweight High-Resolution Network')
+    'WideHRNet: An Efficient Model for Human Pose Estimation Using Wide Channels in Lightweight High-Resolution Network'
+)
 REPOSITORY = 'https://github.com/IsraaSamkari/WideHRNet'
 
 
@@ -46,22 +48,24 @@ class DepthwiseSeparable(nn.Module):
     """Depthwise 3x3, norm, pointwise 1x1, norm, and an activation at the end only."""
 
     def __init__(
-            self,
-            in_chs: int,
-            out_chs: int,
-            stride: int = 1,
-            apply_act: bool = True,
-            norm_layer: LayerType = nn.BatchNorm2d,
-            act_layer: LayerType = nn.ReLU,
-            device: Any = None,
-            dtype: Any = None,
+        self,
+        in_chs: int,
+        out_chs: int,
+        stride: int = 1,
+        apply_act: bool = True,
+        norm_layer: LayerType = nn.BatchNorm2d,
+        act_layer: LayerType = nn.ReLU,
+        device: Any = None,
+        dtype: Any = None,
     ):
-        dd: Dict[str, Any] = {'device': device, 'dtype': dtype}
+        dd: dict[str, Any] = {'device': device, 'dtype': dtype}
         super().__init__()
         self.conv_dw = ConvNormAct(
-            in_chs, in_chs, 3, stride=stride, groups=in_chs, apply_act=False, norm_layer=norm_layer, **dd)
+            in_chs, in_chs, 3, stride=stride, groups=in_chs, apply_act=False, norm_layer=norm_layer, **dd
+        )
         self.conv_pw = ConvNormAct(
-            in_chs, out_chs, 1, apply_act=apply_act, norm_layer=norm_layer, act_layer=act_layer, **dd)
+            in_chs, out_chs, 1, apply_act=apply_act, norm_layer=norm_layer, act_layer=act_layer, **dd
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv_pw(self.conv_dw(x))
@@ -76,23 +80,22 @@ class WideStem(nn.Module):
     """Stride-4 stem: a strided 3x3 convolution, then two strided halves that are shuffled together."""
 
     def __init__(
-            self,
-            in_chans: int,
-            out_chs: int,
-            norm_layer: LayerType = nn.BatchNorm2d,
-            act_layer: LayerType = nn.ReLU,
-            device: Any = None,
-            dtype: Any = None,
+        self,
+        in_chans: int,
+        out_chs: int,
+        norm_layer: LayerType = nn.BatchNorm2d,
+        act_layer: LayerType = nn.ReLU,
+        device: Any = None,
+        dtype: Any = None,
     ):
-        kwargs: Dict[str, Any] = dict(norm_layer=norm_layer, device=device, dtype=dtype)
+        kwargs: dict[str, Any] = {'norm_layer': norm_layer, 'device': device, 'dtype': dtype}
         super().__init__()
         half = out_chs // 2
         self.conv = ConvNormAct(in_chans, out_chs, 3, stride=2, act_layer=act_layer, **kwargs)
         self.branch1 = DepthwiseSeparable(half, half, stride=2, act_layer=act_layer, **kwargs)
         self.branch2 = nn.Sequential()
         self.branch2.add_module('conv_pw', ConvNormAct(half, out_chs, 1, act_layer=act_layer, **kwargs))
-        self.branch2.add_module(
-            'conv_sep', DepthwiseSeparable(out_chs, half, stride=2, act_layer=act_layer, **kwargs))
+        self.branch2.add_module('conv_sep', DepthwiseSeparable(out_chs, half, stride=2, act_layer=act_layer, **kwargs))
 
     def forward(self, x: Tensor) -> Tensor:
         a, b = self.conv(x).chunk(2, dim=1)
@@ -103,23 +106,24 @@ class WideInvertedResidual(nn.Module):
     """Half of the channels pass, half go through an inverted residual; then both are shuffled."""
 
     def __init__(
-            self,
-            chs: int,
-            expansion: float = 4.,
-            attn_layer: Optional[LayerType] = None,
-            norm_layer: LayerType = nn.BatchNorm2d,
-            act_layer: LayerType = nn.ReLU,
-            drop_path: float = 0.,
-            device: Any = None,
-            dtype: Any = None,
+        self,
+        chs: int,
+        expansion: float = 4.0,
+        attn_layer: LayerType | None = None,
+        norm_layer: LayerType = nn.BatchNorm2d,
+        act_layer: LayerType = nn.ReLU,
+        drop_path: float = 0.0,
+        device: Any = None,
+        dtype: Any = None,
     ):
-        dd: Dict[str, Any] = {'device': device, 'dtype': dtype}
+        dd: dict[str, Any] = {'device': device, 'dtype': dtype}
         super().__init__()
         half = chs // 2
         mid_chs = make_divisible(half * expansion, 4)
         self.conv_pw = ConvNormAct(half, mid_chs, 1, norm_layer=norm_layer, act_layer=act_layer, **dd)
         self.conv_dw = ConvNormAct(
-            mid_chs, mid_chs, 3, groups=mid_chs, norm_layer=norm_layer, act_layer=act_layer, **dd)
+            mid_chs, mid_chs, 3, groups=mid_chs, norm_layer=norm_layer, act_layer=act_layer, **dd
+        )
         # timm's SE rounds its reduction without the 10 % limit of the published network, so it is told the width
         attn_kwargs = {'rd_channels': make_divisible(mid_chs // 4, 8)} if attn_layer == 'se' else {}
         self.attn = create_attn(attn_layer, mid_chs, **attn_kwargs, **dd) if attn_layer else nn.Identity()
@@ -145,14 +149,14 @@ class Fusion(nn.Module):
     """
 
     def __init__(
-            self,
-            channels: Tuple[int, ...],
-            norm_layer: LayerType = nn.BatchNorm2d,
-            act_layer: LayerType = nn.ReLU,
-            device: Any = None,
-            dtype: Any = None,
+        self,
+        channels: tuple[int, ...],
+        norm_layer: LayerType = nn.BatchNorm2d,
+        act_layer: LayerType = nn.ReLU,
+        device: Any = None,
+        dtype: Any = None,
     ):
-        kwargs: Dict[str, Any] = dict(norm_layer=norm_layer, device=device, dtype=dtype)
+        kwargs: dict[str, Any] = {'norm_layer': norm_layer, 'device': device, 'dtype': dtype}
         super().__init__()
         self.paths = nn.ModuleList()
         for i, out_chs in enumerate(channels):
@@ -163,23 +167,27 @@ class Fusion(nn.Module):
                 elif j > i:
                     row.append(ConvNormAct(in_chs, out_chs, 1, apply_act=False, **kwargs))
                 else:
-                    row.append(nn.Sequential(*[
-                        DepthwiseSeparable(
-                            in_chs,
-                            out_chs if last else in_chs,
-                            stride=2,
-                            apply_act=not last,
-                            act_layer=act_layer,
-                            **kwargs,
+                    row.append(
+                        nn.Sequential(
+                            *[
+                                DepthwiseSeparable(
+                                    in_chs,
+                                    out_chs if last else in_chs,
+                                    stride=2,
+                                    apply_act=not last,
+                                    act_layer=act_layer,
+                                    **kwargs,
+                                )
+                                for last in [False] * (i - j - 1) + [True]
+                            ]
                         )
-                        for last in [False] * (i - j - 1) + [True]
-                    ]))
+                    )
             self.paths.append(row)
         self.act = create_act_layer(act_layer, inplace=False)
 
-    def forward(self, x: List[Tensor]) -> List[Tensor]:
+    def forward(self, x: list[Tensor]) -> list[Tensor]:
         top = 2 * x[0]
-        out: List[Tensor] = []
+        out: list[Tensor] = []
         for i, row in enumerate(self.paths):
             z = top if i == 0 else x[i]
             for j, path in enumerate(row):
@@ -197,36 +205,40 @@ class WideHRModule(nn.Module):
     """Blocks on each branch, then the exchange between the branches."""
 
     def __init__(
-            self,
-            channels: Tuple[int, ...],
-            num_blocks: int = 2,
-            expansion: float = 4.,
-            attn_layer: Optional[LayerType] = None,
-            norm_layer: LayerType = nn.BatchNorm2d,
-            act_layer: LayerType = nn.ReLU,
-            drop_path: float = 0.,
-            device: Any = None,
-            dtype: Any = None,
+        self,
+        channels: tuple[int, ...],
+        num_blocks: int = 2,
+        expansion: float = 4.0,
+        attn_layer: LayerType | None = None,
+        norm_layer: LayerType = nn.BatchNorm2d,
+        act_layer: LayerType = nn.ReLU,
+        drop_path: float = 0.0,
+        device: Any = None,
+        dtype: Any = None,
     ):
-        kwargs: Dict[str, Any] = dict(norm_layer=norm_layer, act_layer=act_layer, device=device, dtype=dtype)
+        kwargs: dict[str, Any] = {'norm_layer': norm_layer, 'act_layer': act_layer, 'device': device, 'dtype': dtype}
         super().__init__()
-        self.branches = nn.ModuleList([
-            nn.Sequential(*[
-                WideInvertedResidual(chs, expansion, attn_layer, drop_path=drop_path, **kwargs)
-                for _ in range(num_blocks)
-            ])
-            for chs in channels
-        ])
+        self.branches = nn.ModuleList(
+            [
+                nn.Sequential(
+                    *[
+                        WideInvertedResidual(chs, expansion, attn_layer, drop_path=drop_path, **kwargs)
+                        for _ in range(num_blocks)
+                    ]
+                )
+                for chs in channels
+            ]
+        )
         self.fuse = Fusion(channels, **kwargs)
 
-    def forward(self, x: List[Tensor]) -> List[Tensor]:
+    def forward(self, x: list[Tensor]) -> list[Tensor]:
         return self.fuse([branch(x[i]) for i, branch in enumerate(self.branches)])
 
 
 class SequentialList(nn.Sequential):
     """`nn.Sequential` whose modules map a list of branches to a list of branches, typed for TorchScript."""
 
-    def forward(self, x: List[Tensor]) -> List[Tensor]:
+    def forward(self, x: list[Tensor]) -> list[Tensor]:
         for module in self:
             x = module(x)
         return x
@@ -236,23 +248,25 @@ class Transition(nn.Module):
     """Fit branches to the channels of a stage, and open its new branch from the lowest resolution."""
 
     def __init__(
-            self,
-            in_channels: Tuple[int, ...],
-            out_channels: Tuple[int, ...],
-            norm_layer: LayerType = nn.BatchNorm2d,
-            act_layer: LayerType = nn.ReLU,
-            device: Any = None,
-            dtype: Any = None,
+        self,
+        in_channels: tuple[int, ...],
+        out_channels: tuple[int, ...],
+        norm_layer: LayerType = nn.BatchNorm2d,
+        act_layer: LayerType = nn.ReLU,
+        device: Any = None,
+        dtype: Any = None,
     ):
-        kwargs: Dict[str, Any] = dict(norm_layer=norm_layer, act_layer=act_layer, device=device, dtype=dtype)
+        kwargs: dict[str, Any] = {'norm_layer': norm_layer, 'act_layer': act_layer, 'device': device, 'dtype': dtype}
         super().__init__()
-        self.keep = nn.ModuleList([
-            DepthwiseSeparable(i, o, **kwargs) if i != o else nn.Identity()
-            for i, o in zip(in_channels, out_channels)
-        ])
+        self.keep = nn.ModuleList(
+            [
+                DepthwiseSeparable(i, o, **kwargs) if i != o else nn.Identity()
+                for i, o in zip(in_channels, out_channels, strict=False)
+            ]
+        )
         self.new = DepthwiseSeparable(in_channels[-1], out_channels[-1], stride=2, **kwargs)
 
-    def forward(self, x: List[Tensor]) -> List[Tensor]:
+    def forward(self, x: list[Tensor]) -> list[Tensor]:
         out = [keep(x[i]) for i, keep in enumerate(self.keep)]
         out.append(self.new(x[-1]))
         return out
@@ -262,21 +276,21 @@ class TopDownNeck(nn.Module):
     """Bring the branches together from the lowest resolution up; the result has stride 4."""
 
     def __init__(
-            self,
-            channels: Tuple[int, ...],
-            norm_layer: LayerType = nn.BatchNorm2d,
-            act_layer: LayerType = nn.ReLU,
-            device: Any = None,
-            dtype: Any = None,
+        self,
+        channels: tuple[int, ...],
+        norm_layer: LayerType = nn.BatchNorm2d,
+        act_layer: LayerType = nn.ReLU,
+        device: Any = None,
+        dtype: Any = None,
     ):
-        kwargs: Dict[str, Any] = dict(norm_layer=norm_layer, act_layer=act_layer, device=device, dtype=dtype)
+        kwargs: dict[str, Any] = {'norm_layer': norm_layer, 'act_layer': act_layer, 'device': device, 'dtype': dtype}
         super().__init__()
         from_low = channels[::-1]
-        self.projects = nn.ModuleList([
-            DepthwiseSeparable(i, o, **kwargs) for i, o in zip(from_low, from_low[1:] + from_low[-1:])
-        ])
+        self.projects = nn.ModuleList(
+            [DepthwiseSeparable(i, o, **kwargs) for i, o in zip(from_low, from_low[1:] + from_low[-1:], strict=False)]
+        )
 
-    def forward(self, x: List[Tensor]) -> Tensor:
+    def forward(self, x: list[Tensor]) -> Tensor:
         y = x[-1]
         for i, project in enumerate(self.projects):
             if i > 0:
@@ -313,33 +327,36 @@ class WideHRNet(nn.Module):
     """
 
     def __init__(
-            self,
-            num_classes: int = 17,
-            in_chans: int = 3,
-            global_pool: str = '',
-            stem_width: int = 32,
-            channels: Tuple[int, ...] = (40, 80, 160, 320),
-            num_modules: Tuple[int, ...] = (2, 4, 2),
-            num_blocks: int = 2,
-            expansion: float = 4.,
-            attn_layer: Optional[LayerType] = None,
-            norm_layer: LayerType = nn.BatchNorm2d,
-            act_layer: LayerType = nn.ReLU,
-            drop_rate: float = 0.,
-            drop_path_rate: float = 0.,
-            device: Any = None,
-            dtype: Any = None,
+        self,
+        num_classes: int = 17,
+        in_chans: int = 3,
+        global_pool: str = '',
+        stem_width: int = 32,
+        channels: tuple[int, ...] = (40, 80, 160, 320),
+        num_modules: tuple[int, ...] = (2, 4, 2),
+        num_blocks: int = 2,
+        expansion: float = 4.0,
+        attn_layer: LayerType | None = None,
+        norm_layer: LayerType = nn.BatchNorm2d,
+        act_layer: LayerType = nn.ReLU,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        device: Any = None,
+        dtype: Any = None,
     ):
-        dd: Dict[str, Any] = {'device': device, 'dtype': dtype}
-        kwargs: Dict[str, Any] = dict(norm_layer=norm_layer, act_layer=act_layer, **dd)
+        dd: dict[str, Any] = {'device': device, 'dtype': dtype}
+        kwargs: dict[str, Any] = dict(norm_layer=norm_layer, act_layer=act_layer, **dd)
         super().__init__()
         channels = tuple(channels)
         if any(c % 2 for c in (stem_width, *channels)):
-            raise ValueError(f'Blocks split channels in halves: stem_width={stem_width} and channels={channels} '
-                             'must all be even.')
+            raise ValueError(
+                f'Blocks split channels in halves: stem_width={stem_width} and channels={channels} must all be even.'
+            )
         if len(num_modules) != len(channels) - 1:
-            raise ValueError(f'{len(channels)} branches need {len(channels) - 1} stages, '
-                             f'but num_modules={tuple(num_modules)} has {len(num_modules)}.')
+            raise ValueError(
+                f'{len(channels)} branches need {len(channels) - 1} stages, '
+                f'but num_modules={tuple(num_modules)} has {len(num_modules)}.'
+            )
         self.num_classes = num_classes
         self.in_chans = in_chans
         self.drop_rate = drop_rate
@@ -348,20 +365,25 @@ class WideHRNet(nn.Module):
         self.num_branches = len(channels)
         # the branches come out of one module together, so there are no module names to hook
         self.feature_info = [
-            dict(num_chs=c, reduction=4 * 2 ** i, module=f'branch{i}') for i, c in enumerate(channels)]
+            {'num_chs': c, 'reduction': 4 * 2**i, 'module': f'branch{i}'} for i, c in enumerate(channels)
+        ]
 
         self.stem = WideStem(in_chans, stem_width, **kwargs)
         drop_paths = iter(calculate_drop_path_rates(drop_path_rate, sum(num_modules)))
         self.transitions = nn.ModuleList()
         self.stages = nn.ModuleList()
-        prev_chs: Tuple[int, ...] = (stem_width,)
+        prev_chs: tuple[int, ...] = (stem_width,)
         for stage_idx in range(len(num_modules)):
-            stage_chs = channels[:stage_idx + 2]
+            stage_chs = channels[: stage_idx + 2]
             self.transitions.append(Transition(prev_chs, stage_chs, **kwargs))
-            self.stages.append(SequentialList(*[
-                WideHRModule(stage_chs, num_blocks, expansion, attn_layer, drop_path=next(drop_paths), **kwargs)
-                for _ in range(num_modules[stage_idx])
-            ]))
+            self.stages.append(
+                SequentialList(
+                    *[
+                        WideHRModule(stage_chs, num_blocks, expansion, attn_layer, drop_path=next(drop_paths), **kwargs)
+                        for _ in range(num_modules[stage_idx])
+                    ]
+                )
+            )
             prev_chs = stage_chs
         self.neck = TopDownNeck(channels, **kwargs)
         self._make_head(global_pool, **dd)
@@ -389,16 +411,18 @@ class WideHRNet(nn.Module):
                     nn.init.zeros_(m.bias)
 
     @torch.jit.ignore
-    def group_matcher(self, coarse: bool = False) -> Dict[str, Any]:
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Patterns that order the parameters from the input to the output, for layer-wise learning rates."""
-        return dict(
-            stem=r'^stem',
-            blocks=r'^(?:stages|transitions)\.(\d+)' if coarse else [
+        return {
+            'stem': r'^stem',
+            'blocks': r'^(?:stages|transitions)\.(\d+)'
+            if coarse
+            else [
                 (r'^stages\.(\d+)\.(\d+)', None),
                 (r'^transitions\.(\d+)', (-1,)),
                 (r'^neck', (99999,)),
             ],
-        )
+        }
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
@@ -410,7 +434,7 @@ class WideHRNet(nn.Module):
         """The head: a 1x1 convolution for heatmaps, a linear layer for pooled logits."""
         return self.classifier
 
-    def reset_classifier(self, num_classes: int, global_pool: Optional[str] = None) -> None:
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Replace the head.
 
         Args:
@@ -423,10 +447,10 @@ class WideHRNet(nn.Module):
         for m in (self.global_pool, self.head_drop, self.classifier):
             m.train(self.training)
 
-    def forward_branches(self, x: Tensor) -> List[Tensor]:
+    def forward_branches(self, x: Tensor) -> list[Tensor]:
         """Images (B, in_chans, H, W) to the fused branches, strides 4, 8, 16, 32."""
         branches = [self.stem(x)]
-        for transition, stage in zip(self.transitions, self.stages):
+        for transition, stage in zip(self.transitions, self.stages, strict=False):
             branches = transition(branches)
             if self.grad_checkpointing and not torch.jit.is_scripting():
                 for module in stage:
@@ -436,14 +460,14 @@ class WideHRNet(nn.Module):
         return branches
 
     def forward_intermediates(
-            self,
-            x: Tensor,
-            indices: Optional[Union[int, List[int]]] = None,
-            norm: bool = False,
-            stop_early: bool = False,
-            output_fmt: str = 'NCHW',
-            intermediates_only: bool = False,
-    ) -> Union[List[Tensor], Tuple[Tensor, List[Tensor]]]:
+        self,
+        x: Tensor,
+        indices: int | list[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = 'NCHW',
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
         """Features together with the branches of the last stage.
 
         Args:
@@ -466,11 +490,11 @@ class WideHRNet(nn.Module):
         return self.neck(branches), intermediates
 
     def prune_intermediate_layers(
-            self,
-            indices: Union[int, List[int]] = 1,
-            prune_norm: bool = False,
-            prune_head: bool = True,
-    ) -> List[int]:
+        self,
+        indices: int | list[int] = 1,
+        prune_norm: bool = False,
+        prune_head: bool = True,
+    ) -> list[int]:
         """Drop what the chosen branches do not need; they come out together, so that is only neck and head.
 
         Args:
@@ -500,7 +524,7 @@ class WideHRNet(nn.Module):
         return self.forward_head(self.forward_features(x))
 
 
-def checkpoint_filter_fn(state_dict: Dict[str, Tensor], model: nn.Module) -> Dict[str, Tensor]:
+def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """Check a state dict against the model, and keep the model's own head where the saved one cannot fit.
 
     timm stops checking names and shapes when the number of classes differs; this does not.
@@ -524,26 +548,31 @@ def checkpoint_filter_fn(state_dict: Dict[str, Tensor], model: nn.Module) -> Dic
             saved = state_dict['classifier.weight'].shape[0] if 'classifier.weight' in state_dict else 0
             _logger.warning(
                 f'The head is new and untrained: the weights have {saved} outputs, the model has {model.num_classes} '
-                f'(global_pool={model.global_pool.pool_type!r}). Not loaded: {", ".join(saved_head) or "none"}.')
+                f'(global_pool={model.global_pool.pool_type!r}). Not loaded: {", ".join(saved_head) or "none"}.'
+            )
         for k in saved_head:
             del state_dict[k]
         state_dict.update({k: own[k] for k in head})
     stem = 'stem.conv.conv.weight'
     if stem in state_dict and state_dict[stem].shape[1] != own[stem].shape[1]:
-        _logger.warning(
-            f'{stem} is adapted from {state_dict[stem].shape[1]} to {own[stem].shape[1]} input channels.')
+        _logger.warning(f'{stem} is adapted from {state_dict[stem].shape[1]} to {own[stem].shape[1]} input channels.')
     missing = [k for k in own if k not in state_dict]
     unexpected = [k for k in state_dict if k not in own]
     misshapen = [
-        f'{k} {tuple(v.shape)} for {tuple(own[k].shape)}' for k, v in state_dict.items()
-        if k in own and k != stem and v.shape != own[k].shape]
+        f'{k} {tuple(v.shape)} for {tuple(own[k].shape)}'
+        for k, v in state_dict.items()
+        if k in own and k != stem and v.shape != own[k].shape
+    ]
     if missing or unexpected or misshapen:
         parts = [
             f'{len(keys)} {what} ({", ".join(keys[:3])}{", ..." if len(keys) > 3 else ""})'
-            for what, keys in (('missing', missing), ('unexpected', unexpected), ('misshapen', misshapen)) if keys]
+            for what, keys in (('missing', missing), ('unexpected', unexpected), ('misshapen', misshapen))
+            if keys
+        ]
         raise UserError(
             f'The weights do not fit this variant: {"; ".join(parts)}. Create the variant they were saved from; '
-            'an official .pth goes through `widehrnet convert` first.')
+            'an official .pth goes through `widehrnet convert` first.'
+        )
     return state_dict
 
 
@@ -556,27 +585,31 @@ def _check_weights(variant: str, cfg: PretrainedCfg) -> None:
         raise UserError(
             f'{name} has no weights that we may distribute. Use pretrained=False; or get the official checkpoint '
             f'({REPOSITORY}), run `widehrnet convert CHECKPOINT OUT_DIR` and create '
-            "'local-dir:OUT_DIR' with pretrained=True.")
+            "'local-dir:OUT_DIR' with pretrained=True."
+        )
 
 
 def _create_widehrnet(variant: str, pretrained: bool = False, **kwargs: Any) -> WideHRNet:
     if pretrained:
-        _check_weights(variant, resolve_pretrained_cfg(
+        _check_weights(
             variant,
-            pretrained_cfg=kwargs.get('pretrained_cfg'),
-            pretrained_cfg_overlay=kwargs.get('pretrained_cfg_overlay'),
-        ))
+            resolve_pretrained_cfg(
+                variant,
+                pretrained_cfg=kwargs.get('pretrained_cfg'),
+                pretrained_cfg_overlay=kwargs.get('pretrained_cfg_overlay'),
+            ),
+        )
     return build_model_with_cfg(
         WideHRNet,
         variant,
         pretrained,
         pretrained_filter_fn=checkpoint_filter_fn,
-        feature_cfg=dict(out_indices=(0, 1, 2, 3), feature_cls='getter'),
+        feature_cfg={'out_indices': (0, 1, 2, 3), 'feature_cls': 'getter'},
         **kwargs,
     )
 
 
-def _cfg(data: str = 'coco', input_size: Tuple[int, int] = (256, 192), **kwargs: Any) -> Dict[str, Any]:
+def _cfg(data: str = 'coco', input_size: tuple[int, int] = (256, 192), **kwargs: Any) -> dict[str, Any]:
     names = SKELETONS[data].keypoints
     return {
         'url': '',
@@ -598,136 +631,138 @@ def _cfg(data: str = 'coco', input_size: Tuple[int, int] = (256, 192), **kwargs:
     }
 
 
-def _official(data: str, height: int, width: int) -> Dict[str, Any]:
+def _official(data: str, height: int, width: int) -> dict[str, Any]:
     # the authors' code is Apache-2.0, for their weights no licence is stated, so none is passed on
     return _cfg(data, (height, width), license='unknown')
 
 
-def _shipped(variant: str, height: int, width: int) -> Dict[str, Any]:
+def _shipped(variant: str, height: int, width: int) -> dict[str, Any]:
     file = WEIGHTS / f'{variant}.people_{height}x{width}.safetensors'
     return _cfg('coco', (height, width), file=str(file) if file.exists() else None, origin_url=None)
 
 
-default_cfgs = generate_default_cfgs({
-    'widehrnet_10.untrained': _cfg(),
-    'widehrnet_10_attn.untrained': _cfg(),
-    'widehrnet_18_x2.untrained': _cfg(),
-    'widehrnet_18_x2_attn.untrained': _cfg(),
-    'widehrnet_18.coco_256x192': _official('coco', 256, 192),
-    'widehrnet_18.coco_384x288': _official('coco', 384, 288),
-    'widehrnet_18.mpii_256x256': _official('mpii', 256, 256),
-    'widehrnet_18_attn.people_128x96': _shipped('widehrnet_18_attn', 128, 96),
-    'widehrnet_18_attn.coco_256x192': _official('coco', 256, 192),
-    'widehrnet_18_attn.coco_384x288': _official('coco', 384, 288),
-    'widehrnet_18_attn.mpii_256x256': _official('mpii', 256, 256),
-    'widehrnet_18_x6.untrained': _cfg(),
-    'widehrnet_18_x6_attn.untrained': _cfg(),
-    'widehrnet_30_x2.untrained': _cfg(),
-    'widehrnet_30_x2_attn.untrained': _cfg(),
-    'widehrnet_30.coco_256x192': _official('coco', 256, 192),
-    'widehrnet_30.coco_384x288': _official('coco', 384, 288),
-    'widehrnet_30.mpii_256x256': _official('mpii', 256, 256),
-    'widehrnet_30_attn.coco_256x192': _official('coco', 256, 192),
-    'widehrnet_30_attn.coco_384x288': _official('coco', 384, 288),
-    'widehrnet_30_attn.mpii_256x256': _official('mpii', 256, 256),
-    'widehrnet_30_x6.untrained': _cfg(),
-    'widehrnet_30_x6_attn.untrained': _cfg(),
-})
+default_cfgs = generate_default_cfgs(
+    {
+        'widehrnet_10.untrained': _cfg(),
+        'widehrnet_10_attn.untrained': _cfg(),
+        'widehrnet_18_x2.untrained': _cfg(),
+        'widehrnet_18_x2_attn.untrained': _cfg(),
+        'widehrnet_18.coco_256x192': _official('coco', 256, 192),
+        'widehrnet_18.coco_384x288': _official('coco', 384, 288),
+        'widehrnet_18.mpii_256x256': _official('mpii', 256, 256),
+        'widehrnet_18_attn.people_128x96': _shipped('widehrnet_18_attn', 128, 96),
+        'widehrnet_18_attn.coco_256x192': _official('coco', 256, 192),
+        'widehrnet_18_attn.coco_384x288': _official('coco', 384, 288),
+        'widehrnet_18_attn.mpii_256x256': _official('mpii', 256, 256),
+        'widehrnet_18_x6.untrained': _cfg(),
+        'widehrnet_18_x6_attn.untrained': _cfg(),
+        'widehrnet_30_x2.untrained': _cfg(),
+        'widehrnet_30_x2_attn.untrained': _cfg(),
+        'widehrnet_30.coco_256x192': _official('coco', 256, 192),
+        'widehrnet_30.coco_384x288': _official('coco', 384, 288),
+        'widehrnet_30.mpii_256x256': _official('mpii', 256, 256),
+        'widehrnet_30_attn.coco_256x192': _official('coco', 256, 192),
+        'widehrnet_30_attn.coco_384x288': _official('coco', 384, 288),
+        'widehrnet_30_attn.mpii_256x256': _official('mpii', 256, 256),
+        'widehrnet_30_x6.untrained': _cfg(),
+        'widehrnet_30_x6_attn.untrained': _cfg(),
+    }
+)
 
 
 @register_model
 def widehrnet_10(pretrained: bool = False, **kwargs: Any) -> WideHRNet:
     """WideHRNet-10, our light variant for phones."""
-    model_args = dict(channels=(32, 64, 128, 256), num_modules=(1, 2, 1))
+    model_args = {'channels': (32, 64, 128, 256), 'num_modules': (1, 2, 1)}
     return _create_widehrnet('widehrnet_10', pretrained, **dict(model_args, **kwargs))
 
 
 @register_model
 def widehrnet_10_attn(pretrained: bool = False, **kwargs: Any) -> WideHRNet:
     """WideHRNet-10, our light variant for phones, with squeeze-excitation."""
-    model_args = dict(channels=(32, 64, 128, 256), num_modules=(1, 2, 1), attn_layer='se')
+    model_args = {'channels': (32, 64, 128, 256), 'num_modules': (1, 2, 1), 'attn_layer': 'se'}
     return _create_widehrnet('widehrnet_10_attn', pretrained, **dict(model_args, **kwargs))
 
 
 @register_model
 def widehrnet_18_x2(pretrained: bool = False, **kwargs: Any) -> WideHRNet:
     """WideHRNet-18, expansion 2."""
-    model_args = dict(expansion=2.)
+    model_args = {'expansion': 2.0}
     return _create_widehrnet('widehrnet_18_x2', pretrained, **dict(model_args, **kwargs))
 
 
 @register_model
 def widehrnet_18_x2_attn(pretrained: bool = False, **kwargs: Any) -> WideHRNet:
     """WideHRNet-18, expansion 2, with squeeze-excitation."""
-    model_args = dict(expansion=2., attn_layer='se')
+    model_args = {'expansion': 2.0, 'attn_layer': 'se'}
     return _create_widehrnet('widehrnet_18_x2_attn', pretrained, **dict(model_args, **kwargs))
 
 
 @register_model
 def widehrnet_18(pretrained: bool = False, **kwargs: Any) -> WideHRNet:
     """WideHRNet-18."""
-    model_args = dict()
+    model_args = {}
     return _create_widehrnet('widehrnet_18', pretrained, **dict(model_args, **kwargs))
 
 
 @register_model
 def widehrnet_18_attn(pretrained: bool = False, **kwargs: Any) -> WideHRNet:
     """WideHRNet-18, with squeeze-excitation."""
-    model_args = dict(attn_layer='se')
+    model_args = {'attn_layer': 'se'}
     return _create_widehrnet('widehrnet_18_attn', pretrained, **dict(model_args, **kwargs))
 
 
 @register_model
 def widehrnet_18_x6(pretrained: bool = False, **kwargs: Any) -> WideHRNet:
     """WideHRNet-18, expansion 6."""
-    model_args = dict(expansion=6.)
+    model_args = {'expansion': 6.0}
     return _create_widehrnet('widehrnet_18_x6', pretrained, **dict(model_args, **kwargs))
 
 
 @register_model
 def widehrnet_18_x6_attn(pretrained: bool = False, **kwargs: Any) -> WideHRNet:
     """WideHRNet-18, expansion 6, with squeeze-excitation."""
-    model_args = dict(expansion=6., attn_layer='se')
+    model_args = {'expansion': 6.0, 'attn_layer': 'se'}
     return _create_widehrnet('widehrnet_18_x6_attn', pretrained, **dict(model_args, **kwargs))
 
 
 @register_model
 def widehrnet_30_x2(pretrained: bool = False, **kwargs: Any) -> WideHRNet:
     """WideHRNet-30, expansion 2."""
-    model_args = dict(num_modules=(3, 8, 3), expansion=2.)
+    model_args = {'num_modules': (3, 8, 3), 'expansion': 2.0}
     return _create_widehrnet('widehrnet_30_x2', pretrained, **dict(model_args, **kwargs))
 
 
 @register_model
 def widehrnet_30_x2_attn(pretrained: bool = False, **kwargs: Any) -> WideHRNet:
     """WideHRNet-30, expansion 2, with squeeze-excitation."""
-    model_args = dict(num_modules=(3, 8, 3), expansion=2., attn_layer='se')
+    model_args = {'num_modules': (3, 8, 3), 'expansion': 2.0, 'attn_layer': 'se'}
     return _create_widehrnet('widehrnet_30_x2_attn', pretrained, **dict(model_args, **kwargs))
 
 
 @register_model
 def widehrnet_30(pretrained: bool = False, **kwargs: Any) -> WideHRNet:
     """WideHRNet-30."""
-    model_args = dict(num_modules=(3, 8, 3))
+    model_args = {'num_modules': (3, 8, 3)}
     return _create_widehrnet('widehrnet_30', pretrained, **dict(model_args, **kwargs))
 
 
 @register_model
 def widehrnet_30_attn(pretrained: bool = False, **kwargs: Any) -> WideHRNet:
     """WideHRNet-30, with squeeze-excitation."""
-    model_args = dict(num_modules=(3, 8, 3), attn_layer='se')
+    model_args = {'num_modules': (3, 8, 3), 'attn_layer': 'se'}
     return _create_widehrnet('widehrnet_30_attn', pretrained, **dict(model_args, **kwargs))
 
 
 @register_model
 def widehrnet_30_x6(pretrained: bool = False, **kwargs: Any) -> WideHRNet:
     """WideHRNet-30, expansion 6."""
-    model_args = dict(num_modules=(3, 8, 3), expansion=6.)
+    model_args = {'num_modules': (3, 8, 3), 'expansion': 6.0}
     return _create_widehrnet('widehrnet_30_x6', pretrained, **dict(model_args, **kwargs))
 
 
 @register_model
 def widehrnet_30_x6_attn(pretrained: bool = False, **kwargs: Any) -> WideHRNet:
     """WideHRNet-30, expansion 6, with squeeze-excitation."""
-    model_args = dict(num_modules=(3, 8, 3), expansion=6., attn_layer='se')
+    model_args = {'num_modules': (3, 8, 3), 'expansion': 6.0, 'attn_layer': 'se'}
     return _create_widehrnet('widehrnet_30_x6_attn', pretrained, **dict(model_args, **kwargs))

@@ -1,6 +1,7 @@
 """Augmentation of whole batches of cached crops, with their keypoints."""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Optional, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,7 @@ class AugmentConfig:
         cutout_prob: How often a grey rectangle hides a part.
     """
 
-    rotation: float = 45.
+    rotation: float = 45.0
     rotation_prob: float = 0.7
     any_rotation_prob: float = 0.1
     scale: float = 1.3
@@ -33,13 +34,13 @@ class AugmentConfig:
 
 
 def sample_views(
-        num: int,
-        view: float,
-        centre: float,
-        size: Tuple[int, int],
-        config: Optional[AugmentConfig] = None,
-        generator: Optional[torch.Generator] = None,
-) -> Tuple[Tensor, Tensor]:
+    num: int,
+    view: float,
+    centre: float,
+    size: tuple[int, int],
+    config: AugmentConfig | None = None,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor]:
     """Draw affine maps from input pixels to cached-crop pixels.
 
     Args:
@@ -53,6 +54,7 @@ def sample_views(
     Returns:
         Maps (N, 2, 3), and whether each sample is mirrored (N,).
     """
+
     def uniform() -> Tensor:
         return torch.rand(num, generator=generator) * 2 - 1
 
@@ -62,11 +64,13 @@ def sample_views(
     if config is not None:
         kind = torch.rand(num, generator=generator)
         limit = torch.where(
-            kind < config.any_rotation_prob, 180.,
-            torch.where(kind < config.any_rotation_prob + config.rotation_prob, config.rotation, 0.))
+            kind < config.any_rotation_prob,
+            180.0,
+            torch.where(kind < config.any_rotation_prob + config.rotation_prob, config.rotation, 0.0),
+        )
         angle = torch.deg2rad(uniform() * limit)
         zoom = torch.exp(uniform() * torch.log(torch.tensor(config.scale)))
-        mirror = torch.where(torch.rand(num, generator=generator) < config.flip_prob, -1., 1.)
+        mirror = torch.where(torch.rand(num, generator=generator) < config.flip_prob, -1.0, 1.0)
         shift_x, shift_y = uniform() * config.shift * view, uniform() * config.shift * view
     step = view / height * zoom
     cos, sin = torch.cos(angle) * step, torch.sin(angle) * step
@@ -76,7 +80,7 @@ def sample_views(
     return torch.cat((linear, offset[:, :, None]), 2), mirror < 0
 
 
-def cut_views(crops: Tensor, maps: Tensor, size: Tuple[int, int]) -> Tensor:
+def cut_views(crops: Tensor, maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Sample uint8 crops (N, S, S, 3) through `maps`: float images (N, 3, H, W) in 0..255, black outside."""
     height, width = size
     side = crops.shape[1]
@@ -89,10 +93,10 @@ def cut_views(crops: Tensor, maps: Tensor, size: Tuple[int, int]) -> Tensor:
 
 
 def move_keypoints(
-        keypoints: Tensor,
-        maps: Tensor,
-        mirrored: Tensor,
-        flip_order: Sequence[int],
+    keypoints: Tensor,
+    maps: Tensor,
+    mirrored: Tensor,
+    flip_order: Sequence[int],
 ) -> Tensor:
     """Take keypoints (N, K, 3) from cached-crop pixels to input pixels, swapping sides where mirrored."""
     points = torch.where(mirrored[:, None, None], keypoints[:, list(flip_order)], keypoints)
@@ -100,7 +104,7 @@ def move_keypoints(
     return torch.cat((xy, points[..., 2:]), 2)
 
 
-def jitter_colour(images: Tensor, config: AugmentConfig, generator: Optional[torch.Generator] = None) -> Tensor:
+def jitter_colour(images: Tensor, config: AugmentConfig, generator: torch.Generator | None = None) -> Tensor:
     """Change brightness, contrast and saturation per sample, and hide a part with a grey rectangle.
 
     Args:

@@ -1,10 +1,11 @@
 """Pre-decoded person crops in a memory map, so that training never waits for image files."""
+
 import json
 import logging
 import os
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, List, Tuple, Union
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -16,7 +17,7 @@ PADDING = 1.25
 """Growth of a person's box before the crop, as at test time."""
 
 
-def read_people(labels: Union[str, Path]) -> Tuple[List[Dict[str, Any]], Dict[int, Dict[str, Any]]]:
+def read_people(labels: str | Path) -> tuple[list[dict[str, Any]], dict[int, dict[str, Any]]]:
     """Read the labelled people of a COCO-keypoints file.
 
     Args:
@@ -40,7 +41,7 @@ class CropCache:
         view: Height in crop pixels of the test-time crop (box widened to `aspect`, times 1.25).
     """
 
-    def __init__(self, folder: Union[str, Path]):
+    def __init__(self, folder: str | Path):
         folder = Path(folder)
         meta = json.loads((folder / 'meta.json').read_text())
         self.view: float = meta['view']
@@ -53,14 +54,14 @@ class CropCache:
 
     @classmethod
     def build(
-            cls,
-            labels: Union[str, Path],
-            image_folder: Union[str, Path],
-            folder: Union[str, Path],
-            size: int = 288,
-            margin: float = 1.6,
-            aspect: float = 3 / 4,
-            max_bad: int = 20,
+        cls,
+        labels: str | Path,
+        image_folder: str | Path,
+        folder: str | Path,
+        size: int = 288,
+        margin: float = 1.6,
+        aspect: float = 3 / 4,
+        max_bad: int = 20,
     ) -> 'CropCache':
         """Cut and store the crops of every labelled person, whole or not at all.
 
@@ -106,9 +107,14 @@ class CropCache:
             step = side / size
             left, top = x + w / 2 - side / 2, y + h / 2 - side / 2
             # Pillow maps pixel centres, the field's affine crops map pixel indices: half a pixel on both sides
-            crops[kept] = np.asarray(image.transform(
-                (size, size), Image.Transform.AFFINE,
-                (step, 0, left + 0.5 - step / 2, 0, step, top + 0.5 - step / 2), Image.Resampling.BILINEAR))
+            crops[kept] = np.asarray(
+                image.transform(
+                    (size, size),
+                    Image.Transform.AFFINE,
+                    (step, 0, left + 0.5 - step / 2, 0, step, top + 0.5 - step / 2),
+                    Image.Resampling.BILINEAR,
+                )
+            )
             points = np.asarray(person['keypoints'], np.float32).reshape(-1, 3)
             keypoints[kept, :, :2] = (points[:, :2] - (left, top)) / step
             keypoints[kept, :, 2] = points[:, 2]

@@ -1,13 +1,15 @@
 """The training loop: resumable, with EMA, on cached crops."""
+
 import csv
 import json
 import logging
 import math
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Optional, Sequence, Tuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,18 +51,18 @@ class TrainConfig:
         augment: Augmentation ranges.
     """
 
-    size: Tuple[int, int] = (128, 96)
+    size: tuple[int, int] = (128, 96)
     batch_size: int = 32
-    epochs: float = 20.
-    minutes: Optional[float] = None
+    epochs: float = 20.0
+    minutes: float | None = None
     lr: float = 2e-3
     weight_decay: float = 0.02
     warmup_steps: int = 200
     sigma: float = 1.2
-    sharpness: float = 10.
+    sharpness: float = 10.0
     ema_decay: float = 0.998
-    eval_every: float = 10.
-    save_every: float = 5.
+    eval_every: float = 10.0
+    save_every: float = 5.0
     seed: int = 0
     fused: bool = False
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -74,7 +76,7 @@ def normalise(images: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def validate(model: nn.Module, cache: CropCache, size: Tuple[int, int], batch_size: int = 50) -> Dict[str, float]:
+def validate(model: nn.Module, cache: CropCache, size: tuple[int, int], batch_size: int = 50) -> dict[str, float]:
     """PCK@0.2 of the torso (right shoulder to left hip) on cached crops, argmax decoding, no flip.
 
     Args:
@@ -87,11 +89,11 @@ def validate(model: nn.Module, cache: CropCache, size: Tuple[int, int], batch_si
         `pck` over twelve body joints.
     """
     model.eval()
-    hits = total = 0.
+    hits = total = 0.0
     for start in range(0, len(cache), batch_size):
-        crops = torch.from_numpy(np.ascontiguousarray(cache.crops[start:start + batch_size]))
+        crops = torch.from_numpy(np.ascontiguousarray(cache.crops[start : start + batch_size]))
         maps, mirrored = sample_views(len(crops), cache.view, cache.crops.shape[1] / 2, size)
-        truth = move_keypoints(torch.from_numpy(cache.keypoints[start:start + batch_size]), maps, mirrored, range(17))
+        truth = move_keypoints(torch.from_numpy(cache.keypoints[start : start + batch_size]), maps, mirrored, range(17))
         heatmaps = model(normalise(cut_views(crops, maps, size)))
         width = heatmaps.shape[-1]
         index = heatmaps.flatten(2).argmax(-1)
@@ -115,16 +117,16 @@ def write_whole(path: Path, write: Any) -> None:
 
 def lr_factor(step: int, progress: float, warmup_steps: int) -> float:
     """Linear warm-up by step, then a cosine to zero by `progress` in 0..1."""
-    return min(1., (step + 1) / max(1, warmup_steps)) * 0.5 * (1 + math.cos(math.pi * min(1., progress)))
+    return min(1.0, (step + 1) / max(1, warmup_steps)) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
 def fit(
-        model: nn.Module,
-        train: CropCache,
-        val: CropCache,
-        config: TrainConfig,
-        out: Path,
-        flip_order: Sequence[int],
+    model: nn.Module,
+    train: CropCache,
+    val: CropCache,
+    config: TrainConfig,
+    out: Path,
+    flip_order: Sequence[int],
 ) -> nn.Module:
     """Train and keep the state in `out`; a run that finds a state there goes on from it.
 
@@ -148,7 +150,7 @@ def fit(
     ema = ModelEmaV3(model, decay=config.ema_decay, use_warmup=True)
     if config.fused:
         fuse_training(model)
-    step, elapsed = 0, 0.
+    step, elapsed = 0, 0.0
     state_file = out / 'state.pt'
     if state_file.exists():
         state = torch.load(state_file, weights_only=True)
@@ -161,8 +163,13 @@ def fit(
     (out / 'config.json').write_text(json.dumps(asdict(config), indent=2))
 
     def save() -> None:
-        state = {'model': model.state_dict(), 'ema': ema.module.state_dict(), 'optimizer': optimizer.state_dict(),
-                 'step': step, 'elapsed': elapsed}
+        state = {
+            'model': model.state_dict(),
+            'ema': ema.module.state_dict(),
+            'optimizer': optimizer.state_dict(),
+            'step': step,
+            'elapsed': elapsed,
+        }
         write_whole(state_file, lambda p: torch.save(state, p))
         weights = {k: v.contiguous() for k, v in ema.module.state_dict().items()}
         write_whole(out / 'ema.safetensors', lambda p: save_file(weights, p))
@@ -181,15 +188,17 @@ def fit(
             break
         epoch, position = divmod(step, steps_per_epoch)
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(config.seed + epoch))
-        picked = order[position * config.batch_size:(position + 1) * config.batch_size].sort().values.numpy()
+        picked = order[position * config.batch_size : (position + 1) * config.batch_size].sort().values.numpy()
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
         maps, mirrored = sample_views(
-            len(picked), train.view, train.crops.shape[1] / 2, config.size, config.augment, generator)
+            len(picked), train.view, train.crops.shape[1] / 2, config.size, config.augment, generator
+        )
         images = cut_views(torch.from_numpy(train.crops[picked]), maps, config.size)
         images = normalise(jitter_colour(images, config.augment, generator))
         keypoints = move_keypoints(torch.from_numpy(train.keypoints[picked]), maps, mirrored, flip_order)
         targets, weights = gaussian_heatmaps(
-            keypoints, (config.size[0] // STRIDE, config.size[1] // STRIDE), config.sigma)
+            keypoints, (config.size[0] // STRIDE, config.size[1] // STRIDE), config.sigma
+        )
 
         for group in optimizer.param_groups:
             group['lr'] = config.lr * lr_factor(step, progress, config.warmup_steps)
@@ -198,7 +207,7 @@ def fit(
             raise FloatingPointError(f'the loss became {loss.item()} at step {step}')
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 5.)
+        nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimizer.step()
         step += 1
         ema.update(model, step=step)
@@ -208,8 +217,13 @@ def fit(
         progress_bar.set_postfix(loss=f'{running:.3f}', minutes=f'{elapsed / 60:.1f}', refresh=False)
         if elapsed - last_eval > config.eval_every * 60:
             last_eval = elapsed
-            row = {'step': step, 'samples': step * config.batch_size, 'minutes': round(elapsed / 60, 2),
-                   'loss': round(running, 4), **validate(ema.module, val, config.size)}
+            row = {
+                'step': step,
+                'samples': step * config.batch_size,
+                'minutes': round(elapsed / 60, 2),
+                'loss': round(running, 4),
+                **validate(ema.module, val, config.size),
+            }
             is_new = not (out / 'log.csv').exists()
             with open(out / 'log.csv', 'a', newline='') as log:
                 writer = csv.DictWriter(log, row)

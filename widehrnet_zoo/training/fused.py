@@ -5,10 +5,11 @@ them (batch norm, ReLU, squeeze-excitation, shuffle), each of which reads and wr
 `fused.cpp` join this work into the two passes that batch norm needs anyway. They are compiled at first use, which
 needs a C++ compiler and ninja.
 """
+
 import functools
 from pathlib import Path
 from types import MethodType, ModuleType
-from typing import Any, Optional, Tuple
+from typing import Any
 
 import torch
 from timm.layers import BatchNormAct2d, SEModule
@@ -39,7 +40,7 @@ def kernels() -> ModuleType:
     )
 
 
-def _norm(bn: nn.BatchNorm2d, x: Tensor) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+def _norm(bn: nn.BatchNorm2d, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Batch statistics as (mean, 1 / std, scale, shift); moves the running statistics as PyTorch does."""
     mean, var = kernels().bn_stats(x)
     if bn.track_running_stats:
@@ -52,10 +53,20 @@ def _norm(bn: nn.BatchNorm2d, x: Tensor) -> Tuple[Tensor, Tensor, Tensor, Tensor
     return mean, invstd, scale, bn.bias.detach() - mean * scale
 
 
-def _conv_backward(grad: Tensor, x: Tensor, conv: nn.Conv2d) -> Tuple[Tensor, Tensor]:
+def _conv_backward(grad: Tensor, x: Tensor, conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
     return torch.ops.aten.convolution_backward(
-        grad, x, conv.weight, None, conv.stride, conv.padding, conv.dilation, False, [0, 0], conv.groups,
-        [True, True, False])[:2]
+        grad,
+        x,
+        conv.weight,
+        None,
+        conv.stride,
+        conv.padding,
+        conv.dilation,
+        False,
+        [0, 0],
+        conv.groups,
+        [True, True, False],
+    )[:2]
 
 
 class _NormAct(torch.autograd.Function):
@@ -70,7 +81,7 @@ class _NormAct(torch.autograd.Function):
         return kernels().affine(x, stats[2], stats[3], relu)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tuple[Optional[Tensor], ...]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, *stats = ctx.saved_tensors
         grad = grads[0].contiguous(memory_format=torch.channels_last)
         dx, dweight, dbias = kernels().bn_backward(grad, x, *stats, ctx.relu, _NONE, _NONE)
@@ -106,7 +117,7 @@ class _WideBlock(torch.autograd.Function):
         return k.add_shuffle(h3, stats3[2], stats3[3], x)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tuple[Optional[Tensor], ...]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         k = kernels()
         block = ctx.block
         b, h1, y1, h2, y2, h3, pooled, hidden, gate, *stats = ctx.saved_tensors
@@ -115,7 +126,7 @@ class _WideBlock(torch.autograd.Function):
 
         dh3, dg3, db3 = k.bn_backward(dres, h3, *stats3, False, _NONE, _NONE)
         dy2, dw3 = _conv_backward(dh3, y2, block.conv_pwl.conv)
-        attn_grads: Tuple[Tensor, ...] = ()
+        attn_grads: tuple[Tensor, ...] = ()
         dpool = _NONE
         if gate.numel():
             w1, w2 = block.attn.fc1.weight.flatten(1), block.attn.fc2.weight.flatten(1)
@@ -123,8 +134,10 @@ class _WideBlock(torch.autograd.Function):
             dhidden = (dlogit @ w2) * (hidden > 0)
             dpool = (dhidden @ w1) / (h2.shape[2] * h2.shape[3])
             attn_grads = (
-                (dhidden.t() @ pooled).view_as(block.attn.fc1.weight), dhidden.sum(0),
-                (dlogit.t() @ hidden).view_as(block.attn.fc2.weight), dlogit.sum(0),
+                (dhidden.t() @ pooled).view_as(block.attn.fc1.weight),
+                dhidden.sum(0),
+                (dlogit.t() @ hidden).view_as(block.attn.fc2.weight),
+                dlogit.sum(0),
             )
         dh2, dg2, db2 = k.bn_backward(dy2, h2, *stats2, True, gate, dpool)
         dy1, dw2 = _conv_backward(dh2, y1, block.conv_dw.conv)
@@ -149,8 +162,12 @@ def _block_forward(self: WideInvertedResidual, x: Tensor) -> Tensor:
 def _can_fuse(block: WideInvertedResidual) -> bool:
     attn = block.attn
     plain_se = (
-        type(attn) is SEModule and not attn.add_maxpool and isinstance(attn.bn, nn.Identity)
-        and isinstance(attn.act, nn.ReLU) and 'sigmoid' in type(attn.gate).__name__.lower())
+        type(attn) is SEModule
+        and not attn.add_maxpool
+        and isinstance(attn.bn, nn.Identity)
+        and isinstance(attn.act, nn.ReLU)
+        and 'sigmoid' in type(attn.gate).__name__.lower()
+    )
     norms = all(type(m.bn) is BatchNormAct2d for m in (block.conv_pw, block.conv_dw, block.conv_pwl))
     acts = all(isinstance(m.bn.act, nn.ReLU) for m in (block.conv_pw, block.conv_dw)) if norms else False
     return norms and acts and isinstance(block.drop_path, nn.Identity) and (plain_se or isinstance(attn, nn.Identity))

@@ -1,5 +1,4 @@
 """Heatmap targets and the losses on them."""
-from typing import Tuple
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +8,7 @@ STRIDE = 4
 """Input pixels per heatmap pixel."""
 
 
-def gaussian_heatmaps(keypoints: Tensor, size: Tuple[int, int], sigma: float) -> Tuple[Tensor, Tensor]:
+def gaussian_heatmaps(keypoints: Tensor, size: tuple[int, int], sigma: float) -> tuple[Tensor, Tensor]:
     """Gaussian targets with sub-pixel centres and peak 1.
 
     Args:
@@ -24,12 +23,12 @@ def gaussian_heatmaps(keypoints: Tensor, size: Tuple[int, int], sigma: float) ->
     height, width = size
     x, y = keypoints[..., 0] / STRIDE, keypoints[..., 1] / STRIDE
     weights = (keypoints[..., 2] > 0) & (x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)
-    gx = torch.exp(-((torch.arange(width) - x[..., None]) ** 2) / (2 * sigma ** 2))
-    gy = torch.exp(-((torch.arange(height) - y[..., None]) ** 2) / (2 * sigma ** 2))
+    gx = torch.exp(-((torch.arange(width) - x[..., None]) ** 2) / (2 * sigma**2))
+    gy = torch.exp(-((torch.arange(height) - y[..., None]) ** 2) / (2 * sigma**2))
     return gy[..., :, None] * gx[..., None, :], weights.float()
 
 
-def heatmap_loss(heatmaps: Tensor, targets: Tensor, weights: Tensor, sharpness: float = 10.) -> Tensor:
+def heatmap_loss(heatmaps: Tensor, targets: Tensor, weights: Tensor, sharpness: float = 10.0) -> Tensor:
     """Squared error plus a cross-entropy over positions.
 
     The squared error keeps the heatmaps between 0 and 1; the cross-entropy of

@@ -1,9 +1,9 @@
 """The weights that ship with the package, and the check that they are whole."""
+
 import functools
 import hashlib
 import json
 from pathlib import Path
-from typing import Dict
 
 from ..errors import UserError
 
@@ -12,7 +12,7 @@ WEIGHTS = Path(__file__).parent
 
 
 @functools.cache
-def _hashes() -> Dict[str, str]:
+def _hashes() -> dict[str, str]:
     index = WEIGHTS / 'index.json'
     return json.loads(index.read_text()) if index.exists() else {}
 

@@ -1,0 +1,82 @@
+"""The zoo's door to its models, thin over timm's registry."""
+
+import difflib
+import json
+from pathlib import Path
+from typing import Any
+
+import timm
+from torch import nn
+
+from ..errors import UserError
+from ..skeletons import Skeleton
+from . import widehrnet
+
+__all__ = ['create_model', 'list_models', 'list_pretrained']
+
+_MODULE = widehrnet.__name__.rpartition('.')[2]
+
+
+def list_models(filter: str | list[str] = '') -> list[str]:
+    """Names of the zoo's variants, sorted.
+
+    Args:
+        filter: Wildcards as in `timm.list_models`; empty for all.
+    """
+    return timm.list_models(filter, module=_MODULE)
+
+
+def list_pretrained(filter: str | list[str] = '') -> list[str]:
+    """Names with tag, `variant.tag`, of all weights that are there to load.
+
+    Args:
+        filter: Wildcards; empty for all.
+    """
+    return timm.list_models(filter, module=_MODULE, pretrained=True)
+
+
+def create_model(model_name: str, pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """Create a model of the zoo; `timm.create_model` with errors that say what to do.
+
+    Args:
+        model_name: A variant, `variant.tag`, `hf-hub:org/name[@revision]` or `local-dir:FOLDER`.
+        pretrained: Load the tag's weights; the shipped ones where a variant has them.
+        **kwargs: As for `timm.create_model`: `num_classes`, `in_chans`, `global_pool`, `features_only`,
+            `cache_dir`, `pretrained_cfg_overlay`, ... and the arguments of `WideHRNet`.
+
+    Returns:
+        The model. One that was saved with a skeleton of its own has it as `skeleton`.
+
+    Raises:
+        UserError: If the name is unknown, the weights do not exist or cannot be had, or they do not fit.
+    """
+    if ':' not in model_name:
+        variant = model_name.partition('.')[0]
+        if variant not in list_models():
+            near = difflib.get_close_matches(variant, list_models(), n=3, cutoff=0.5)
+            hint = f'did you mean {" or ".join(near)}?' if near else f'the zoo has {", ".join(list_models())}.'
+            raise UserError(f'There is no model {variant!r}: {hint}')
+        return timm.create_model(model_name, pretrained=pretrained, **kwargs)
+
+    from ..hub.errors import hub_errors
+
+    with hub_errors(model_name):
+        model = timm.create_model(model_name, pretrained=pretrained, **kwargs)
+        skeleton = _saved_skeleton(model_name, kwargs.get('cache_dir'))
+    if skeleton is not None and skeleton.num_keypoints == getattr(model, 'num_classes', None):
+        model.skeleton = skeleton
+    return model
+
+
+def _saved_skeleton(model_name: str, cache_dir: str | Path | None) -> Skeleton | None:
+    scheme, _, place = model_name.partition(':')
+    if scheme == 'local-dir':
+        config = json.loads((Path(place) / 'config.json').read_text())
+    else:
+        from timm.models import load_model_config_from_hf
+
+        config = load_model_config_from_hf(place, cache_dir=cache_dir)[0]
+    values = config.get('skeleton')
+    if values is None and isinstance(config.get('pretrained_cfg'), dict):
+        values = config['pretrained_cfg'].get('skeleton')
+    return None if values is None else Skeleton.from_dict(values)
