@@ -1,0 +1,72 @@
+"""What a detector is, and the check of what one says."""
+
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import UserError
+
+Boxes = npt.NDArray[np.float32]
+
+
+class Detector(Protocol):
+    """Finds people in an image."""
+
+    def __call__(self, image: npt.NDArray[np.uint8], /) -> tuple[Any, Any]:
+        """Find people.
+
+        Args:
+            image: uint8 (height, width, 3), RGB.
+
+        Returns:
+            Boxes (N, 4), x1, y1, x2, y2 in pixels, and scores (N,); arrays or tensors, in any order.
+        """
+        ...
+
+
+def find_people(
+    detector: Detector, image: npt.NDArray[np.uint8], path: str | None = None, min_score: float = 0.0
+) -> tuple[Boxes, Boxes]:
+    """Boxes of the people in an image, checked and clipped to it.
+
+    Args:
+        detector: Any detector; a `BoxFile` is asked by the photo's name.
+        image: uint8 (height, width, 3), RGB.
+        path: The photo's file, or the name that a file of boxes has for it.
+        min_score: Lower boxes are left out.
+
+    Returns:
+        float32 (N, 4), x1, y1, x2, y2 in pixels, and float32 (N,) scores, the highest first. Boxes with no pixel in
+        the image are left out.
+
+    Raises:
+        UserError: If what the detector gives is no boxes and scores, or a file of boxes does not know the photo.
+    """
+    by_name = getattr(detector, 'of_photo', None)
+    found = detector(image) if by_name is None else by_name(path)
+    try:
+        boxes, scores = (_array(v) for v in found)
+    except (TypeError, ValueError) as error:
+        raise UserError(f'the detector must give boxes and scores; it gave {type(found).__name__}: {error}.') from error
+    boxes = boxes.reshape(0, 4) if boxes.size == 0 else boxes
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or scores.shape != boxes.shape[:1]:
+        raise UserError(f'the detector must give boxes (N, 4) and scores (N,), not {boxes.shape} and {scores.shape}.')
+    if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
+        raise UserError('the detector gave a box or a score that is not a finite number.')
+    if (boxes[:, 2:] < boxes[:, :2]).any():
+        raise UserError(
+            f'the detector gave the box {boxes[(boxes[:, 2:] < boxes[:, :2]).any(1)][0].tolist()}; expected corners '
+            'x1, y1, x2, y2 with x2 >= x1 and y2 >= y1 (x, y, width, height is another form).'
+        )
+    height, width = image.shape[:2]
+    boxes = np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
+    kept = (boxes[:, 2] - boxes[:, 0] >= 1) & (boxes[:, 3] - boxes[:, 1] >= 1) & (scores >= min_score)
+    order = np.flatnonzero(kept)[np.argsort(-scores[kept], kind='stable')]
+    return boxes[order], scores[order]
+
+
+def _array(values: Any) -> Boxes:
+    if hasattr(values, 'detach'):
+        values = values.detach().float().cpu().numpy()
+    return np.asarray(values, np.float32)
