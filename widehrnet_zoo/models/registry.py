@@ -61,22 +61,28 @@ def create_model(model_name: str, pretrained: bool = False, **kwargs: Any) -> nn
     from ..hub.errors import hub_errors
 
     with hub_errors(model_name):
-        model = timm.create_model(model_name, pretrained=pretrained, **kwargs)
         skeleton = _saved_skeleton(model_name, kwargs.get('cache_dir'))
+        model = timm.create_model(model_name, pretrained=pretrained, **kwargs)
     if skeleton is not None and skeleton.num_keypoints == getattr(model, 'num_classes', None):
         model.skeleton = skeleton
     return model
 
 
 def _saved_skeleton(model_name: str, cache_dir: str | Path | None) -> Skeleton | None:
-    scheme, _, place = model_name.partition(':')
-    if scheme == 'local-dir':
-        config = json.loads((Path(place) / 'config.json').read_text())
-    else:
-        from timm.models import load_model_config_from_hf
+    """The skeleton in a saved model's config, which is checked on the way."""
+    from timm.models import parse_model_name
 
-        config = load_model_config_from_hf(place, cache_dir=cache_dir)[0]
+    scheme, place = parse_model_name(model_name)
+    if scheme == 'local-dir':
+        file = Path(place) / 'config.json'
+        if not file.is_file():
+            raise FileNotFoundError(f'There is no {file}')
+    else:
+        from ..hub.files import fetch
+
+        file = fetch(place, 'config.json', cache_dir)
+    config = json.loads(file.read_text(encoding='utf-8'))
+    if not isinstance(config, dict) or 'architecture' not in config:
+        raise UserError(f'The config.json of {place} has no architecture, so it is not of a timm model.')
     values = config.get('skeleton')
-    if values is None and isinstance(config.get('pretrained_cfg'), dict):
-        values = config['pretrained_cfg'].get('skeleton')
     return None if values is None else Skeleton.from_dict(values)

@@ -5,6 +5,7 @@ IEEE Access 2024. The architecture follows the authors' public network file; thi
 implementation whose outputs are tested against the official ones.
 """
 
+import functools
 import logging
 from pathlib import Path
 from typing import Any
@@ -553,6 +554,12 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dic
         for k in saved_head:
             del state_dict[k]
         state_dict.update({k: own[k] for k in head})
+    elif head and isinstance(getattr(model, 'pretrained_cfg', None), dict):
+        # timm drops a head whose size differs from the config's, but here the file's own head fits the model
+        cfg = model.pretrained_cfg
+        cfg['num_classes'] = model.num_classes
+        if len(cfg.get('label_names') or ()) != model.num_classes:
+            cfg.pop('label_names', None)
     stem = 'stem.conv.conv.weight'
     if stem in state_dict and state_dict[stem].shape[1] != own[stem].shape[1]:
         _logger.warning(f'{stem} is adapted from {state_dict[stem].shape[1]} to {own[stem].shape[1]} input channels.')
@@ -590,23 +597,26 @@ def _check_weights(variant: str, cfg: PretrainedCfg) -> None:
 
 
 def _create_widehrnet(variant: str, pretrained: bool = False, **kwargs: Any) -> WideHRNet:
-    if pretrained:
-        _check_weights(
-            variant,
-            resolve_pretrained_cfg(
-                variant,
-                pretrained_cfg=kwargs.get('pretrained_cfg'),
-                pretrained_cfg_overlay=kwargs.get('pretrained_cfg_overlay'),
-            ),
-        )
-    return build_model_with_cfg(
+    build = functools.partial(
+        build_model_with_cfg,
         WideHRNet,
         variant,
         pretrained,
         pretrained_filter_fn=checkpoint_filter_fn,
         feature_cfg={'out_indices': (0, 1, 2, 3), 'feature_cls': 'getter'},
-        **kwargs,
     )
+    if not pretrained:
+        return build(**kwargs)
+
+    from ..hub.errors import hub_errors
+    from ..hub.files import prepare_source, single_source
+
+    overlay = single_source(kwargs.pop('pretrained_cfg_overlay', None))
+    cfg = resolve_pretrained_cfg(variant, kwargs.get('pretrained_cfg'), overlay)
+    _check_weights(variant, cfg)
+    with hub_errors(f'local-dir:{cfg.file}' if cfg.file else f'hf-hub:{cfg.hf_hub_id}' if cfg.hf_hub_id else variant):
+        overlay.update(prepare_source(cfg, kwargs.get('cache_dir')))
+        return build(pretrained_cfg_overlay=overlay, **kwargs)
 
 
 def _cfg(data: str = 'coco', input_size: tuple[int, int] = (256, 192), **kwargs: Any) -> dict[str, Any]:
