@@ -50,7 +50,7 @@ def dotted_set(folder, num_images=3, people=2, size=(640, 400), num=17):
         for person in range(people):
             left = 40 + 300 * person
             grid = np.stack(np.meshgrid(np.arange(4) * 36, np.arange(5) * 66), -1).reshape(-1, 2)[:num]
-            points = (*grid, left + 40, 50, *random.integers(-6, 7, (num, 2)))
+            points = np.add(grid, (left + 40, 50)) + random.integers(-6, 7, (num, 2))
             for k, (x, y) in enumerate(points.tolist()):
                 draw.ellipse((x - 5, y - 5, x + 5, y + 5), fill=colour(k))
             keypoints = np.concatenate([points, np.full((num, 1), 2)], 1).ravel().tolist()
