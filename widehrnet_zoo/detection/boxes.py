@@ -82,17 +82,24 @@ class BoxFile:
         """
         if name is None:
             raise UserError(f'{self.path} knows boxes by the names of photos, and this image has none.')
+        key = self._key(name)
+        if key is not None:
+            return self._split(self._boxes[key])
+        other = next(iter(self._boxes))
+        if self._complete or isinstance(other, str) or not Path(name).stem.isdecimal():
+            raise UserError(f'{self.path} has no boxes for {name}; it has {len(self._boxes)} photos, one is {other!r}.')
+        return self._split([])
+
+    def knows(self, name: str) -> bool:
+        """Whether the file names a photo."""
+        return self._key(name) is not None
+
+    def _key(self, name: str) -> str | int | None:
         path = Path(name)
         keys: list[str | int] = [name, path.name, path.stem]
         if path.stem.isdecimal():
             keys.append(int(path.stem))
-        for key in keys:
-            if key in self._boxes:
-                return self._split(self._boxes[key])
-        other = next(iter(self._boxes))
-        if self._complete or isinstance(other, str) or not path.stem.isdecimal():
-            raise UserError(f'{self.path} has no boxes for {name}; it has {len(self._boxes)} photos, one is {other!r}.')
-        return self._split([])
+        return next((key for key in keys if key in self._boxes), None)
 
     def __call__(self, image: Any, /) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Boxes of a photo given by its path; pixels have no name, so an array is refused."""

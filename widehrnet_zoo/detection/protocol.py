@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import UserError
+from .boxes import BoxFile
 
 Boxes = npt.NDArray[np.float32]
 
@@ -43,8 +44,7 @@ def find_people(
     Raises:
         UserError: If what the detector gives is no boxes and scores, or a file of boxes does not know the photo.
     """
-    by_name = getattr(detector, 'of_photo', None)
-    found = detector(image) if by_name is None else by_name(path)
+    found = detector.of_photo(path) if isinstance(detector, BoxFile) else detector(image)
     try:
         boxes, scores = (_array(v) for v in found)
     except (TypeError, ValueError) as error:

@@ -1,0 +1,273 @@
+"""Reading and writing video files by PyAV."""
+
+import contextlib
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import UserError
+from ..extras import require
+
+OUT_SUFFIXES = ('.mp4', '.m4v', '.mov', '.mkv')
+PLAYABLE = {'movflags': 'empty_moov+default_base_moof', 'frag_duration': '1000000', 'flush_packets': '1'}
+"""Fragments of a second, written at once: an ordinary MP4 cannot be read until it is closed."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture of a video.
+
+    Attributes:
+        image: uint8 (height, width, 3), RGB, upright.
+        pts: Time stamp in the video's time base, always growing.
+        time: The same in seconds.
+    """
+
+    image: npt.NDArray[np.uint8]
+    pts: int
+    time: float
+
+
+class VideoReader:
+    """The frames of a video, upright.
+
+    Args:
+        path: The file.
+
+    Attributes:
+        time_base: Seconds per unit of time stamps.
+        rate: Frames per second on average.
+        num_frames: Number of frames that the file says it has; 0 if it does not say.
+        sample_aspect_ratio: Width over height of a pixel, upright.
+        audio: The sound's stream, or `None`.
+        problem: What was broken, once the frames are read; `None` if nothing was.
+
+    Raises:
+        UserError: If the file is no video, or has no picture in it.
+        ImportError: If PyAV is not installed.
+    """
+
+    def __init__(self, path: str | Path):
+        self._av = require('av', 'video')
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise UserError(f'there is no file {path}.')
+        try:
+            self._container = self._av.open(str(path))
+        except self._av.error.FFmpegError as error:
+            raise UserError(f'{path} cannot be read as a video: {error.strerror}.') from error
+        videos = [s for s in self._container.streams.video if not _is_cover(s)]
+        if not videos or videos[0].codec_context is None:
+            self._container.close()
+            raise UserError(f'{path} has no video in it that can be decoded.')
+        self._stream = videos[0]
+        self._stream.thread_type = 'AUTO'
+        self.time_base: Fraction = self._stream.time_base or Fraction(1, 1000)
+        self.rate: Fraction = self._stream.average_rate or self._stream.guessed_rate or Fraction(25)
+        self.audio = next(iter(self._container.streams.audio), None)
+        self.num_frames = self._stream.frames or round((self._duration() or 0) * self.rate)
+        self.sample_aspect_ratio: Fraction | None = self._stream.sample_aspect_ratio or None
+        self.problem: str | None = None
+
+    def _duration(self) -> float | None:
+        if self._stream.duration:
+            return float(self._stream.duration * self.time_base)
+        duration = self._container.duration
+        return duration / self._av.time_base if duration else None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._container.close()
+
+    def __enter__(self) -> 'VideoReader':
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Frame]:
+        """The frames; what cannot be decoded is left out, and `problem` says so."""
+        count, broken, last, end = 0, 0, None, None
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                break
+            except self._av.error.FFmpegError as error:
+                self.problem = f'{self.path} breaks off after {count} frames: {error.strerror}.'
+                break
+            try:
+                decoded = packet.decode()
+            except self._av.error.FFmpegError:
+                broken += 1
+                continue
+            for picture in decoded:
+                last = self._stamp(picture.pts, last)
+                end = float(last * self.time_base)
+                yield Frame(self._upright(picture), last, end)
+                count += 1
+        if self.problem is None:
+            self.problem = self._missing(count, broken, end)
+
+    def _stamp(self, pts: int | None, last: int | None) -> int:
+        if last is None:
+            return 0 if pts is None else pts
+        if pts is not None and pts > last:
+            return pts
+        return last + (1 if pts is not None else max(1, round(1 / (self.rate * self.time_base))))
+
+    def _upright(self, picture: Any) -> npt.NDArray[np.uint8]:
+        image = picture.to_ndarray(format='rgb24')
+        turns = round(picture.rotation / 90) % 4
+        if turns % 2 and self.sample_aspect_ratio and self.sample_aspect_ratio == self._stream.sample_aspect_ratio:
+            self.sample_aspect_ratio = 1 / self.sample_aspect_ratio
+        return np.ascontiguousarray(np.rot90(image, turns))
+
+    def _missing(self, count: int, broken: int, end: float | None) -> str | None:
+        if broken:
+            return f'{self.path} is damaged: {broken} parts of it could not be decoded; {count} frames could.'
+        if count < self._stream.frames:
+            return f'{self.path} is not whole: it says {self._stream.frames} frames, and {count} could be read.'
+        start = float((self._stream.start_time or 0) * self.time_base)
+        duration = self._duration()
+        # half a second: sound may last a little longer than the picture
+        if (
+            not self._stream.frames
+            and duration
+            and (0.0 if end is None else end - start) < duration - 0.5 - 2 / self.rate
+        ):
+            return f'{self.path} is not whole: it says {duration:.1f} s, and {count} frames could be read.'
+        return None
+
+
+class VideoWriter:
+    """A video that can be played whenever writing is cut off.
+
+    It is written without sound as `NAME.part.mp4`; whole, it gets the source's sound and its own name. Sizes that are
+    odd grow by a pixel, since the usual encoding needs even ones.
+
+    Args:
+        path: The file: .mp4, .m4v, .mov or .mkv.
+        reader: The video whose time stamps, pixel shape and sound are taken over.
+        image_size: Width and height of the frames.
+
+    Raises:
+        UserError: If the name has another ending.
+    """
+
+    def __init__(self, path: str | Path, reader: VideoReader, image_size: tuple[int, int]):
+        self.path = check_out(path)
+        self._av = require('av', 'video')
+        self._reader = reader
+        self.part = self.path.with_name(f'{self.path.stem}.part.mp4')
+        self._container = self._av.open(str(self.part), 'w', options=PLAYABLE)
+        self._stream = self._container.add_stream('libx264', rate=reader.rate)
+        # without B frames the first time stamp stays what it is, and less is on its way when a run is cut off
+        self._stream.options = {'preset': 'veryfast', 'crf': '20', 'bf': '0'}
+        self._stream.width, self._stream.height = (side + side % 2 for side in image_size)
+        self._stream.pix_fmt = 'yuv420p'
+        self._stream.codec_context.time_base = reader.time_base
+        if reader.sample_aspect_ratio:
+            self._stream.codec_context.sample_aspect_ratio = reader.sample_aspect_ratio
+
+    def write(self, image: npt.NDArray[np.uint8], pts: int) -> None:
+        """Add a frame.
+
+        Args:
+            image: uint8 (height, width, 3), RGB.
+            pts: Its time stamp, in the reader's time base.
+        """
+        height, width = image.shape[:2]
+        image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), 'edge')
+        frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(image), 'rgb24')
+        frame.pts, frame.time_base = pts, self._reader.time_base
+        self._container.mux(self._stream.encode(frame))
+
+    def stop(self) -> None:
+        """Close the part file where it stands."""
+        with contextlib.suppress(self._av.error.FFmpegError):
+            self._container.mux(self._stream.encode(None))
+        with contextlib.suppress(self._av.error.FFmpegError):
+            self._container.close()
+
+    def finish(self) -> bool:
+        """Close the file, add the sound, and give it its name.
+
+        Returns:
+            Whether the source's sound, if it has one, is in the file.
+        """
+        self._container.mux(self._stream.encode(None))
+        self._container.close()
+        whole = self.path.with_name(f'{self.path.stem}.whole{self.path.suffix}')
+        options = {} if self.path.suffix.lower() == '.mkv' else {'movflags': 'faststart'}
+        try:
+            with self._av.open(str(self.part)) as old, self._av.open(str(whole), 'w', options=options) as new:
+                kept = self._join(old, new)
+        except BaseException:
+            whole.unlink(missing_ok=True)
+            raise
+        whole.replace(self.path)
+        self.part.unlink()
+        return kept
+
+    def _join(self, old: Any, new: Any) -> bool:
+        pictures = old.streams.video[0]
+        streams = {pictures: new.add_stream_from_template(pictures)}
+        sources = [_packets(old, pictures)]
+        sound = self._reader.audio
+        fits = sound is None
+        with contextlib.ExitStack() as stack:
+            if sound is not None and sound.codec_context is not None:
+                fits = sound.codec_context.codec.canonical_name in new.supported_codecs
+            if sound is not None and fits:
+                source = stack.enter_context(self._av.open(str(self._reader.path)))
+                stream = source.streams[sound.index]
+                streams[stream] = new.add_stream_from_template(stream)
+                sources.append(_packets(source, stream))
+            for packet in heapq.merge(*sources, key=lambda packet: packet.dts * packet.time_base):
+                packet.stream = streams[packet.stream]
+                new.mux(packet)
+        return fits
+
+
+def _packets(container: Any, stream: Any) -> Iterator[Any]:
+    """Packets of a stream, up to where the file breaks off."""
+    try:
+        for packet in container.demux(stream):
+            if packet.dts is not None:
+                yield packet
+    except require('av', 'video').error.FFmpegError:
+        return
+
+
+def check_out(path: str | Path) -> Path:
+    """Refuse names of videos that cannot be written.
+
+    Args:
+        path: The file to be.
+
+    Returns:
+        It, as a path.
+
+    Raises:
+        UserError: If the ending is none of those that can be written, or the folder is not there.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in OUT_SUFFIXES:
+        raise UserError(f'a video is written as {", ".join(OUT_SUFFIXES)}, not as {path.name!r}.')
+    if not path.parent.is_dir():
+        raise UserError(f'there is no folder {path.parent} to write {path.name} into.')
+    return path
+
+
+def _is_cover(stream: Any) -> bool:
+    """Music files carry their cover as a video of one frame."""
+    disposition = getattr(stream, 'disposition', None)
+    return bool(disposition and 'attached_pic' in str(disposition).lower())

@@ -1,0 +1,235 @@
+"""A whole video: people found, followed, smoothed, drawn, and written as JSON lines."""
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from ..detection import BoxFile, Detector, find_people
+from ..errors import UserError
+from ..results import PoseResult
+from ..skeletons import skeleton_of
+from .clips import Frame, VideoReader, VideoWriter, check_out
+from .follow import FollowConfig, Follower
+from .one_euro import OneEuro, SmoothConfig
+
+SMOOTH = SmoothConfig()
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class VideoSummary:
+    """What came of a video.
+
+    Attributes:
+        frames: Number of frames done.
+        people: Number of different people met.
+        out: The video written, if any.
+        keypoints: The JSON lines written, if any.
+        problem: What was broken in the file; everything before and after is done all the same. `None` if nothing was.
+    """
+
+    frames: int
+    people: int
+    out: Path | None
+    keypoints: Path | None
+    problem: str | None
+
+
+def predict_video(
+    source: str | Path,
+    estimator: Callable[..., PoseResult],
+    out: str | Path | None = None,
+    keypoints: str | Path | None = None,
+    *,
+    detector: Detector | None = None,
+    min_box_score: float = 0.0,
+    follow: FollowConfig | None = None,
+    smooth: SmoothConfig | None = SMOOTH,
+    max_frames: int | None = None,
+    progress: bool = True,
+    on_frame: Callable[[int, PoseResult], None] | None = None,
+) -> VideoSummary:
+    """Keypoints of the people in a video.
+
+    People are found by the detector in the first frame, every `follow.detect_every` frames, and whenever nobody is
+    followed; between, each is followed by the box around the keypoints of the frame before. What is written has the
+    time stamps and the sound of the source. While it grows, it is `NAME.part.mp4` and `NAME.jsonl.part`, which can be
+    read at any moment; whole, it gets its name. A file that is damaged or breaks off gives what could be read, and
+    `problem` says so. An interruption leaves the part files.
+
+    Args:
+        source: A video file.
+        estimator: A `PoseEstimator`, or what is called like one: `estimator(image, boxes) -> PoseResult`.
+        out: Video to write, .mp4, .mov or .mkv: the source with the people drawn on it.
+        keypoints: JSON lines to write, one per frame: `frame`, `time` in seconds, `image_size`, and `people` as in
+            `PoseResult.to_dict`, each with its number `id`. Keypoints are smoothed, in pixels of the source.
+        detector: Finds people, see `widehrnet_zoo.detection`; `None` takes the whole frame as the box of one person. A
+            `BoxFile` is asked by the frame's number, from 0 (for the first, the video's name does too); frames that
+            it does not name keep the people they have.
+        min_box_score: Detected boxes with a lower score are left out.
+        follow: When people are found and lost.
+        smooth: Settings of the 1 euro filter; `None` for none.
+        max_frames: Stop after so many.
+        progress: Show a progress bar.
+        on_frame: Called with the number and result of each frame.
+
+    Returns:
+        What was done.
+
+    Raises:
+        UserError: If the file is no video, or nothing of it could be read, or an output cannot be written.
+        ImportError: If PyAV is not installed.
+    """
+    if out is not None and (Path(check_out(out)).resolve() == Path(source).resolve()):
+        raise UserError(f'the video would be written over its source {source}: give another name.')
+    if max_frames is not None and max_frames < 1:
+        raise UserError(f'max_frames must be at least 1, not {max_frames}.')
+    lines = None if keypoints is None else Path(keypoints)
+    if lines is not None and not lines.parent.is_dir():
+        raise UserError(f'there is no folder {lines.parent} to write {lines.name} into.')
+    sigmas = skeleton_of(estimator).sigmas
+    settings = follow or FollowConfig()
+    people = _People(estimator, detector, min_box_score, Follower(sigmas, settings), smooth, Path(source).name)
+    with VideoReader(source) as reader:
+        outputs = _Outputs(reader, None if out is None else Path(out), lines)
+        frames = 0
+        total = min(reader.num_frames or max_frames or 0, max_frames or reader.num_frames) or None
+        try:
+            with tqdm(total=total, unit='frame', desc=Path(source).name, disable=not progress) as bar:
+                for frame in reader:
+                    result, numbers = people.look(frame, frames)
+                    outputs.add(frames, frame, result, numbers)
+                    if on_frame is not None:
+                        on_frame(frames, result)
+                    frames += 1
+                    bar.update()
+                    if frames == max_frames:
+                        break
+        except BaseException:
+            outputs.stop()
+            raise
+        if not frames:
+            outputs.stop()
+            raise UserError(reader.problem or f'{source} has no frame that could be read.')
+        outputs.finish()
+        return VideoSummary(frames, people.met, outputs.video, lines, reader.problem)
+
+
+class _People:
+    """From a frame to the people in it."""
+
+    def __init__(
+        self,
+        estimator: Callable[..., PoseResult],
+        detector: Detector | None,
+        min_box_score: float,
+        follower: Follower,
+        smooth: SmoothConfig | None,
+        name: str,
+    ):
+        self._estimator, self._detector, self._min_score = estimator, detector, min_box_score
+        self._follower, self._smooth, self._name = follower, smooth, name
+        self._filters: dict[int, OneEuro] = {}
+        self._seen: set[int] = set()
+
+    @property
+    def met(self) -> int:
+        return len(self._seen)
+
+    def _detect(self, image: npt.NDArray[np.uint8], index: int) -> npt.ArrayLike:
+        detector, name = self._detector, str(index)
+        if detector is None:
+            return [[0, 0, image.shape[1], image.shape[0]]] if not self._follower.numbers else []
+        if isinstance(detector, BoxFile):
+            if not detector.knows(name):
+                if index:
+                    return []
+                name = self._name
+        elif not self._follower.due(index):
+            return []
+        return find_people(detector, image, name, self._min_score)[0]
+
+    def look(self, frame: Frame, index: int) -> tuple[PoseResult, list[int]]:
+        """People of a frame and their numbers."""
+        follower, image = self._follower, frame.image
+        height, width = image.shape[:2]
+        follower.meet(self._detect(image, index))
+        boxes, numbers = follower.boxes, follower.numbers
+        result = self._estimator(image, boxes)
+        rows = follower.update(result.keypoints, result.scores, (width, height))
+        chosen = [numbers[row] for row in rows]
+        self._seen.update(chosen)
+        self._filters = {n: f for n, f in self._filters.items() if n in follower.numbers}
+        points = result.keypoints[rows].astype(float)
+        if self._smooth is not None:
+            for place, (row, number) in enumerate(zip(rows, chosen, strict=True)):
+                diagonal = max(float(np.hypot(*(boxes[row, 2:] - boxes[row, :2]))), 1.0)
+                filtered = self._filters.setdefault(number, OneEuro(self._smooth))
+                points[place] = filtered(points[place], frame.time, diagonal)
+        return (
+            replace(
+                result,
+                keypoints=points.astype(np.float32),
+                scores=result.scores[rows],
+                boxes=result.boxes[rows],
+                box_scores=result.box_scores[rows],
+            ),
+            chosen,
+        )
+
+
+class _Outputs:
+    """The files that grow with the video."""
+
+    def __init__(self, reader: VideoReader, video: Path | None, lines: Path | None):
+        self._reader, self.video, self._lines = reader, video, lines
+        self._writer: VideoWriter | None = None
+        self._part = None if lines is None else lines.with_name(f'{lines.name}.part')
+        self._file: IO[str] | None = None if self._part is None else self._part.open('w', encoding='utf-8')
+
+    def add(self, index: int, frame: Frame, result: PoseResult, numbers: list[int]) -> None:
+        if self._file is not None:
+            whole = result.to_dict()
+            people = [{'id': n, **person} for n, person in zip(numbers, whole['people'], strict=True)]
+            entry = {'frame': index, 'time': round(frame.time, 6), 'image_size': whole['image_size'], 'people': people}
+            self._file.write(json.dumps(entry, ensure_ascii=False, allow_nan=False) + '\n')
+            self._file.flush()
+        if self.video is None:
+            return
+        if self._writer is None:
+            self._writer = VideoWriter(self.video, self._reader, (frame.image.shape[1], frame.image.shape[0]))
+        self._writer.write(_drawn(frame.image, result), frame.pts)
+
+    def stop(self) -> None:
+        """Leave what there is in the part files."""
+        left = []
+        if self._file is not None and self._part is not None:
+            self._file.close()
+            if self._part.stat().st_size:
+                left.append(self._part.name)
+            else:
+                self._part.unlink()
+        if self._writer is not None:
+            self._writer.stop()
+            left.append(self._writer.part.name)
+        if left:
+            _log.warning('what was done is in %s.', ' and '.join(left))
+
+    def finish(self) -> None:
+        if self._file is not None and self._part is not None and self._lines is not None:
+            self._file.close()
+            self._part.replace(self._lines)
+        if self._writer is not None and not self._writer.finish():
+            _log.warning('%s cannot hold the sound of %s; .mkv can.', self._writer.path, self._reader.path)
+
+
+def _drawn(image: npt.NDArray[np.uint8], result: PoseResult) -> npt.NDArray[np.uint8]:
+    return np.asarray(result.draw(image)) if len(result) else image
