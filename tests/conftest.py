@@ -1,6 +1,9 @@
 import pathlib
+from collections.abc import Callable
 
 import pytest
+import torch
+from torch import nn
 
 SHARED = pathlib.Path(__file__).resolve().parents[2] / 'shared'
 
@@ -11,3 +14,25 @@ def shared() -> pathlib.Path:
     if not SHARED.is_dir():
         pytest.skip('the reference data (../shared) is not beside this checkout')
     return SHARED
+
+
+@pytest.fixture(scope='session')
+def enliven() -> Callable[[nn.Module], nn.Module]:
+    """Random weights and statistics that give outputs of order 1: the published initialisation gives nearly 0."""
+
+    @torch.no_grad()
+    def enliven(module: nn.Module, seed: int = 0) -> nn.Module:
+        random = torch.Generator().manual_seed(seed)
+        for m in module.modules():
+            if isinstance(m, nn.BatchNorm2d):
+                m.weight.uniform_(0.15, 0.45, generator=random)
+                m.running_var.uniform_(0.5, 1.5, generator=random)
+                m.bias.normal_(0, 0.1, generator=random)
+                m.running_mean.normal_(0, 0.1, generator=random)
+            elif isinstance(m, (nn.Conv1d, nn.Conv2d, nn.Linear)):
+                m.weight.normal_(0, (2 / m.weight[0].numel()) ** 0.5, generator=random)
+                if m.bias is not None:
+                    m.bias.normal_(0, 0.1, generator=random)
+        return module
+
+    return enliven

@@ -1,13 +1,13 @@
 """WideHRNet: a lightweight high-resolution network for 2D human pose estimation.
 
-Paper: `Lightweight Human Pose Estimation Using Wide High-Resolution Networks`, Samkari et al.,
-IEEE Access 2024. The architecture follows the authors' public network file; this is an independent
-implementation whose outputs are tested against the official ones.
+Paper: `WideHRNet: An Efficient Model for Human Pose Estimation Using Wide Channels in Lightweight High-Resolution
+Network`, Samkari, Arif, AlGhamdi and Al Ghamdi, IEEE Access 2024. The architecture follows the authors' public network
+file; this is an independent implementation whose outputs are tested against the official ones.
 """
 
 import functools
-import logging
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -28,16 +28,14 @@ from timm.layers import (
 from timm.models import build_model_with_cfg, checkpoint, generate_default_cfgs, register_model
 from timm.models._builder import resolve_pretrained_cfg
 from timm.models._features import feature_take_indices
-from timm.models._pretrained import PretrainedCfg
 from torch import Tensor
 
 from ..errors import UserError
 from ..skeletons import SKELETONS
-from ..weights import WEIGHTS, check_shipped
+from ..weights import WEIGHTS
+from .loading import check_source, checkpoint_filter_fn
 
 __all__ = ['WideHRNet']
-
-_logger = logging.getLogger(__name__)
 
 PAPER = (
     'WideHRNet: An Efficient Model for Human Pose Estimation Using Wide Channels in Lightweight High-Resolution Network'
@@ -159,7 +157,7 @@ class Fusion(nn.Module):
     ):
         kwargs: dict[str, Any] = {'norm_layer': norm_layer, 'device': device, 'dtype': dtype}
         super().__init__()
-        self.paths = nn.ModuleList()
+        self.paths: Any = nn.ModuleList()
         for i, out_chs in enumerate(channels):
             row = nn.ModuleList()
             for j, in_chs in enumerate(channels):
@@ -245,6 +243,29 @@ class SequentialList(nn.Sequential):
         return x
 
 
+@contextmanager
+def _without_running_stats(module: nn.Module) -> Iterator[None]:
+    norms = [m for m in module.modules() if getattr(m, 'track_running_stats', False)]
+    try:
+        for m in norms:
+            m.track_running_stats = False  # type: ignore[assignment]
+        yield
+    finally:
+        for m in norms:
+            m.track_running_stats = True  # type: ignore[assignment]
+
+
+def checkpoint_module(module: nn.Module, x: list[Tensor]) -> list[Tensor]:
+    """Run a module over branches; the backward pass runs it again instead of keeping its activations."""
+
+    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        # without the second one, batch norm would count each batch twice in its running statistics
+        return nullcontext(), _without_running_stats(module)
+
+    # reentrant checkpointing does not see tensors in a list, so timm's global choice does not apply
+    return checkpoint(module, x, use_reentrant=False, context_fn=contexts)
+
+
 class Transition(nn.Module):
     """Fit branches to the channels of a stage, and open its new branch from the lowest resolution."""
 
@@ -301,6 +322,15 @@ class TopDownNeck(nn.Module):
         return y
 
 
+def _init_weights(module: nn.Module) -> None:
+    if isinstance(module, (nn.Conv2d, nn.Linear)):
+        nn.init.normal_(module.weight, std=0.001)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif callable(reset := getattr(module, 'reset_parameters', None)):
+        reset()  # the running statistics too, which hold anything after `to_empty`
+
+
 class WideHRNet(nn.Module):
     """WideHRNet for keypoint heatmaps, classification or features.
 
@@ -324,7 +354,7 @@ class WideHRNet(nn.Module):
         dtype: Type of the parameters.
 
     Raises:
-        ValueError: If widths are odd or the numbers of branches and stages do not fit.
+        UserError: If widths are odd or the numbers of branches and stages do not fit.
     """
 
     def __init__(
@@ -350,11 +380,11 @@ class WideHRNet(nn.Module):
         super().__init__()
         channels = tuple(channels)
         if any(c % 2 for c in (stem_width, *channels)):
-            raise ValueError(
+            raise UserError(
                 f'Blocks split channels in halves: stem_width={stem_width} and channels={channels} must all be even.'
             )
         if len(num_modules) != len(channels) - 1:
-            raise ValueError(
+            raise UserError(
                 f'{len(channels)} branches need {len(channels) - 1} stages, '
                 f'but num_modules={tuple(num_modules)} has {len(num_modules)}.'
             )
@@ -370,9 +400,9 @@ class WideHRNet(nn.Module):
         ]
 
         self.stem = WideStem(in_chans, stem_width, **kwargs)
-        drop_paths = iter(calculate_drop_path_rates(drop_path_rate, sum(num_modules)))
+        drop_paths: Iterator[Any] = iter(calculate_drop_path_rates(drop_path_rate, sum(num_modules)))
         self.transitions = nn.ModuleList()
-        self.stages = nn.ModuleList()
+        self.stages: Any = nn.ModuleList()
         prev_chs: tuple[int, ...] = (stem_width,)
         for stage_idx in range(len(num_modules)):
             stage_chs = channels[: stage_idx + 2]
@@ -386,7 +416,7 @@ class WideHRNet(nn.Module):
                 )
             )
             prev_chs = stage_chs
-        self.neck = TopDownNeck(channels, **kwargs)
+        self.neck: nn.Module = TopDownNeck(channels, **kwargs)
         self._make_head(global_pool, **dd)
 
         self.init_weights()
@@ -404,12 +434,8 @@ class WideHRNet(nn.Module):
 
     @torch.jit.ignore
     def init_weights(self) -> None:
-        """Initialise as the authors do: convolutions normal with std 0.001, norm scales 1."""
-        for m in self.modules():
-            if isinstance(m, (nn.Conv2d, nn.Linear)):
-                nn.init.normal_(m.weight, std=0.001)
-                if m.bias is not None:
-                    nn.init.zeros_(m.bias)
+        """Initialise as the authors do: convolutions normal with std 0.001, norms as PyTorch does."""
+        self.apply(_init_weights)
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
@@ -445,17 +471,18 @@ class WideHRNet(nn.Module):
         self.num_classes = num_classes
         pool_type = self.global_pool.pool_type if global_pool is None else global_pool
         self._make_head(pool_type, **get_device_dtype(self))
+        self.classifier.apply(_init_weights)
         for m in (self.global_pool, self.head_drop, self.classifier):
             m.train(self.training)
 
     def forward_branches(self, x: Tensor) -> list[Tensor]:
-        """Images (B, in_chans, H, W) to the fused branches, strides 4, 8, 16, 32."""
+        """Images (B, in_chans, H, W) of any size to the fused branches, strides 4, 8, 16, 32, rounded up."""
         branches = [self.stem(x)]
         for transition, stage in zip(self.transitions, self.stages, strict=False):
             branches = transition(branches)
             if self.grad_checkpointing and not torch.jit.is_scripting():
                 for module in stage:
-                    branches = checkpoint(module, branches)
+                    branches = checkpoint_module(module, branches)
             else:
                 branches = stage(branches)
         return branches
@@ -475,7 +502,7 @@ class WideHRNet(nn.Module):
             x: Images (B, in_chans, H, W).
             indices: The last n branches if int, all if None, else the selected ones; 0 has stride 4, 3 stride 32.
             norm: Unused, the branches have no final norm.
-            stop_early: Unused, all branches come out of the last module.
+            stop_early: Unused, all branches come out of the last module together.
             output_fmt: `'NCHW'`, the only format there is.
             intermediates_only: Return only the branches.
 
@@ -510,6 +537,7 @@ class WideHRNet(nn.Module):
         if prune_head:
             self.neck = nn.Identity()
             self.reset_classifier(0, '')
+            self.head_drop = nn.Identity()
         return take_indices
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -522,78 +550,8 @@ class WideHRNet(nn.Module):
         return x if pre_logits else self.classifier(x)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Images (B, in_chans, H, W) to heatmaps, logits or features, see `global_pool` and `num_classes`."""
         return self.forward_head(self.forward_features(x))
-
-
-def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Check a state dict against the model, and keep the model's own head where the saved one cannot fit.
-
-    timm stops checking names and shapes when the number of classes differs; this does not.
-
-    Args:
-        state_dict: Saved weights.
-        model: The model that will load them.
-
-    Returns:
-        The state dict to load.
-
-    Raises:
-        UserError: If anything but the head and the input channels differs.
-    """
-    own = model.state_dict()
-    head = [k for k in own if k.startswith('classifier.')]
-    saved_head = [k for k in state_dict if k.startswith('classifier.')]
-    state_dict = dict(state_dict)
-    if any(k not in state_dict or state_dict[k].shape != own[k].shape for k in head) or set(head) != set(saved_head):
-        if head:
-            saved = state_dict['classifier.weight'].shape[0] if 'classifier.weight' in state_dict else 0
-            _logger.warning(
-                f'The head is new and untrained: the weights have {saved} outputs, the model has {model.num_classes} '
-                f'(global_pool={model.global_pool.pool_type!r}). Not loaded: {", ".join(saved_head) or "none"}.'
-            )
-        for k in saved_head:
-            del state_dict[k]
-        state_dict.update({k: own[k] for k in head})
-    elif head and isinstance(getattr(model, 'pretrained_cfg', None), dict):
-        # timm drops a head whose size differs from the config's, but here the file's own head fits the model
-        cfg = model.pretrained_cfg
-        cfg['num_classes'] = model.num_classes
-        if len(cfg.get('label_names') or ()) != model.num_classes:
-            cfg.pop('label_names', None)
-    stem = 'stem.conv.conv.weight'
-    if stem in state_dict and state_dict[stem].shape[1] != own[stem].shape[1]:
-        _logger.warning(f'{stem} is adapted from {state_dict[stem].shape[1]} to {own[stem].shape[1]} input channels.')
-    missing = [k for k in own if k not in state_dict]
-    unexpected = [k for k in state_dict if k not in own]
-    misshapen = [
-        f'{k} {tuple(v.shape)} for {tuple(own[k].shape)}'
-        for k, v in state_dict.items()
-        if k in own and k != stem and v.shape != own[k].shape
-    ]
-    if missing or unexpected or misshapen:
-        parts = [
-            f'{len(keys)} {what} ({", ".join(keys[:3])}{", ..." if len(keys) > 3 else ""})'
-            for what, keys in (('missing', missing), ('unexpected', unexpected), ('misshapen', misshapen))
-            if keys
-        ]
-        raise UserError(
-            f'The weights do not fit this variant: {"; ".join(parts)}. Create the variant they were saved from; '
-            'an official .pth goes through `widehrnet convert` first.'
-        )
-    return state_dict
-
-
-def _check_weights(variant: str, cfg: PretrainedCfg) -> None:
-    """Refuse a tag without weights, and shipped weights that were damaged."""
-    if cfg.file and Path(cfg.file).parent == WEIGHTS:
-        check_shipped(Path(cfg.file))
-    if not (cfg.has_weights or cfg.state_dict or cfg.source):
-        name = f'{variant}.{cfg.tag}' if cfg.tag else variant
-        raise UserError(
-            f'{name} has no weights that we may distribute. Use pretrained=False; or get the official checkpoint '
-            f'({REPOSITORY}), run `widehrnet convert CHECKPOINT OUT_DIR` and create '
-            "'local-dir:OUT_DIR' with pretrained=True."
-        )
 
 
 def _create_widehrnet(variant: str, pretrained: bool = False, **kwargs: Any) -> WideHRNet:
@@ -613,7 +571,7 @@ def _create_widehrnet(variant: str, pretrained: bool = False, **kwargs: Any) -> 
 
     overlay = single_source(kwargs.pop('pretrained_cfg_overlay', None))
     cfg = resolve_pretrained_cfg(variant, kwargs.get('pretrained_cfg'), overlay)
-    _check_weights(variant, cfg)
+    check_source(variant, cfg)
     with hub_errors(f'local-dir:{cfg.file}' if cfg.file else f'hf-hub:{cfg.hf_hub_id}' if cfg.hf_hub_id else variant):
         overlay.update(prepare_source(cfg, kwargs.get('cache_dir')))
         return build(pretrained_cfg_overlay=overlay, **kwargs)
@@ -711,8 +669,7 @@ def widehrnet_18_x2_attn(pretrained: bool = False, **kwargs: Any) -> WideHRNet:
 @register_model
 def widehrnet_18(pretrained: bool = False, **kwargs: Any) -> WideHRNet:
     """WideHRNet-18."""
-    model_args = {}
-    return _create_widehrnet('widehrnet_18', pretrained, **dict(model_args, **kwargs))
+    return _create_widehrnet('widehrnet_18', pretrained, **kwargs)
 
 
 @register_model

@@ -1,0 +1,103 @@
+"""What must be true of weights before the network takes them."""
+
+import logging
+from pathlib import Path
+
+from timm.models import PretrainedCfg
+from torch import Tensor, nn
+
+from ..errors import UserError
+from ..weights import WEIGHTS, check_shipped
+
+__all__ = ['check_source', 'checkpoint_filter_fn']
+
+_logger = logging.getLogger(__name__)
+
+
+def check_source(variant: str, cfg: PretrainedCfg) -> None:
+    """Refuse a tag without weights, and shipped weights that were damaged, before a network is built.
+
+    Args:
+        variant: Name of the variant.
+        cfg: Where its weights are.
+
+    Raises:
+        UserError: If there are no weights; the message says how to get them.
+    """
+    if cfg.file and Path(cfg.file).parent == WEIGHTS:
+        check_shipped(Path(cfg.file))
+    if cfg.has_weights or cfg.state_dict or cfg.source:
+        return
+    name = f'{variant}.{cfg.tag}' if cfg.tag else variant
+    if cfg.origin_url:
+        raise UserError(
+            f'{name} has no weights that we may distribute. Use pretrained=False; or get the official checkpoint '
+            f"({cfg.origin_url}), run `widehrnet convert CHECKPOINT OUT_DIR` and create 'local-dir:OUT_DIR' with "
+            'pretrained=True.'
+        )
+    raise UserError(
+        f'{name} has no weights. Use pretrained=False and train it, or take a variant that has weights: '
+        '`widehrnet list` shows them.'
+    )
+
+
+def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Check a state dict against the model, and keep the model's own head where the saved one cannot fit.
+
+    timm stops checking names and shapes when the number of classes differs; this does not.
+
+    Args:
+        state_dict: Saved weights.
+        model: The model that will load them.
+
+    Returns:
+        The state dict to load.
+
+    Raises:
+        UserError: If anything but the head and the input channels differs.
+    """
+    own = model.state_dict()
+    state_dict = dict(state_dict)
+    head = {k: v for k, v in own.items() if k.startswith('classifier.')}
+    saved_head = {k: v for k, v in state_dict.items() if k.startswith('classifier.')}
+    if {k: v.shape for k, v in head.items()} != {k: v.shape for k, v in saved_head.items()}:
+        saved = len(saved_head['classifier.weight']) if 'classifier.weight' in saved_head else 0
+        _logger.log(
+            logging.WARNING if head else logging.INFO,
+            f'The weights have {saved} outputs, the model has {len(head["classifier.bias"]) if head else 0}'
+            f'{": its head is new and untrained" if head else ""}. Not loaded: {", ".join(saved_head) or "none"}.',
+        )
+        state_dict = {k: v for k, v in state_dict.items() if k not in saved_head} | head
+    elif head and isinstance(cfg := getattr(model, 'pretrained_cfg', None), dict):
+        # timm drops a head whose size differs from the config's, but here the file's own head fits the model
+        cfg['num_classes'] = len(head['classifier.bias'])
+        if len(cfg.get('label_names') or ()) != cfg['num_classes']:
+            cfg.pop('label_names', None)
+    stem = 'stem.conv.conv.weight'
+    in_chans = {'saved': state_dict[stem].shape[1], 'own': own[stem].shape[1]} if stem in state_dict else {}
+    if len(set(in_chans.values())) == 2:
+        _logger.warning(f'{stem} is adapted from {in_chans["saved"]} to {in_chans["own"]} input channels.')
+
+    def shape(k: str, v: Tensor) -> tuple[int, ...]:
+        return (*v.shape[:1], *v.shape[2:]) if k == stem else tuple(v.shape)
+
+    problems = {
+        'missing': [k for k in own if k not in state_dict],
+        'unexpected': [k for k in state_dict if k not in own],
+        'misshapen': [
+            f'{k} {tuple(v.shape)} for {tuple(own[k].shape)}'
+            for k, v in state_dict.items()
+            if k in own and shape(k, v) != shape(k, own[k])
+        ],
+    }
+    if any(problems.values()):
+        found = '; '.join(
+            f'{len(keys)} {what} ({", ".join(keys[:3])}{", ..." if len(keys) > 3 else ""})'
+            for what, keys in problems.items()
+            if keys
+        )
+        raise UserError(
+            f'The weights do not fit this variant: {found}. Create the variant they were saved from; an official '
+            '.pth goes through `widehrnet convert` first.'
+        )
+    return state_dict
