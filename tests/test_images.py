@@ -1,0 +1,204 @@
+import io
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageCms
+
+from widehrnet_zoo.errors import UserError
+from widehrnet_zoo.images import read_image
+
+RGB = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [200, 100, 50]], [[0, 0, 0], [255, 255, 255]]], np.uint8)
+GREY = np.array([[0, 60], [128, 200], [254, 255]], np.uint8)
+
+
+def saved(image, file_format='PNG', **more):
+    buffer = io.BytesIO()
+    image.save(buffer, file_format, **more)
+    return buffer.getvalue()
+
+
+def grey3(values):
+    return np.repeat(np.asarray(values, np.uint8)[..., None], 3, 2)
+
+
+def clear_palette():
+    image = Image.fromarray(np.array([[0, 1], [2, 3], [1, 0]], np.uint8), 'P')
+    image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255, 9, 9, 9])
+    return image
+
+
+@pytest.mark.parametrize(
+    ('source', 'expected'),
+    [
+        pytest.param(RGB, RGB, id='array'),
+        pytest.param(RGB[:, ::-1], RGB[:, ::-1], id='array with a negative stride'),
+        pytest.param(GREY, grey3(GREY), id='grey array'),
+        pytest.param(GREY[..., None], grey3(GREY), id='grey array with a channel'),
+        pytest.param(GREY > 100, grey3((GREY > 100) * 255), id='boolean array'),
+        pytest.param(GREY.astype(np.uint16) * 257, grey3(GREY), id='uint16 array'),
+        pytest.param((GREY.astype(np.uint16) * 257).astype('>u2'), grey3(GREY), id='big-endian uint16 array'),
+        pytest.param(GREY.astype(np.int64), grey3(GREY), id='int64 array of 8-bit values'),
+        pytest.param(RGB / 255.0, RGB, id='float array'),
+        pytest.param((RGB / 255.0).astype(np.float16), RGB, id='half array'),
+        pytest.param(np.dstack([RGB, np.full((3, 2), 255, np.uint8)]), RGB, id='opaque RGBA array'),
+        pytest.param(np.dstack([RGB, np.zeros((3, 2), np.uint8)]), np.full_like(RGB, 255), id='clear RGBA array'),
+        pytest.param(torch.tensor(RGB).permute(2, 0, 1), RGB, id='tensor'),
+        pytest.param(torch.tensor(RGB / 255.0).permute(2, 0, 1).requires_grad_(), RGB, id='tensor with gradient'),
+        pytest.param((torch.tensor(RGB) > 99).permute(2, 0, 1), (RGB > 99) * 255, id='boolean tensor'),
+        pytest.param(torch.tensor(GREY)[None], grey3(GREY), id='grey tensor'),
+        pytest.param(torch.tensor(np.tile(RGB, (3, 4, 1))), np.tile(RGB, (3, 4, 1)), id='tensor with channels last'),
+        pytest.param(torch.tensor(GREY / 255.0, dtype=torch.bfloat16), None, id='bfloat16 tensor'),
+        pytest.param(np.zeros((1, 1, 3), np.uint8), np.zeros((1, 1, 3)), id='one pixel'),
+        pytest.param(Image.fromarray(RGB), RGB, id='PIL'),
+        pytest.param(saved(Image.fromarray(RGB)), RGB, id='bytes'),
+        pytest.param(memoryview(saved(Image.fromarray(RGB))), RGB, id='memoryview'),
+        pytest.param(io.BytesIO(saved(Image.fromarray(RGB))), RGB, id='file object'),
+        pytest.param(Image.fromarray(GREY), grey3(GREY), id='PIL grey'),
+        pytest.param(Image.fromarray(GREY).convert('LA'), grey3(GREY), id='PIL grey with alpha'),
+        pytest.param(Image.fromarray(GREY > 100), grey3((GREY > 100) * 255), id='PIL 1-bit'),
+        pytest.param(Image.fromarray(GREY.astype(np.uint16) * 257), grey3(GREY), id='PIL I;16'),
+        pytest.param(saved(Image.fromarray(GREY.astype(np.uint16) * 257)), grey3(GREY), id='16-bit PNG'),
+        pytest.param(
+            saved(Image.fromarray(np.array([[40, 255]], np.uint16))),
+            np.array([[[0] * 3, [1] * 3]]),
+            id='dark 16-bit PNG',
+        ),
+        pytest.param(Image.fromarray(GREY.astype(np.int32)), grey3(GREY), id='PIL I with 8-bit values'),
+        pytest.param(Image.fromarray(GREY.astype(np.int32) * 257), grey3(GREY), id='PIL I with 16-bit values'),
+        pytest.param(Image.fromarray((GREY / 255).astype(np.float32)), grey3(GREY), id='PIL float'),
+        pytest.param(
+            clear_palette(),
+            np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [9] * 3], [[0, 255, 0], [255, 0, 0]]]),
+            id='palette',
+        ),
+        pytest.param(
+            saved(clear_palette(), transparency=1),
+            np.array([[[255, 0, 0], [255] * 3], [[0, 0, 255], [9] * 3], [[255] * 3, [255, 0, 0]]]),
+            id='palette with a clear colour',
+        ),
+        pytest.param(
+            saved(Image.fromarray(RGB), transparency=(255, 0, 0)),
+            np.where((RGB == (255, 0, 0)).all(-1, keepdims=True), 255, RGB),
+            id='RGB with a clear colour',
+        ),
+        pytest.param(saved(Image.fromarray(RGB).convert('CMYK'), 'TIFF'), RGB, id='CMYK'),
+        pytest.param(
+            saved(Image.fromarray(np.full((8, 8, 3), 90, np.uint8)).convert('CMYK'), 'JPEG'),
+            np.full((8, 8, 3), 90),
+            id='CMYK JPEG',
+        ),
+        pytest.param(Image.fromarray(RGB).convert('RGBX'), RGB, id='RGBX'),
+        pytest.param(
+            saved(Image.fromarray(GREY), 'GIF', save_all=True, append_images=[Image.fromarray(GREY // 2)]),
+            grey3(GREY),
+            id='animation',
+        ),
+        pytest.param(
+            saved(Image.fromarray(RGB), icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()),
+            RGB,
+            id='colour profile',
+        ),
+    ],
+)
+def test_every_kind_of_picture_becomes_upright_rgb(source, expected):
+    image = read_image(source)
+    assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.flags.c_contiguous
+    if expected is None:
+        expected, tolerance = grey3(GREY), 1
+    else:
+        tolerance = 0 if image.size < 100 else 2
+    assert image.shape == np.shape(expected)
+    assert np.abs(image.astype(int) - expected).max() <= tolerance
+
+
+def test_half_clear_pixels_are_laid_on_white():
+    rgba = np.array([[[0, 0, 0, 128], [255, 0, 0, 51]]], np.uint8)
+    for source in (rgba, Image.fromarray(rgba), saved(Image.fromarray(rgba)), torch.tensor(rgba).permute(2, 0, 1)):
+        np.testing.assert_allclose(read_image(source), [[[127, 127, 127], [255, 204, 204]]], atol=1)
+
+
+def test_a_clear_value_of_a_16_bit_png_is_white():
+    values = np.array([[1000, 65535, 0]], np.uint16)
+    image = read_image(saved(Image.fromarray(values), transparency=1000))
+    assert image[0, :, 0].tolist() == [255, 255, 0]
+
+
+@pytest.mark.parametrize('orientation', range(1, 9))
+def test_exif_orientation_is_undone(orientation):
+    # what each orientation did to an upright picture, from the EXIF standard
+    stored = {
+        1: RGB,
+        2: RGB[:, ::-1],
+        3: RGB[::-1, ::-1],
+        4: RGB[::-1],
+        5: RGB.transpose(1, 0, 2),
+        6: np.rot90(RGB),
+        7: RGB[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(RGB, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = saved(Image.fromarray(np.ascontiguousarray(stored)), exif=exif)
+    np.testing.assert_array_equal(read_image(data), RGB)
+    np.testing.assert_array_equal(read_image(Image.open(io.BytesIO(data))), RGB)
+
+
+def test_broken_exif_and_a_wrong_extension_do_not_matter(tmp_path):
+    path = tmp_path / 'photo.jpg'
+    path.write_bytes(saved(Image.fromarray(RGB), exif=b'Exif\0\0MM\0*\xff\xff\xff\xff'))
+    np.testing.assert_array_equal(read_image(path), RGB)
+    np.testing.assert_array_equal(read_image(str(path)), RGB)
+
+
+@pytest.mark.parametrize(
+    ('source', 'message'),
+    [
+        (np.zeros((4, 4, 3)) * np.nan, 'NaN'),
+        (np.full((4, 4, 3), np.inf), 'infinite'),
+        (np.full((4, 4, 3), 200.0), r'0\.\.1'),
+        (np.full((4, 4, 3), -1.5), r'0\.\.1'),
+        (np.full((4, 4, 3), 300), 'int64'),
+        (np.full((4, 4, 3), -1), 'int64'),
+        (np.full((4, 4, 3), 200, np.uint16), 'largest value is 200'),
+        (np.zeros((4, 4, 3), complex), 'complex'),
+        (np.array([['a', 'b']]), 'expected uint8'),
+        (np.zeros((3, 40, 50), np.uint8), 'channels first'),
+        (np.zeros((2, 40, 50, 3), np.uint8), 'list'),
+        (np.zeros((40, 50, 5), np.uint8), 'expected'),
+        (np.zeros(40, np.uint8), 'expected'),
+        (np.zeros((0, 5, 3), np.uint8), 'empty'),
+        (torch.zeros(2, 3, 4, 4), 'list'),
+        (torch.full((3, 4, 4), 2.0), r'0\.\.1'),
+        (torch.zeros(3, 0, 4), 'empty'),
+        (Image.fromarray(np.full((2, 2), 70000, np.int32)), '32-bit'),
+        (Image.fromarray(np.full((2, 2), 255.0, np.float32)), r'0\.\.1'),
+        (Image.new('RGB', (0, 3)), 'empty'),
+        (b'not a picture', 'no picture'),
+        (b'', 'no picture'),
+        (saved(Image.effect_noise((64, 64), 50))[:2000], 'cut off'),
+        (saved(Image.effect_noise((64, 64), 50), 'JPEG')[:1500], 'cut off'),
+        ('https://example.org/a.jpg', 'download'),
+        ('nowhere/at/all.jpg', 'no file'),
+        ('.', 'folder'),
+        ('a\0b.jpg', 'cannot be read'),
+        (None, 'NoneType'),
+        ([1, 2], 'list'),
+    ],
+)
+def test_what_is_no_picture_is_refused_with_a_sentence(source, message):
+    with pytest.raises(UserError, match=message):
+        read_image(source)
+
+
+def test_huge_pictures_are_refused_before_they_are_decoded():
+    data = saved(Image.new('1', (1000, 500)))
+    with pytest.raises(UserError, match='1000x500 pixels, the limit is 499999'):
+        read_image(data, max_pixels=499_999)
+    header = bytearray(saved(Image.new('1', (8, 8))))
+    header[16:24] = (60000).to_bytes(4, 'big') * 2
+    # the header's checksum is wrong now, so it is made right
+    header[29:33] = zlib.crc32(bytes(header[12:29])).to_bytes(4, 'big')
+    with pytest.raises(UserError, match='too large'):
+        read_image(bytes(header))
