@@ -4,8 +4,8 @@ On a CPU a step of the plain network spends most of its time not in convolutions
 them (batch norm, ReLU, squeeze-excitation, shuffle), each of which reads and writes whole activations. The kernels in
 `fused.cpp` join this work into the two passes that batch norm needs anyway. They are compiled at first use, which
 needs a C++ compiler and ninja. In bfloat16 autocast the activations are stored in half the memory, and the 1x1
-convolutions take half the time on a processor with bfloat16 products; autocast alone gains nothing, since the element-wise
-passes keep converting.
+convolutions take half the time on a processor with bfloat16 products. Autocast alone gains nothing: the passes around
+the convolutions keep converting.
 """
 
 import functools
@@ -46,6 +46,8 @@ def _norm(bn: nn.BatchNorm2d, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor
     """Batch statistics as (mean, 1 / std, scale, shift); moves the running statistics as PyTorch does."""
     mean, var = kernels().bn_stats(x)
     if bn.track_running_stats:
+        assert bn.num_batches_tracked is not None and bn.running_mean is not None and bn.running_var is not None
+        assert bn.momentum is not None
         bn.num_batches_tracked.add_(1)
         rows = x.numel() // x.shape[1]
         bn.running_mean.lerp_(mean, bn.momentum)
@@ -111,6 +113,7 @@ class _WideBlock(torch.autograd.Function):
         if isinstance(block.attn, SEModule):
             pooled = k.affine_pool(h2, stats2[2], stats2[3])
             w1, w2 = block.attn.fc1.weight.flatten(1), block.attn.fc2.weight.flatten(1)
+            assert block.attn.fc1.bias is not None and block.attn.fc2.bias is not None
             hidden = torch.relu(torch.addmm(block.attn.fc1.bias, pooled, w1.t()))
             gate = torch.sigmoid(torch.addmm(block.attn.fc2.bias, hidden, w2.t()))
             y2 = k.affine_gate(h2, stats2[2], stats2[3], gate)
@@ -185,14 +188,17 @@ def _can_fuse(block: WideInvertedResidual) -> bool:
     )
     norms = all(type(m.bn) is BatchNormAct2d for m in (block.conv_pw, block.conv_dw, block.conv_pwl))
     acts = all(isinstance(m.bn.act, nn.ReLU) for m in (block.conv_pw, block.conv_dw)) if norms else False
-    return norms and acts and isinstance(block.drop_path, nn.Identity) and (plain_se or isinstance(attn, nn.Identity))
+    # the fused block gives every gradient and every statistic, or none
+    frozen = not all(p.requires_grad for p in block.parameters())
+    plain = isinstance(block.drop_path, nn.Identity) and (plain_se or isinstance(attn, nn.Identity))
+    return norms and acts and plain and not frozen
 
 
 def fuse_training(model: nn.Module) -> nn.Module:
     """Make training on the CPU faster, in place; parameters, state dict and evaluation stay as they are.
 
-    Blocks with published parts (batch norm, ReLU, squeeze-excitation or no attention, no stochastic depth) are
-    fused; anything else keeps its own forward.
+    Blocks with published parts (batch norm, ReLU, squeeze-excitation or no attention, no stochastic depth, nothing
+    frozen) are fused; anything else keeps its own forward.
 
     Args:
         model: A `WideHRNet` on the CPU with float32 parameters. Under `torch.autocast('cpu', torch.bfloat16)` its
