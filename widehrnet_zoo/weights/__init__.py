@@ -4,17 +4,30 @@ import functools
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 from ..errors import UserError
 
 WEIGHTS = Path(__file__).parent
-"""Folder of the shipped weights, `<variant>.<tag>.safetensors`, with their hashes in `index.json`."""
+"""Folder of the shipped weights, `<variant>.<tag>.safetensors`, with their hashes and figures in `index.json`."""
 
 
 @functools.cache
-def _hashes() -> dict[str, str]:
+def _index() -> dict[str, dict[str, Any]]:
     index = WEIGHTS / 'index.json'
     return json.loads(index.read_text()) if index.exists() else {}
+
+
+def shipped_metrics(name: str) -> dict[str, float]:
+    """Figures of shipped weights, as `scripts/ship_weights.py` measured them.
+
+    Args:
+        name: `variant.tag`.
+
+    Returns:
+        `pck_human`, `pck_sport`, `oks_ap`, each 0..1; empty where nothing ships under that name.
+    """
+    return dict(_index().get(f'{name}.safetensors', {}).get('metrics', {}))
 
 
 def check_shipped(file: Path) -> None:
@@ -28,5 +41,5 @@ def check_shipped(file: Path) -> None:
     """
     if not file.exists():
         raise UserError(f'{file} is missing: this installation is not whole, install widehrnet_zoo again.')
-    if hashlib.sha256(file.read_bytes()).hexdigest() != _hashes().get(file.name):
+    if hashlib.sha256(file.read_bytes()).hexdigest() != _index().get(file.name, {}).get('sha256'):
         raise UserError(f'{file} is not the file that was released: install widehrnet_zoo again.')

@@ -1,0 +1,92 @@
+"""Put trained weights into the package: float16, measured before and after, with their hash.
+
+    python scripts/ship_weights.py ema.safetensors widehrnet_18_attn.people_128x96 --people PEOPLE_DIR
+
+Refuses weights that lose more than 1e-3 PCK by the rounding, and files over 10 MB. The figures in float16 go to
+`widehrnet_zoo/weights/index.json` beside the hash; `--report` keeps the whole report for the model card.
+"""
+
+import argparse
+import hashlib
+import json
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from widehrnet_zoo.evaluation.network import open_network
+
+import widehrnet_zoo
+from widehrnet_zoo.evaluation.run import Protocol, evaluate
+from widehrnet_zoo.weights import WEIGHTS
+
+MAX_BYTES = 10_000_000
+MAX_LOSS = 1e-3
+FIGURES = {
+    'pck_human': 'PCK@0.2 torso, human',
+    'pck_sport': 'PCK@0.2 torso, lspet',
+    'oks_ap': 'OKS AP',
+}
+
+
+def measure(
+    variant: str, state: dict[str, torch.Tensor], people: Path, size: tuple[int, int], out: Path | None, draws: int
+) -> dict[str, float]:
+    """The figures of the `pck` protocol with flip test on the validation photos."""
+    model = widehrnet_zoo.create_model(variant)
+    model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
+    protocol = Protocol.published('pck')
+    protocol = replace(protocol, predict=replace(protocol.predict, flip_test=True))
+    report = evaluate(
+        protocol,
+        people / 'val.json',
+        people / 'images',
+        open_network(model, size=size),
+        out=out,
+        restart=True,
+        draws=draws,
+    )
+    return {short: report.figures[name] for short, name in FIGURES.items()}
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('weights', type=Path)
+    parser.add_argument('name', help='variant.tag; the tag ends in HEIGHTxWIDTH')
+    parser.add_argument('--people', type=Path, required=True)
+    parser.add_argument('--report', type=Path, help='folder for report.json, results.json')
+    parser.add_argument('--draws', type=int, default=1000)
+    args = parser.parse_args()
+    variant, _, tag = args.name.partition('.')
+    height, width = map(int, tag.rpartition('_')[2].split('x'))
+
+    full = load_file(args.weights)
+    half = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in full.items()}
+    before = measure(variant, full, args.people, (height, width), None, 0)
+    after = measure(variant, half, args.people, (height, width), args.report, args.draws)
+    print('float32', before, '\nfloat16', after)
+    if any(abs(after[k] - before[k]) > MAX_LOSS for k in ('pck_human', 'pck_sport')):
+        sys.exit(f'float16 changes the figures by more than {MAX_LOSS}.')
+
+    target = WEIGHTS / f'{args.name}.safetensors'
+    with tempfile.TemporaryDirectory(dir=WEIGHTS) as folder:
+        new = Path(folder) / target.name
+        save_file(half, new, metadata={'format': 'pt'})
+        if new.stat().st_size > MAX_BYTES:
+            sys.exit(f'{new.stat().st_size} bytes are too many to ship; publish this tag on the Hub.')
+        new.replace(target)
+    index_file = WEIGHTS / 'index.json'
+    index = json.loads(index_file.read_text()) if index_file.exists() else {}
+    index[target.name] = {
+        'sha256': hashlib.sha256(target.read_bytes()).hexdigest(),
+        'metrics': {k: round(v, 4) for k, v in after.items()},
+    }
+    index_file.write_text(json.dumps(index, indent=2, sort_keys=True) + '\n')
+    print(f'{target.name}: {target.stat().st_size / 1e6:.1f} MB')
+
+
+if __name__ == '__main__':
+    main()
