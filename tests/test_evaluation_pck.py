@@ -65,6 +65,10 @@ def test_results_are_matched_to_people():
     np.testing.assert_array_equal(match_results(people, by_name, 1)[:, 0], [[4, 5, 6], [1, 2, 3]])
     with pytest.raises(UserError, match='which result is of whom'):
         match_results(people, [{'image_id': 5, 'keypoints': [1, 2, 3]}], 1)
+    with pytest.raises(UserError, match='more than one result for the annotation 2'):
+        match_results(people, by_name[:1] * 2, 1)
+    with pytest.raises(UserError, match='none of the results'):
+        match_results(people, [{'image_id': 6, 'ann': 1, 'keypoints': [1, 2, 3]}], 1)
 
 
 @pytest.mark.parametrize(

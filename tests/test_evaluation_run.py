@@ -9,8 +9,9 @@ from PIL import Image, ImageDraw
 
 pytest.importorskip('pycocotools')
 from widehrnet_zoo.errors import UserError
+from widehrnet_zoo.estimator import PoseEstimator
 from widehrnet_zoo.evaluation.labels import labelled_boxes, read_labels
-from widehrnet_zoo.evaluation.predict import Network, PredictConfig, predict
+from widehrnet_zoo.evaluation.predict import PredictConfig, predict
 from widehrnet_zoo.evaluation.run import Protocol, evaluate
 from widehrnet_zoo.evaluation.store import PredictionStore
 from widehrnet_zoo.skeletons import SKELETONS, Skeleton
@@ -36,8 +37,8 @@ class ReadsDots(torch.nn.Module):
         return torch.nn.functional.avg_pool2d(torch.exp(-200 * distance), 5, 4, 2)
 
 
-def network_of(num=17, skeleton=COCO, size=(256, 192)):
-    return Network(ReadsDots(num), skeleton, size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), torch.device('cpu'), 'dots')
+def estimator_of(num=17, skeleton=COCO, size=(256, 192)):
+    return PoseEstimator(ReadsDots(num), size=size, skeleton=skeleton, mean=(0, 0, 0), std=(1, 1, 1))
 
 
 def dotted_set(folder, num_images=3, people=2, size=(640, 400), num=17):
@@ -85,7 +86,7 @@ def quiet(name, **more):
 def test_keypoints_come_back_through_crop_network_and_decoding(tmp_path):
     labels = read_labels(dotted_set(tmp_path))
     samples = labelled_boxes(labels, tmp_path)
-    found = predict(network_of(), samples, PredictConfig(progress=False, batch_size=4))
+    found = predict(estimator_of(), samples, PredictConfig(progress=False, batch_size=4))
     truth = labels.keypoints(labels.people)
     # a heatmap pixel is about 7 image pixels here; a quarter of one, and the dot's own roundness, may be lost
     assert np.abs(found[..., :2] - truth[..., :2]).max() < 4
@@ -99,7 +100,9 @@ def test_a_detectors_boxes_give_ap_1_and_double_boxes_are_suppressed(tmp_path):
     ]
     twice = [{**b, 'score': 0.5, 'bbox': [v + 2 for v in b['bbox']]} for b in boxes]
     (tmp_path / 'boxes.json').write_text(json.dumps(boxes + twice))
-    report = evaluate(quiet('coco'), data, tmp_path, network_of(), boxes=tmp_path / 'boxes.json', out=tmp_path / 'out')
+    report = evaluate(
+        quiet('coco'), data, tmp_path, estimator_of(), boxes=tmp_path / 'boxes.json', out=tmp_path / 'out'
+    )
     assert report.figures['AP'] == pytest.approx(1)
     assert len(json.loads((tmp_path / 'out' / 'results.json').read_text())) == 6
     saved = json.loads((tmp_path / 'out' / 'report.json').read_text())
@@ -117,39 +120,39 @@ def test_the_flip_test_averages_aligned_heatmaps(tmp_path):
     truth = labels.keypoints(labels.people)[..., :2]
     errors = {}
     for flip in (False, True):
-        network = network_of(skeleton=skeleton)
-        found = predict(network, samples, PredictConfig(flip_test=flip, progress=False))
+        estimator = estimator_of(skeleton=skeleton)
+        found = predict(estimator, samples, PredictConfig(flip_test=flip, progress=False))
         errors[flip] = np.abs(found[..., :2] - truth).mean()
-        assert network.module.calls == 1 + flip
+        assert estimator.model.calls == 1 + flip
     assert errors[True] < 2.5
 
 
 def test_a_cut_off_run_goes_on_and_another_run_is_refused(tmp_path):
     data, out = dotted_set(tmp_path), tmp_path / 'out'
     protocol = quiet('pck')
-    whole = evaluate(protocol, data, tmp_path, network_of(), out=tmp_path / 'whole', worst=0)
+    whole = evaluate(protocol, data, tmp_path, estimator_of(), out=tmp_path / 'whole', worst=0)
 
-    broken = network_of()
-    forward = broken.module.forward
+    broken = estimator_of()
+    forward = broken.model.forward
 
     def fails_at_the_third(x):
-        if broken.module.calls == 2:
+        if broken.model.calls == 2:
             raise KeyboardInterrupt
         return forward(x)
 
-    broken.module.forward = fails_at_the_third
+    broken.model.forward = fails_at_the_third
     with pytest.raises(KeyboardInterrupt):
         evaluate(protocol, data, tmp_path, broken, out=out, worst=0)
     assert not (out / 'report.json').exists()
-    resumed = network_of()
+    resumed = estimator_of()
     report = evaluate(protocol, data, tmp_path, resumed, out=out, worst=0)
-    assert resumed.module.calls == 1
+    assert resumed.model.calls == 1
     assert report.figures == whole.figures
     with pytest.raises(UserError, match='decoder changed'):
-        evaluate(quiet('pck', decoder='dark'), data, tmp_path, network_of(), out=out, worst=0)
-    again = network_of()
+        evaluate(quiet('pck', decoder='dark'), data, tmp_path, estimator_of(), out=out, worst=0)
+    again = estimator_of()
     evaluate(quiet('pck', decoder='dark'), data, tmp_path, again, out=out, worst=0, restart=True)
-    assert again.module.calls == 3
+    assert again.model.calls == 3
 
 
 def test_a_torn_part_is_made_again(tmp_path):
@@ -178,9 +181,9 @@ def test_mpii_end_to_end(tmp_path):
         tmp_path / 'mpii_gt_val.mat',
         {'pos_gt_src': truth.transpose(1, 2, 0), 'jnt_missing': np.zeros((16, 3)), 'headboxes_src': boxes},
     )
-    network = network_of(16, skeleton, (256, 256))
+    estimator = estimator_of(16, skeleton, (256, 256))
     protocol = Protocol('mpii', PredictConfig(progress=False))
-    report = evaluate(protocol, tmp_path / 'mpii_val.json', tmp_path, network, out=tmp_path / 'out', draws=10)
+    report = evaluate(protocol, tmp_path / 'mpii_val.json', tmp_path, estimator, out=tmp_path / 'out', draws=10)
     assert report.figures['PCKh@0.5'] == 1
     assert report.intervals['PCKh@0.5'] == (1, 1)
     assert (tmp_path / 'out' / 'worst.png').exists()
@@ -192,9 +195,9 @@ def test_missing_photos_are_named(tmp_path):
     data = dotted_set(tmp_path)
     (tmp_path / '2.png').unlink()
     with pytest.raises(UserError, match=r'2\.png'):
-        evaluate(quiet('coco'), data, tmp_path, network_of())
+        evaluate(quiet('coco'), data, tmp_path, estimator_of())
 
 
 def test_a_model_of_another_data_set_is_refused(tmp_path):
     with pytest.raises(UserError, match='17 keypoints and the model 16'):
-        evaluate(quiet('coco'), dotted_set(tmp_path), tmp_path, network_of(16, SKELETONS['mpii']))
+        evaluate(quiet('coco'), dotted_set(tmp_path), tmp_path, estimator_of(16, SKELETONS['mpii']))

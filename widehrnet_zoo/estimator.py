@@ -211,12 +211,13 @@ class PoseEstimator:
             while jobs and jobs[0].left == 0:
                 yield jobs.popleft().result(self.skeleton)
 
-    def heatmaps(self, crops: npt.NDArray[np.uint8], flip_test: bool = False) -> Tensor:
+    def heatmaps(self, crops: npt.NDArray[np.uint8], flip_test: bool = False, shift: bool = True) -> Tensor:
         """Heatmaps of crops.
 
         Args:
             crops: uint8 (B, H, W, 3) of the network's size, as from `crop_people`.
-            flip_test: Average with those of the mirrored crops, moved by one pixel.
+            flip_test: Average with those of the mirrored crops.
+            shift: Move the mirrored heatmaps by one pixel first, as `flip_heatmaps` says.
 
         Returns:
             float32 (B, K, H/4, W/4).
@@ -230,7 +231,7 @@ class PoseEstimator:
             images = (torch.from_numpy(crops).to(device).permute(0, 3, 1, 2).float() - mean) / std
             heatmaps = self._run(images)
             if flip_test:
-                mirrored = flip_heatmaps(self._run(images.flip(3)), self.skeleton.flip_order)
+                mirrored = flip_heatmaps(self._run(images.flip(3)), self.skeleton.flip_order, shift)
                 heatmaps = (heatmaps + mirrored) / 2
         return heatmaps
 

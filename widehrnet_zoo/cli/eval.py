@@ -130,7 +130,6 @@ def run(args: argparse.Namespace) -> int:
         protocol.predict,
         shift=args.shift,
         decoder=args.decoder,
-        bf16=args.bf16,
         batch_size=args.batch_size,
         workers=args.workers,
         progress=not args.quiet,
@@ -145,20 +144,21 @@ def run(args: argparse.Namespace) -> int:
         nms=None if nms is None or nms >= 1 else nms,
         min_box_score=args.min_box_score,
     )
-    network = None
+    estimator = None
     if args.results is None:
         if args.model is None:
             raise UserError('give --model to measure a model, or --results to score a file of results.')
-        from ..evaluation.network import open_network
+        from ..estimator import PoseEstimator
 
-        network = open_network(args.model, args.weights, args.device, tuple(args.size) if args.size else None)
+        size = tuple(args.size) if args.size else None
+        estimator = PoseEstimator(args.model, args.weights, args.device, size=size, bf16=args.bf16)
     elif args.model is not None:
         raise UserError('--model and --results exclude each other: one is measured, the other scored.')
     report = evaluate(
         protocol,
         args.data,
         args.images,
-        network,
+        estimator,
         boxes=args.boxes,
         ground_truth=args.ground_truth,
         results=args.results,
@@ -166,6 +166,7 @@ def run(args: argparse.Namespace) -> int:
         restart=args.restart,
         draws=args.bootstrap,
         worst=args.worst,
+        name=args.model,
     )
     sys.stdout.write(report.table())
     return 0

@@ -1,6 +1,6 @@
 """Protocols and metrics: COCO, MPII, PCK, NME, AUC.
 
-The parts, by module: `labels` and `mpii` read ground truth, `predict` runs a network, `coco`, `mpii` and `people`
+The parts, by module: `labels` and `mpii` read ground truth, `predict` runs a model, `coco`, `mpii` and `people`
 score, `oks` and `pck` hold the formulas, `bootstrap` the intervals, `formats` other people's formats; `run` puts them
 together.
 """
@@ -12,13 +12,13 @@ _EXPORTS = {
     'CocoScore': 'coco',
     'MpiiScore': 'mpii',
     'PckScore': 'people',
+    'PredictConfig': 'predict',
     'Protocol': 'run',
     'Report': 'report',
     'evaluate': 'run',
     'evaluate_people': 'run',
     'from_coco': 'formats',
     'from_supervision': 'formats',
-    'open_network': 'network',
     'read_labels': 'labels',
     'read_results': 'coco',
     'to_supervision': 'formats',

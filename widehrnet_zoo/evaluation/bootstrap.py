@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
+from tqdm import tqdm
 
 
 def bootstrap(
@@ -12,6 +13,7 @@ def bootstrap(
     num_draws: int = 1000,
     level: float = 0.95,
     seed: int = 0,
+    progress: bool = False,
 ) -> dict[str, tuple[float, float]]:
     """Percentile intervals of figures under resampling of images with replacement.
 
@@ -24,6 +26,7 @@ def bootstrap(
         num_draws: Number of resamplings.
         level: Coverage of the interval.
         seed: Seed of the draws.
+        progress: Show a progress bar.
 
     Returns:
         (low, high) by figure.
@@ -34,6 +37,12 @@ def bootstrap(
     if num_draws < 2 or not 0 < level < 1:
         raise ValueError(f'the bootstrap needs at least 2 draws and a level between 0 and 1, not {num_draws}, {level}.')
     generator = np.random.default_rng(seed)
-    draws = [figures(generator.integers(num_images, size=num_images)) for _ in range(num_draws)]
-    ends = (50 * (1 - level), 50 * (1 + level))
-    return {name: tuple(float(v) for v in np.nanpercentile([d[name] for d in draws], ends)) for name in draws[0]}
+    draws = [
+        figures(generator.integers(num_images, size=num_images))
+        for _ in tqdm(range(num_draws), desc='bootstrap', unit='draw', disable=not progress)
+    ]
+    intervals = {}
+    for name in draws[0]:
+        low, high = np.nanpercentile([d[name] for d in draws], (50 * (1 - level), 50 * (1 + level)))
+        intervals[name] = float(low), float(high)
+    return intervals

@@ -28,13 +28,20 @@ def match_results(
         (N, K, 3), NaN where there is none.
 
     Raises:
-        UserError: If a result does not say which of several people of a photo it is of.
+        UserError: If a result does not say which of several people of a photo it is of, or two are of one.
     """
-    of_annotation = {(r['image_id'], r['ann']): r for r in results if r.get('ann') is not None}
+    of_annotation: dict[Any, dict[str, Any]] = {}
     of_image: dict[Any, list[dict[str, Any]]] = {}
-    for result in results:
-        if result.get('ann') is None:
-            of_image.setdefault(result['image_id'], []).append(result)
+    for entry in results:
+        key = entry['image_id'], entry.get('ann')
+        if key[1] is None:
+            of_image.setdefault(key[0], []).append(entry)
+        elif key in of_annotation:
+            raise UserError(f'image {key[0]} has more than one result for the annotation {key[1]}.')
+        else:
+            of_annotation[key] = entry
+    if of_annotation and not of_annotation.keys() & {(a['image_id'], a['id']) for a in annotations}:
+        raise UserError('none of the results is of a labelled person: image_id and ann fit no annotation.')
     people: dict[Any, int] = {}
     for annotation in annotations:
         people[annotation['image_id']] = people.get(annotation['image_id'], 0) + 1

@@ -1,4 +1,4 @@
-"""Run a network over the samples of an evaluation."""
+"""Run a model over the samples of an evaluation."""
 
 import contextlib
 import time
@@ -8,44 +8,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import nn
 from tqdm import tqdm
 
 from ..crops import box_views, crop_people
-from ..decoding import decode_heatmaps, flip_heatmaps
+from ..decoding import decode_heatmaps
 from ..errors import UserError
+from ..estimator import STRIDE, PoseEstimator
 from ..images import read_image
-from ..skeletons import Skeleton
 from .samples import Samples
 from .store import PredictionStore
 
-STRIDE = 4
 PART_SIZE = 512
 PART_SECONDS = 30.0
-
-
-@dataclass(frozen=True)
-class Network:
-    """A heatmap network and what its input is.
-
-    Attributes:
-        module: Maps (B, 3, H, W) to (B, K, H/4, W/4).
-        skeleton: What the keypoints are.
-        size: Height and width of the input.
-        mean: Of the input, RGB in 0..1.
-        std: Of the input.
-        device: Where it runs.
-        name: For the report.
-    """
-
-    module: nn.Module
-    skeleton: Skeleton
-    size: tuple[int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    device: torch.device
-    name: str
 
 
 @dataclass(frozen=True)
@@ -56,7 +30,6 @@ class PredictConfig:
         flip_test: Average the heatmaps with those of the mirrored crop.
         shift: Shift the mirrored heatmaps by one pixel before averaging, as in the published figures.
         decoder: Name of the decoder.
-        bf16: Run the network in bfloat16 autocast.
         batch_size: People per forward pass.
         workers: Threads that read and crop photos.
         progress: Show a progress bar.
@@ -65,14 +38,13 @@ class PredictConfig:
     flip_test: bool = False
     shift: bool = True
     decoder: str = 'quarter'
-    bf16: bool = False
     batch_size: int = 32
     workers: int = 2
     progress: bool = True
 
 
 def predict(
-    network: Network,
+    estimator: PoseEstimator,
     samples: Samples,
     config: PredictConfig,
     store: PredictionStore | None = None,
@@ -80,7 +52,7 @@ def predict(
     """Keypoints of every sample.
 
     Args:
-        network: The network; it is left in evaluation mode.
+        estimator: The model; how it decodes and flips is the configuration's matter, not its own.
         samples: What to look at.
         config: How.
         store: Where predictions are kept as they come, and taken from where they are there already.
@@ -91,16 +63,15 @@ def predict(
     Raises:
         UserError: If a photo is missing or broken, or the flip test does not know left from right.
     """
-    _check(network, samples, config)
-    total, num = len(samples), network.skeleton.num_keypoints
+    _check(estimator, samples, config)
+    total, num = len(samples), estimator.skeleton.num_keypoints
     if store is None:
         keypoints, done = np.full((total, num, 3), np.nan, np.float32), np.zeros(total, bool)
     else:
         keypoints, done = store.load(num)
     todo = np.flatnonzero(~done)
     batches = [todo[i : i + config.batch_size] for i in range(0, len(todo), config.batch_size)]
-    maps = box_views(samples.boxes, network.size, samples.padding)
-    network.module.eval()
+    maps = box_views(samples.boxes, estimator.size, samples.padding)
     waiting: list[npt.NDArray[np.intp]] = []
     last = time.monotonic()
 
@@ -115,8 +86,11 @@ def predict(
             tqdm(total=total, initial=total - len(todo), unit='person', desc='predict', disable=not config.progress)
         )
         stack.callback(flush)
-        for rows, crops in _crops(samples, maps, batches, network.size, config.workers):
-            points, scores = _forward(network, crops, config)
+        for rows, crops in _crops(samples, maps, batches, estimator.size, config.workers):
+            heatmaps = estimator.heatmaps(crops, config.flip_test, config.shift)
+            points, scores = (v.double().cpu().numpy() for v in decode_heatmaps(heatmaps, config.decoder))
+            if not np.isfinite(scores).all():
+                raise UserError('the model gives heatmaps with NaN or infinity: its weights are damaged, or overflow.')
             points = points * STRIDE
             keypoints[rows, :, :2] = np.einsum('nij,nkj->nki', maps[rows][:, :, :2], points) + maps[rows][:, None, :, 2]
             keypoints[rows, :, 2] = scores
@@ -128,7 +102,7 @@ def predict(
     return keypoints
 
 
-def _check(network: Network, samples: Samples, config: PredictConfig) -> None:
+def _check(estimator: PoseEstimator, samples: Samples, config: PredictConfig) -> None:
     missing = [path for path in dict.fromkeys(samples.paths) if not path.is_file()]
     if missing:
         raise UserError(
@@ -139,7 +113,7 @@ def _check(network: Network, samples: Samples, config: PredictConfig) -> None:
             f'the batch size and the number of workers must be at least 1, not {config.batch_size} and '
             f'{config.workers}.'
         )
-    skeleton = network.skeleton
+    skeleton = estimator.skeleton
     if config.flip_test and not skeleton.flip_pairs and any(n.startswith('keypoint_') for n in skeleton.keypoints):
         raise UserError(
             'the flip test needs to know which keypoints are left and right, and this model does not say: '
@@ -180,27 +154,3 @@ def _crops(
         finally:
             for _, future in ahead:
                 future.cancel()
-
-
-@torch.inference_mode()
-def _forward(
-    network: Network,
-    crops: npt.NDArray[np.uint8],
-    config: PredictConfig,
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    device = network.device
-    mean, std = (torch.tensor(v, device=device).view(1, -1, 1, 1) * 255 for v in (network.mean, network.std))
-    images = (torch.from_numpy(crops).to(device).permute(0, 3, 1, 2).float() - mean) / std
-    with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
-        heatmaps = network.module(images).float()
-        if config.flip_test:
-            mirrored = network.module(images.flip(3)).float()
-            heatmaps = (heatmaps + flip_heatmaps(mirrored, network.skeleton.flip_order, shift=config.shift)) / 2
-    expected = (len(crops), network.skeleton.num_keypoints, network.size[0] // STRIDE, network.size[1] // STRIDE)
-    if tuple(heatmaps.shape) != expected:
-        raise UserError(
-            f'the model gives {tuple(heatmaps.shape)} for a batch of {len(crops)} crops of '
-            f'{network.size[0]}x{network.size[1]}; expected heatmaps {expected}.'
-        )
-    points, scores = decode_heatmaps(heatmaps, config.decoder)
-    return tuple(torch.as_tensor(v).double().cpu().numpy() for v in (points, scores))  # type: ignore[return-value]

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .store import write_whole
+from ..files import write_whole
 
 
 @dataclass(frozen=True)

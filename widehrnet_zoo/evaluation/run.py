@@ -4,7 +4,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,19 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from ..backends import TorchBackend
 from ..errors import UserError
+from ..estimator import PoseEstimator
+from ..files import write_whole
 from ..skeletons import SKELETONS, Skeleton
 from . import mpii
 from .bootstrap import bootstrap
 from .coco import CocoScore, read_results, to_results
 from .labels import CocoLabels, detected_boxes, labelled_boxes, read_labels
 from .people import PckScore
-from .predict import Network, PredictConfig, predict
+from .predict import PredictConfig, predict
 from .report import Report
-from .store import PredictionStore, write_whole
+from .store import PredictionStore
 
 PROTOCOLS = ('coco', 'mpii', 'pck')
 
@@ -78,7 +81,7 @@ class Protocol:
         said: dict[str, Any] = {'protocol': self.name, 'flip_test': how.flip_test}
         if how.flip_test:
             said['shift_heatmap'] = how.shift
-        said.update(decoder=how.decoder, precision='bfloat16' if how.bf16 else 'float32')
+        said['decoder'] = how.decoder
         if self.name != 'mpii':
             said.update(padding=self.padding, clip_boxes=self.clip, rescoring=self.rescoring, oks_nms=self.nms)
         return said
@@ -88,7 +91,7 @@ def evaluate(
     protocol: Protocol,
     data: str | Path,
     images: str | Path | None = None,
-    network: Network | None = None,
+    estimator: PoseEstimator | None = None,
     *,
     boxes: str | Path | None = None,
     ground_truth: str | Path | None = None,
@@ -97,14 +100,15 @@ def evaluate(
     restart: bool = False,
     draws: int = 0,
     worst: int = 12,
+    name: str | None = None,
 ) -> Report:
-    """Measure a network, or results that are there already.
+    """Measure a model, or results that are there already.
 
     Args:
         protocol: How to measure.
         data: COCO-keypoints JSON, or MPII's JSON annotations.
         images: Folder of the photos; needed for predicting and for the picture.
-        network: What to measure.
+        estimator: The model to measure, an exported one or another backend included.
         boxes: A detector's boxes in COCO's results format (`coco` only); without it annotated boxes are used.
         ground_truth: MPII's `mpii_gt_val.mat`; without it the file of that name beside `data`.
         results: Score this COCO-results file and predict nothing.
@@ -112,6 +116,7 @@ def evaluate(
         restart: Throw away predictions of another or an interrupted run in `out`.
         draws: Resamplings for the confidence intervals; 0 gives none.
         worst: People in the picture of the worst; 0 gives none.
+        name: What the report calls the model.
 
     Returns:
         The report.
@@ -119,9 +124,9 @@ def evaluate(
     Raises:
         UserError: If inputs are missing, broken or do not fit together.
     """
-    if (network is None) == (results is None):
+    if (estimator is None) == (results is None):
         raise UserError('give either a model to measure or a file of results to score.')
-    if network is not None and images is None:
+    if estimator is not None and images is None:
         raise UserError('a folder of images is needed to predict on.')
     if boxes is not None and protocol.name != 'coco':
         raise UserError(f"a detector's boxes fit --protocol coco only; {protocol.name} looks at the annotated people.")
@@ -139,29 +144,30 @@ def evaluate(
     elif boxes is not None:
         samples = detected_boxes(labels, folder, boxes, protocol.min_box_score, protocol.padding)
     else:
-        samples = labelled_boxes(labels, folder, protocol.clip and network is not None, protocol.padding)
-    skeleton = network.skeleton if network is not None else _skeleton(labels)
+        samples = labelled_boxes(labels, folder, protocol.clip and estimator is not None, protocol.padding)
+    skeleton = estimator.skeleton if estimator is not None else _skeleton(labels)
     _fits(skeleton, labels, protocol)
 
-    store_in = None if out is None or network is None else Path(out) / 'predictions'
-    if network is not None:
+    if estimator is not None:
+        described = _describe(estimator, name)
         keypoints = predict(
-            network, samples, protocol.predict, _store(store_in, network, protocol, data, boxes, len(samples), restart)
+            estimator, samples, protocol.predict, _store(out, described, protocol, data, boxes, len(samples), restart)
         )
         found = to_results(
             samples,
             keypoints,
             skeleton.sigmas,
-            network.size,
+            estimator.size,
             1 if labels is None else labels.category['id'],
             protocol.rescoring,
             protocol.nms if labels is not None else None,
         )
     else:
         assert results is not None
+        described = {'results': f'{Path(results).name}, sha256 {_sha256(results)[:16]}'}
         found = read_results(results, skeleton.num_keypoints)
 
-    subject = _subject(network, data, boxes, results, len(samples))
+    subject = {**described, **_subject(data, boxes, len(samples))}
     figures: Callable[[Any], dict[str, float]]
     if labels is None:
         in_order = _in_order(found, len(samples))
@@ -169,8 +175,8 @@ def evaluate(
         num_images, figures = score.num_images, score.figures
     else:
         num_images, figures = _coco_figures(labels, found, skeleton, protocol)
-    intervals = bootstrap(figures, num_images, draws) if draws else {}
-    switches = protocol.switches() if network is not None else {'protocol': protocol.name}
+    intervals = bootstrap(figures, num_images, draws, progress=protocol.predict.progress) if draws else {}
+    switches = protocol.switches() if estimator is not None else {'protocol': protocol.name}
     if labels is not None:
         switches['boxes'] = 'annotated' if boxes is None else Path(boxes).name
     if draws:
@@ -178,7 +184,6 @@ def evaluate(
     report = Report(figures(None), intervals, switches, subject)
     if out is not None:
         folder_out = Path(out)
-        folder_out.mkdir(parents=True, exist_ok=True)
         write_whole(folder_out / 'results.json', json.dumps(found))
         report.save_json(folder_out / 'report.json')
         write_whole(folder_out / 'report.md', report.table())
@@ -197,23 +202,21 @@ def evaluate(
 
 
 def _store(
-    folder: Path | None,
-    network: Network,
+    out: str | Path | None,
+    described: dict[str, Any],
     protocol: Protocol,
     data: str | Path,
     boxes: str | Path | None,
     total: int,
     restart: bool,
 ) -> PredictionStore | None:
-    if folder is None:
+    if out is None:
         return None
     how = asdict(protocol.predict)
     for unimportant in ('batch_size', 'workers', 'progress'):
         del how[unimportant]
     run = {
-        'model': network.name,
-        'weights': _fingerprint(network.module),
-        'size': list(network.size),
+        **{key: described[key] for key in ('model', 'weights', 'precision')},
         'labels': _sha256(data),
         'boxes': None if boxes is None else _sha256(boxes),
         'protocol': protocol.name,
@@ -222,7 +225,7 @@ def _store(
         'min_box_score': protocol.min_box_score,
         **how,
     }
-    return PredictionStore(folder, run, total, restart)
+    return PredictionStore(Path(out) / 'predictions', run, total, restart)
 
 
 def _sha256(path: str | Path) -> str:
@@ -304,21 +307,31 @@ def _in_order(found: list[dict[str, Any]], count: int) -> npt.NDArray[np.float64
     return np.array([rows[i] for i in range(count)], float).reshape(count, -1, 3)
 
 
-def _subject(
-    network: Network | None,
-    data: str | Path,
-    boxes: str | Path | None,
-    results: str | Path | None,
-    people: int,
-) -> dict[str, Any]:
-    said: dict[str, Any] = {}
-    if network is not None:
-        said['model'] = f'{network.name}, input {network.size[0]}x{network.size[1]}'
-        said['weights'] = f'sha256 of the state {_fingerprint(network.module)[:16]}'
-        said['device'] = str(network.device)
+def _describe(estimator: PoseEstimator, name: str | None) -> dict[str, Any]:
+    backend = estimator.backend
+    if isinstance(backend, TorchBackend):
+        known = getattr(backend.module, 'pretrained_cfg', None) or {}
+        name = name or '.'.join(v for v in (known.get('architecture'), known.get('tag')) if v)
+        name = name or type(backend.module).__name__
+        weights = f'sha256 of the state {_fingerprint(backend.module)[:16]}'
+        dtype = next((p.dtype for p in backend.module.parameters() if p.is_floating_point()), torch.float32)
+        precision = 'bfloat16 autocast' if backend.bf16 else str(dtype).removeprefix('torch.')
     else:
-        said['results'] = Path(results).name if results else ''
-    said['labels'] = f'{Path(data).name}, sha256 {_sha256(data)[:16]}, {people} boxes'
+        file = getattr(backend, 'path', None)
+        name = name or (type(backend).__name__ if file is None else Path(file).name)
+        weights = f'sha256 {_sha256(file)[:16]}' if file and Path(file).is_file() else 'not known'
+        precision = f'as exported, run by {type(backend).__name__}'
+    height, width = estimator.size
+    return {
+        'model': f'{name}, input {height}x{width}',
+        'weights': weights,
+        'precision': precision,
+        'device': str(estimator.device),
+    }
+
+
+def _subject(data: str | Path, boxes: str | Path | None, people: int) -> dict[str, Any]:
+    said = {'labels': f'{Path(data).name}, sha256 {_sha256(data)[:16]}, {people} boxes'}
     if boxes is not None:
         said['detections'] = f'{Path(boxes).name}, sha256 {_sha256(boxes)[:16]}'
     said['versions'] = (
@@ -347,21 +360,20 @@ def evaluate_people(
     """The figures by which shipped weights are compared: the `pck` protocol and OKS AP.
 
     Args:
-        model: As `open_network` takes it.
+        model: A `PoseEstimator`, or what it takes as its model.
         labels: COCO-keypoints JSON whose people may have `lsp_keypoints` and whose photos may name their `source`.
         images: Folder of the photos.
         weights: File of weights.
         size: Height and width of the input, instead of the model's own.
-        predict_config: How predictions are made; one look without the flip test by default.
+        predict_config: How predictions are made; with flip test by default.
 
     Returns:
         Fractions: `human` (PCK@0.2 of the torso, human LSP labels), `sport` and `fashion` (the same, fused labels of
         the sources `lspet` and `ccp`), `ap` (OKS AP). Those that the labels do not allow are NaN.
     """
-    from .network import open_network
-
-    protocol = Protocol('pck', predict_config or PredictConfig(progress=False), clip=False, nms=None)
-    figures = evaluate(protocol, labels, images, open_network(model, weights, size=size)).figures
+    config = predict_config or PredictConfig(flip_test=True, progress=False)
+    estimator = model if isinstance(model, PoseEstimator) else PoseEstimator(model, weights, size=size)
+    figures = evaluate(replace(Protocol.published('pck'), predict=config), labels, images, estimator).figures
     names = {
         'human': 'PCK@0.2 torso, human',
         'sport': 'PCK@0.2 torso, lspet',

@@ -10,18 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import UserError
-
-
-def write_whole(path: Path, content: str) -> None:
-    """Write a text file whole or not at all.
-
-    Args:
-        path: The file.
-        content: Its text.
-    """
-    temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-    temporary.write_text(content, encoding='utf-8')
-    os.replace(temporary, path)
+from ..files import write_whole
 
 
 class PredictionStore:
