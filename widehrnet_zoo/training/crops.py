@@ -1,53 +1,68 @@
 """Pre-decoded person crops in a memory map, so that training never waits for image files."""
 
+import errno
+import hashlib
+import itertools
 import json
 import logging
 import os
+import shutil
 import tempfile
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+import numpy.typing as npt
 from tqdm import tqdm
 
+from ..crops import box_views, crop_people
+from ..errors import UserError
+from ..images import read_image
+from .people import People
+
+__all__ = ['CropCache']
+
 _logger = logging.getLogger(__name__)
-
-PADDING = 1.25
-"""Growth of a person's box before the crop, as at test time."""
-
-
-def read_people(labels: str | Path) -> tuple[list[dict[str, Any]], dict[int, dict[str, Any]]]:
-    """Read the labelled people of a COCO-keypoints file.
-
-    Args:
-        labels: Path of the JSON.
-
-    Returns:
-        The annotations that are no crowd and have at least one labelled keypoint, and the images by id.
-    """
-    data = json.loads(Path(labels).read_text())
-    images = {image['id']: image for image in data['images']}
-    people = [a for a in data['annotations'] if not a.get('iscrowd') and any(a['keypoints'][2::3])]
-    return people, images
 
 
 class CropCache:
     """Square crops around people, larger than the network's view so that augmentation has room.
 
     Attributes:
+        people: Those whose image could be read.
         crops: uint8 (N, size, size, 3), a memory map.
-        keypoints: float32 (N, K, 3), x and y in crop pixels and COCO's visibility.
-        view: Height in crop pixels of the test-time crop (box widened to `aspect`, times 1.25).
+        keypoints: float32 (N, K, 3), x and y in crop pixels and visibility.
+        teacher: The same for a teacher's predictions, or `None`.
+        boxes: float32 (N, 4), x1, y1, x2, y2 in crop pixels.
+        views: float32 (N,), height in crop pixels of the test-time crop (box widened to `aspect`, times 1.25).
     """
 
-    def __init__(self, folder: str | Path):
+    def __init__(self, folder: str | Path, people: People):
         folder = Path(folder)
         meta = json.loads((folder / 'meta.json').read_text())
-        self.view: float = meta['view']
-        self.aspect: float = meta['aspect']
-        self.crops = np.load(folder / 'crops.npy', mmap_mode='r')
-        self.keypoints = np.load(folder / 'keypoints.npy')
+        kept, origins = np.load(folder / 'kept.npy'), np.load(folder / 'origins.npy')
+        size = meta['size']
+        self.crops = np.memmap(folder / 'crops.raw', np.uint8, 'r', shape=(len(kept), size, size, 3))
+        self.people = People(
+            people.skeleton,
+            tuple(people.files[i] for i in kept),
+            tuple(people.ids[i] for i in kept),
+            people.boxes[kept],
+            people.keypoints[kept],
+            None if people.teacher is None else people.teacher[kept],
+        )
+        corner, step = origins[:, None, :2], origins[:, None, 2:]
+
+        def to_crop(points: npt.NDArray) -> npt.NDArray[np.float32]:
+            xy = (points[..., :2] - corner) / step
+            return np.concatenate((xy, points[..., 2:]), -1).astype(np.float32)
+
+        self.keypoints = to_crop(self.people.keypoints)
+        self.teacher = None if self.people.teacher is None else to_crop(self.people.teacher)
+        self.boxes = to_crop(self.people.boxes.reshape(-1, 2, 2)).reshape(-1, 4)
+        self.views = np.full(len(kept), meta['view'], np.float32)
 
     def __len__(self) -> int:
         return len(self.crops)
@@ -55,74 +70,125 @@ class CropCache:
     @classmethod
     def build(
         cls,
-        labels: str | Path,
-        image_folder: str | Path,
+        people: People,
+        images: str | Path,
         folder: str | Path,
-        size: int = 288,
-        margin: float = 1.6,
+        size: int,
+        margin: float = 1.5,
         aspect: float = 3 / 4,
         max_bad: int = 20,
+        workers: int = 2,
+        progress: bool = True,
     ) -> 'CropCache':
-        """Cut and store the crops of every labelled person, whole or not at all.
+        """Cut and store the crops of people, whole or not at all.
 
         Args:
-            labels: COCO-keypoints JSON.
-            image_folder: Folder of its images.
-            folder: Where to store; an existing cache there is opened, not rebuilt.
+            people: The people.
+            images: Folder of the images.
+            folder: Where caches are kept; one that was made from the same boxes and settings is opened, not rebuilt.
             size: Side of a stored crop in pixels.
             margin: Side of a stored crop over the height of the test-time crop.
             aspect: Width over height of the test-time crop.
             max_bad: Unreadable images to skip before giving up.
+            workers: Threads that decode.
+            progress: Show a bar.
 
         Returns:
             The opened cache.
 
         Raises:
-            RuntimeError: If more than `max_bad` images cannot be read.
+            UserError: If more than `max_bad` images cannot be read, or the disk is full.
         """
-        folder = Path(folder)
-        if (folder / 'meta.json').exists():
-            return cls(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        people, images = read_people(labels)
-        tmp = Path(tempfile.mkdtemp(dir=folder.parent, prefix=folder.name + '.tmp'))
-        num_keypoints = len(people[0]['keypoints']) // 3
-        crops = np.lib.format.open_memmap(tmp / 'crops.npy', 'w+', np.uint8, (len(people), size, size, 3))
-        keypoints = np.zeros((len(people), num_keypoints, 3), np.float32)
-        kept = 0
-        bad = 0
-        for person in tqdm(people, desc='crops'):
-            path = Path(image_folder) / images[person['image_id']]['file_name']
-            try:
-                with Image.open(path) as opened:
-                    image = ImageOps.exif_transpose(opened).convert('RGB')
-            except OSError as error:
-                bad += 1
-                _logger.warning('skipped %s: %s', path, error)
-                if bad > max_bad:
-                    raise RuntimeError(f'more than {max_bad} unreadable images, the last is {path}') from error
-                continue
-            x, y, w, h = person['bbox']
-            side = max(w / aspect, h) * PADDING * margin
-            step = side / size
-            left, top = x + w / 2 - side / 2, y + h / 2 - side / 2
-            # Pillow maps pixel centres, the field's affine crops map pixel indices: half a pixel on both sides
-            crops[kept] = np.asarray(
-                image.transform(
-                    (size, size),
-                    Image.Transform.AFFINE,
-                    (step, 0, left + 0.5 - step / 2, 0, step, top + 0.5 - step / 2),
-                    Image.Resampling.BILINEAR,
-                )
+        images, parent = Path(images), Path(folder)
+        if not images.is_dir():
+            raise UserError(f'{images} is no folder; expected the images of the labels there.')
+        key = json.dumps([size, margin, aspect, str(images.resolve()), people.files, people.boxes.tolist()])
+        target = parent / f'{size}px-{hashlib.sha256(key.encode()).hexdigest()[:16]}'
+        if (target / 'meta.json').exists():
+            return cls(target, people)
+        parent.mkdir(parents=True, exist_ok=True)
+        needed, free = len(people) * size * size * 3, shutil.disk_usage(parent).free
+        if needed > free:
+            raise UserError(
+                f'The crops of {len(people)} people need {needed / 1e9:.2f} GB in {parent}; {free / 1e9:.2f} GB are '
+                'free. Set data.cache to a folder on another disk, or data.crop_size to fewer pixels.'
             )
-            points = np.asarray(person['keypoints'], np.float32).reshape(-1, 3)
-            keypoints[kept, :, :2] = (points[:, :2] - (left, top)) / step
-            keypoints[kept, :, 2] = points[:, 2]
-            kept += 1
-        crops.flush()
-        if kept < len(people):
-            np.save(tmp / 'crops.npy', np.array(crops[:kept]))
-        np.save(tmp / 'keypoints.npy', keypoints[:kept])
-        (tmp / 'meta.json').write_text(json.dumps({'view': size / margin, 'aspect': aspect}))
-        os.rename(tmp, folder)
-        return cls(folder)
+        tmp = Path(tempfile.mkdtemp(dir=parent, prefix='building-'))
+        try:
+            _write(people, images, tmp, size, margin, aspect, max_bad, workers, progress)
+            try:
+                os.rename(tmp, target)
+            except OSError:
+                # another process was quicker with the same cache
+                if not (target / 'meta.json').exists():
+                    raise
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise UserError(f'The disk of {parent} is full ({error.strerror}); nothing was kept there.') from error
+            raise
+        finally:
+            shutil.rmtree(tmp, ignore_errors=True)
+        return cls(target, people)
+
+
+def _write(
+    people: People,
+    images: Path,
+    folder: Path,
+    size: int,
+    margin: float,
+    aspect: float,
+    max_bad: int,
+    workers: int,
+    progress: bool,
+) -> None:
+    # the test-time view of a box, then the square of `margin` times its height around the same centre
+    maps = box_views(people.boxes, (size / margin, size / margin * aspect))  # type: ignore[arg-type]
+    step = maps[:, 0, 0]
+    corners = (people.boxes[:, :2] + people.boxes[:, 2:]) / 2 - step[:, None] * size / 2
+    maps[:, :, 2] = corners
+    by_file: dict[str, list[int]] = {}
+    for i, file in enumerate(people.files):
+        by_file.setdefault(file, []).append(i)
+
+    def cut(file: str) -> npt.NDArray[np.uint8] | UserError:
+        try:
+            return crop_people(read_image(images / file), maps[by_file[file]], (size, size))
+        except UserError as error:
+            return error
+
+    kept: list[int] = []
+    bad: list[str] = []
+    # written in chunks: a full disk under a memory map would be a bus error, under a write it is an error to name
+    with open(folder / 'crops.raw', 'wb') as raw, tqdm(total=len(people), desc='crops', disable=not progress) as bar:
+        for file, crops in _in_order(cut, by_file, workers):
+            bar.update(len(by_file[file]))
+            if isinstance(crops, UserError):
+                bad.append(file)
+                _logger.warning('skipped: %s', crops)
+                if len(bad) > max_bad:
+                    raise UserError(
+                        f'{len(bad)} images cannot be read, more than data.max_bad_images={max_bad}; the last: {crops}'
+                    ) from crops
+                continue
+            kept += by_file[file]
+            raw.write(crops.tobytes())
+    if not kept:
+        raise UserError(f'None of the {len(bad)} images in {images} can be read, such as {bad[-1]}.')
+    np.save(folder / 'kept.npy', np.array(kept))
+    np.save(folder / 'origins.npy', np.column_stack((corners, step))[kept])
+    (folder / 'meta.json').write_text(json.dumps({'size': size, 'view': size / margin, 'unreadable': bad}))
+
+
+def _in_order(work: Callable, items: dict[str, list[int]], workers: int) -> Iterator[tuple]:
+    """Results of `work` in the order of the items, a few ahead of their use and no more."""
+    names = iter(items)
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        queue: deque[tuple[str, Future]] = deque()
+        for name in itertools.islice(names, 4 * max(1, workers)):
+            queue.append((name, pool.submit(work, name)))
+        while queue:
+            name, future = queue.popleft()
+            yield name, future.result()
+            for following in itertools.islice(names, 1):
+                queue.append((following, pool.submit(work, following)))

@@ -1,238 +1,421 @@
-"""The training loop: resumable, with EMA, on cached crops."""
+"""The training loop."""
 
-import csv
-import json
+import datetime
 import logging
 import math
-import os
+import signal
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors.torch import save_file
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+import torch.distributed as dist
 from timm.optim import create_optimizer_v2
+from timm.scheduler import create_scheduler_v2
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .augment import AugmentConfig, cut_views, jitter_colour, move_keypoints, sample_views
+from ..errors import UserError
+from ..extras import require
+from ..models.widehrnet import WideInvertedResidual
+from .batches import Batch, Batches, normalise
+from .config import TrainConfig
 from .crops import CropCache
-from .fused import fuse_training
-from .targets import STRIDE, gaussian_heatmaps, heatmap_loss
+from .log import RunLog
+from .start import freeze, input_stats, train_mode
+from .state import latest_checkpoint, load_checkpoint, save_checkpoint, seed_step
+from .sync_norm import sync_norms
+from .targets import keypoint_losses, mean_loss
+from .teacher import Teacher
+from .validate import Validation, find_keypoints, person_sizes, validate
+
+__all__ = ['Trainer', 'make_accelerator']
 
 _logger = logging.getLogger(__name__)
 
 
-@dataclass
-class TrainConfig:
-    """A training run.
-
-    Attributes:
-        size: Height and width of the input.
-        batch_size: Samples per step.
-        epochs: Passes over the data; may be a fraction.
-        minutes: Wall-clock budget of the whole run; the learning rate follows whichever of epochs and minutes
-            is further on, so that a run on a slow machine still ends annealed.
-        lr: Peak learning rate.
-        weight_decay: Weight decay.
-        warmup_steps: Steps of linear warm-up.
-        sigma: Standard deviation of the targets in heatmap pixels.
-        sharpness: See `heatmap_loss`.
-        ema_decay: Decay of the exponential moving average of the weights.
-        eval_every: Minutes between validations.
-        save_every: Minutes between saved states.
-        seed: Seed of the order and the augmentation.
-        fused: Run the step through the fused CPU kernels (see `fuse_training`).
-        augment: Augmentation ranges.
-    """
-
-    size: tuple[int, int] = (128, 96)
-    batch_size: int = 32
-    epochs: float = 20.0
-    minutes: float | None = None
-    lr: float = 2e-3
-    weight_decay: float = 0.02
-    warmup_steps: int = 200
-    sigma: float = 1.2
-    sharpness: float = 10.0
-    ema_decay: float = 0.998
-    eval_every: float = 10.0
-    save_every: float = 5.0
-    seed: int = 0
-    fused: bool = False
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
+def make_accelerator(config: TrainConfig) -> Any:
+    """Hugging Face's accelerator for a run: one process, or this one's place among several."""
+    accelerate: Any = require('accelerate', 'train')
+    handlers = [
+        accelerate.InitProcessGroupKwargs(timeout=datetime.timedelta(hours=3)),
+        accelerate.DistributedDataParallelKwargs(gradient_as_bucket_view=True),
+    ]
+    return accelerate.Accelerator(
+        cpu=config.cpu,
+        mixed_precision='bf16' if config.precision == 'bf16' else 'no',
+        kwargs_handlers=handlers,
+    )
 
 
-def normalise(images: Tensor) -> Tensor:
-    """Float images in 0..255 to ImageNet-normalised ones, channels last in memory."""
-    mean = torch.tensor(IMAGENET_DEFAULT_MEAN).view(1, 3, 1, 1) * 255
-    std = torch.tensor(IMAGENET_DEFAULT_STD).view(1, 3, 1, 1) * 255
-    return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
-
-
-@torch.inference_mode()
-def validate(model: nn.Module, cache: CropCache, size: tuple[int, int], batch_size: int = 50) -> dict[str, float]:
-    """PCK@0.2 of the torso (right shoulder to left hip) on cached crops, argmax decoding, no flip.
+class Trainer:
+    """One run, from its start or its last checkpoint to its end.
 
     Args:
-        model: A heatmap model for COCO's 17 keypoints.
-        cache: The crops.
-        size: Input height and width.
-        batch_size: Crops per forward.
-
-    Returns:
-        `pck` over twelve body joints.
-    """
-    model.eval()
-    hits = total = 0.0
-    for start in range(0, len(cache), batch_size):
-        crops = torch.from_numpy(np.ascontiguousarray(cache.crops[start : start + batch_size]))
-        maps, mirrored = sample_views(len(crops), cache.view, cache.crops.shape[1] / 2, size)
-        truth = move_keypoints(torch.from_numpy(cache.keypoints[start : start + batch_size]), maps, mirrored, range(17))
-        heatmaps = model(normalise(cut_views(crops, maps, size)))
-        width = heatmaps.shape[-1]
-        index = heatmaps.flatten(2).argmax(-1)
-        found = torch.stack((index % width, index // width), -1) * float(STRIDE)
-        torso = (truth[:, 6, :2] - truth[:, 11, :2]).norm(dim=-1)
-        usable = (truth[:, 6, 2] > 0) & (truth[:, 11, 2] > 0) & (torso > 1)
-        error = (found - truth[..., :2]).norm(dim=-1)[:, 5:]
-        counted = (truth[:, 5:, 2] > 0) & usable[:, None]
-        hits += ((error < 0.2 * torso[:, None]) & counted).sum().item()
-        total += counted.sum().item()
-    model.train()
-    return {'pck': hits / max(total, 1)}
-
-
-def write_whole(path: Path, write: Any) -> None:
-    """Call `write(temporary_path)`, then put the file in place in one step."""
-    tmp = path.with_name(path.name + '.tmp')
-    write(tmp)
-    os.replace(tmp, path)
-
-
-def lr_factor(step: int, progress: float, warmup_steps: int) -> float:
-    """Linear warm-up by step, then a cosine to zero by `progress` in 0..1."""
-    return min(1.0, (step + 1) / max(1, warmup_steps)) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-
-def fit(
-    model: nn.Module,
-    train: CropCache,
-    val: CropCache,
-    config: TrainConfig,
-    out: Path,
-    flip_order: Sequence[int],
-) -> nn.Module:
-    """Train and keep the state in `out`; a run that finds a state there goes on from it.
-
-    Args:
-        model: Heatmap model.
-        train: Training crops.
-        val: Validation crops.
-        config: The run.
-        out: Folder of `state.pt`, `ema.safetensors` and `log.csv`.
-        flip_order: Keypoint order after mirroring.
-
-    Returns:
-        The model of averaged weights.
+        model: The network to start from, see `start_model`.
+        train: Crops to learn from.
+        val: Crops to validate on.
+        config: The recipe.
+        accelerator: From `make_accelerator`.
+        resume: Go on from the newest checkpoint in `config.out`.
+        progress: Show a bar.
 
     Raises:
-        FloatingPointError: If the loss is not finite.
+        UserError: If a setting does not fit, or there is a run in `out` already and `resume` is not set.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    model.to(memory_format=torch.channels_last)
-    optimizer = create_optimizer_v2(model, opt='adamw', lr=config.lr, weight_decay=config.weight_decay, fused=True)
-    ema = ModelEmaV3(model, decay=config.ema_decay, use_warmup=True)
-    if config.fused:
-        fuse_training(model)
-    step, elapsed = 0, 0.0
-    state_file = out / 'state.pt'
-    if state_file.exists():
-        state = torch.load(state_file, weights_only=True)
-        model.load_state_dict(state['model'])
-        ema.module.load_state_dict(state['ema'])
-        optimizer.load_state_dict(state['optimizer'])
-        for group in optimizer.param_groups:
-            group.update(fused=True, foreach=None)
-        step, elapsed = state['step'], state['elapsed']
-    (out / 'config.json').write_text(json.dumps(asdict(config), indent=2))
 
-    def save() -> None:
-        state = {
-            'model': model.state_dict(),
-            'ema': ema.module.state_dict(),
-            'optimizer': optimizer.state_dict(),
-            'step': step,
-            'elapsed': elapsed,
-        }
-        write_whole(state_file, lambda p: torch.save(state, p))
-        weights = {k: v.contiguous() for k, v in ema.module.state_dict().items()}
-        write_whole(out / 'ema.safetensors', lambda p: save_file(weights, p))
+    def __init__(
+        self,
+        model: nn.Module,
+        train: CropCache,
+        val: CropCache | None,
+        config: TrainConfig,
+        accelerator: Any,
+        resume: bool = False,
+        progress: bool = True,
+    ):
+        self.config, self.val, self.accelerator = config, val, accelerator
+        self.rank, self.world = accelerator.process_index, accelerator.num_processes
+        self.main = accelerator.is_main_process
+        self.device: torch.device = accelerator.device
+        self.out = Path(config.out)
+        self.batches = Batches(train, config, self.device, self.rank, self.world)
+        self.train_size = len(train)
+        self.total_steps = max(1, math.ceil(config.epochs * self.batches.steps_per_epoch))
+        found = latest_checkpoint(self.out)
+        if found and not resume:
+            raise UserError(f'{self.out} has a run already ({found.name}): go on with --resume, or choose another out.')
+        state = load_checkpoint(found) if found else None
 
-    steps_per_epoch = len(train) // config.batch_size
-    total_steps = int(config.epochs * steps_per_epoch)
-    progress_bar = tqdm(total=total_steps, initial=step, mininterval=10)
-    last_eval = last_save = elapsed
-    running, started, before = None, time.monotonic(), elapsed
-    model.train()
-    while True:
-        progress = step / total_steps
-        if config.minutes:
-            progress = max(progress, elapsed / 60 / config.minutes)
-        if progress >= 1:
-            break
-        epoch, position = divmod(step, steps_per_epoch)
-        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(config.seed + epoch))
-        picked = order[position * config.batch_size : (position + 1) * config.batch_size].sort().values.numpy()
-        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-        maps, mirrored = sample_views(
-            len(picked), train.view, train.crops.shape[1] / 2, config.size, config.augment, generator
+        freeze(model, config.model.freeze)
+        self.stats = input_stats(model)
+        self.teacher = None
+        if config.teacher.model:
+            self.teacher = Teacher(config.teacher, train.people.skeleton, self.device)
+        model.to(self.device)
+        if config.channels_last:
+            model.to(memory_format=torch.channels_last)
+        if state:
+            self._load(model, state['model'])
+        self.ema = ModelEmaV3(model, decay=config.ema_decay, use_warmup=True) if config.ema_decay else None
+        if self.ema is not None and state:
+            self._load(self.ema.module, state['ema'] or state['model'])
+        self.model = self._prepare_model(model)
+        self.optimizer = create_optimizer_v2(
+            self.model,
+            opt=config.opt,
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+            layer_decay=config.layer_decay,
         )
-        images = cut_views(torch.from_numpy(train.crops[picked]), maps, config.size)
-        images = normalise(jitter_colour(images, config.augment, generator))
-        keypoints = move_keypoints(torch.from_numpy(train.keypoints[picked]), maps, mirrored, flip_order)
-        targets, weights = gaussian_heatmaps(
-            keypoints, (config.size[0] // STRIDE, config.size[1] // STRIDE), config.sigma
+        if state:
+            self._load_optimizer(state['optimizer'])
+        self.scheduler, _ = create_scheduler_v2(
+            self.optimizer,
+            config.sched,
+            num_epochs=self.total_steps,
+            decay_milestones=[round(e * self.batches.steps_per_epoch) for e in config.milestones],
+            decay_rate=config.decay_rate,
+            min_lr=config.min_lr,
+            warmup_lr=config.warmup_lr,
+            warmup_epochs=min(config.warmup_steps, self.total_steps - 1),
+        )
+        if self.scheduler is None:
+            raise UserError(f'sched {config.sched!r} leaves the learning rate alone; choose constant for that.')
+        self.network, self.optimizer = accelerator.prepare(self.model, self.optimizer)
+        self.step = int(state['step']) if state else 0
+        self.before = float(state['elapsed']) if state else 0.0
+        self.loss: float | None = state['loss'] if state else None
+        self.pck: float | None = state['pck'] if state else None
+        self.last_eval = state['last_eval'] if state else [0, 0.0]
+        self.started = self.last_save = time.monotonic()
+        self.log = RunLog(self.out, self.step, config.tensorboard) if self.main else None
+        self.progress = progress and accelerator.is_local_main_process
+        self.stop_asked = False
+
+    def _prepare_model(self, model: nn.Module) -> nn.Module:
+        config = self.config
+        if config.grad_checkpointing:
+            model.set_grad_checkpointing(True)  # type: ignore[operator]
+        if config.sync_bn and self.world > 1:
+            model = sync_norms(model, self.device)
+        if config.fused:
+            if self.device.type != 'cpu':
+                raise UserError('fused kernels are for the CPU: leave fused out on an accelerator.')
+            from .fused import fuse_training
+
+            fuse_training(model)
+        if config.compile == 'model':
+            model.compile()
+        elif config.compile == 'blocks':
+            for module in model.modules():
+                if isinstance(module, WideInvertedResidual):
+                    module.compile(dynamic=False)
+        return model
+
+    @staticmethod
+    def _load(model: nn.Module, state: dict[str, Tensor]) -> None:
+        try:
+            model.load_state_dict(state)
+        except RuntimeError as error:
+            raise UserError(
+                'The checkpoint is of another network than the recipe describes; resume with the recipe of the run '
+                f'(recipe.json in its folder). {str(error).splitlines()[1:2]}'
+            ) from error
+
+    def _load_optimizer(self, state: dict[str, Any]) -> None:
+        sizes = [[len(g['params']) for g in groups] for groups in (state['param_groups'], self.optimizer.param_groups)]
+        if sizes[0] != sizes[1]:
+            raise UserError('The checkpoint has other groups of parameters than the recipe: resume with its own.')
+        # implementation choices are this machine's, not the checkpoint's
+        for group, own in zip(state['param_groups'], self.optimizer.param_groups, strict=True):
+            group.update({k: own[k] for k in ('fused', 'foreach', 'capturable') if k in own})
+        self.optimizer.load_state_dict(state)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of training, those before a resume included."""
+        return self.before + time.monotonic() - self.started
+
+    @property
+    def kept(self) -> nn.Module:
+        """The model that is validated and kept: the averaged one, if there is one."""
+        return self.model if self.ema is None else self.ema.module
+
+    def _agree(self) -> tuple[float, bool]:
+        """The main process's clock, and whether any was asked to stop: all must decide alike."""
+        elapsed, stop = self.elapsed, self.stop_asked
+        if self.world > 1:
+            shared = torch.tensor([elapsed if self.main else 0.0, float(stop)], device=self.device)
+            dist.all_reduce(shared)
+            elapsed, stop = float(shared[0]), bool(shared[1] > 0)
+        return elapsed, stop
+
+    def _set_lr(self, progress: float) -> float:
+        # warm-up counts steps; after it the schedule follows the progress, which a budget of minutes may push on
+        config, t = self.config, self.step
+        if t >= min(config.warmup_steps, self.total_steps - 1):
+            t = max(t, int(progress * self.total_steps))
+        self.scheduler.step(t)
+        return max(float(group['lr']) for group in self.optimizer.param_groups)
+
+    def run(self) -> nn.Module:
+        """Train to the end.
+
+        Returns:
+            The model that is kept, in evaluation mode.
+
+        Raises:
+            UserError: If the loss is not finite, or the disk is full.
+            KeyboardInterrupt: If the run was asked to stop; its state was saved first.
+        """
+        bar = tqdm(
+            total=self.total_steps,
+            initial=self.step,
+            disable=not self.progress,
+            desc='train',
+            mininterval=1,
+            unit='step',
+        )
+        train_mode(self.model)
+        with self._signals(), bar:
+            for batch in self.batches.stream(self.step):
+                elapsed, stop = self._agree()
+                progress = self.step / self.total_steps
+                if self.config.minutes:
+                    progress = max(progress, elapsed / 60 / self.config.minutes)
+                if progress >= 1 or stop:
+                    break
+                row = self._train_step(batch, progress, elapsed)
+                if self._eval_due(elapsed):
+                    row['val_pck'] = self._evaluate(elapsed)
+                self._report(row, bar)
+                bar.update()
+                if self.config.minutes and progress > 0:
+                    # what tqdm works the time left out from
+                    bar.total = max(self.step, round(self.step / progress))
+                if self._save_due():
+                    self.save()
+        if self.val is not None and self.last_eval[0] != self.step and not stop:
+            self._report(self._now({'val_pck': self._evaluate(elapsed)}, elapsed), bar)
+        self.save()
+        if stop:
+            raise KeyboardInterrupt(f'stopped at step {self.step}; go on with --resume')
+        if self.log is not None:
+            self.log.close()
+        if self.ema is None:
+            # without what the accelerator laid around its forward
+            return self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False).eval()
+        return self.ema.module.eval()
+
+    def _train_step(self, batch: Batch, progress: float, elapsed: float) -> dict[str, float]:
+        config = self.config
+        lr = self._set_lr(progress)
+        seed_step(config.seed, self.step, self.rank)
+        images = normalise(batch.pixels, *self.stats)
+        if config.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        heatmaps = self.network(images).float()
+        losses = keypoint_losses(heatmaps, batch.targets, config.target.sharpness)
+        loss = mean_loss(losses, batch.weights, batch.total, config.target.ohkm) * self.world
+        taught = torch.zeros((), device=self.device)
+        if batch.taught is not None:
+            targets, weights, total = batch.taught
+            taught = mean_loss(keypoint_losses(heatmaps, targets, config.target.sharpness), weights, total) * self.world
+        if self.teacher is not None:
+            taught = taught + self.teacher.loss(heatmaps, batch.pixels, config.target.sharpness)
+        total_loss = loss + config.teacher.weight * taught
+        shown = torch.stack((loss.detach(), taught.detach()))
+        if self.world > 1:
+            dist.all_reduce(shown)
+            shown /= self.world
+        self.optimizer.zero_grad(set_to_none=True)
+        # checked before the weights are touched; every process sees the same sum and stops
+        values = shown.tolist()
+        if not all(map(math.isfinite, values)):
+            raise UserError(self._diagnose(values, batch, heatmaps, lr))
+        self.accelerator.backward(total_loss)
+        norm = 0.0
+        if config.clip_grad:
+            norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), config.clip_grad))
+            if not math.isfinite(norm):
+                raise UserError(self._diagnose(values, batch, heatmaps, lr, 'gradient'))
+        self.optimizer.step()
+        self.step += 1
+        if self.ema is not None:
+            self.ema.update(self.model, step=self.step)
+        self.loss = values[0] if self.loss is None else 0.98 * self.loss + 0.02 * values[0]
+        row = self._now({'lr': lr, 'loss': values[0]}, elapsed)
+        if self.teacher is not None or batch.taught is not None:
+            row['teacher_loss'] = values[1]
+        if config.clip_grad:
+            row['grad_norm'] = norm
+        if self._log_due():
+            row['train_pck'] = self._train_pck(heatmaps, batch)
+        return row
+
+    def _now(self, values: dict[str, float], elapsed: float) -> dict[str, float]:
+        epoch = self.step / self.batches.steps_per_epoch
+        samples = self.step * self.config.batch_size
+        return {'step': self.step, 'epoch': epoch, 'samples': samples, 'minutes': elapsed / 60, **values}
+
+    def _train_pck(self, heatmaps: Tensor, batch: Batch) -> float:
+        from ..evaluation.pck import normalised_errors, pck
+
+        labels = batch.keypoints.cpu().clone()
+        labels[..., 2] *= (batch.weights > 0).cpu()
+        xy, labelled = labels[..., :2], labels[..., 2:] > 0
+        extent = torch.where(labelled, xy, -torch.inf).amax(1) - torch.where(labelled, xy, torch.inf).amin(1)
+        sides = extent.amax(1).clamp(min=0).numpy()
+        sizes = person_sizes(labels.numpy(), self.batches.skeleton, sides)
+        return pck(*normalised_errors(find_keypoints(heatmaps), labels.numpy(), sizes), self.config.pck)
+
+    def _diagnose(self, values: list[float], batch: Batch, heatmaps: Tensor, lr: float, what: str = 'loss') -> str:
+        people = self.batches.cache.people
+        bad = torch.nonzero(~torch.isfinite(heatmaps.flatten(1)).all(1)).flatten().tolist()
+        weights = [name for name, p in self.model.named_parameters() if not torch.isfinite(p).all()]
+        if not torch.isfinite(batch.pixels).all() or not torch.isfinite(batch.targets).all():
+            cause = 'the images or targets of the batch are not finite'
+        elif weights:
+            cause = f'{len(weights)} weights are not finite, the first {weights[0]}'
+        elif bad:
+            names = ', '.join(people.files[batch.indices[i]] for i in bad[:3])
+            cause = f'the network overflows on {len(bad)} of {len(heatmaps)} samples ({names})'
+        else:
+            cause = 'heatmaps and weights are finite, so the loss or its gradient overflows'
+        return (
+            f'The {what} is not finite at step {self.step}: loss {values[0]}, teacher loss {values[1]}, learning rate '
+            f'{lr:.3g}; {cause}. Nothing was saved since. Lower lr, raise warmup_steps, or use precision float32, and '
+            'start again with --resume.'
         )
 
-        for group in optimizer.param_groups:
-            group['lr'] = config.lr * lr_factor(step, progress, config.warmup_steps)
-        loss = heatmap_loss(model(images), targets, weights, config.sharpness)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f'the loss became {loss.item()} at step {step}')
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-        optimizer.step()
-        step += 1
-        ema.update(model, step=step)
-        running = loss.item() if running is None else 0.98 * running + 0.02 * loss.item()
-        elapsed = before + time.monotonic() - started
-        progress_bar.update()
-        progress_bar.set_postfix(loss=f'{running:.3f}', minutes=f'{elapsed / 60:.1f}', refresh=False)
-        if elapsed - last_eval > config.eval_every * 60:
-            last_eval = elapsed
-            row = {
-                'step': step,
-                'samples': step * config.batch_size,
-                'minutes': round(elapsed / 60, 2),
-                'loss': round(running, 4),
-                **validate(ema.module, val, config.size),
-            }
-            is_new = not (out / 'log.csv').exists()
-            with open(out / 'log.csv', 'a', newline='') as log:
-                writer = csv.DictWriter(log, row)
-                if is_new:
-                    writer.writeheader()
-                writer.writerow(row)
-            _logger.info('%s', row)
-        if elapsed - last_save > config.save_every * 60:
-            last_save = elapsed
-            save()
-    save()
-    return ema.module.eval()
+    def _log_due(self) -> bool:
+        return self.step % self.config.log_steps == 0 or self.step == 1
+
+    def _eval_due(self, elapsed: float) -> bool:
+        if self.val is None:
+            return False
+        if self.step >= self.total_steps:
+            return True
+        step, seconds = self.last_eval
+        if self.config.eval_minutes:
+            return elapsed - seconds >= self.config.eval_minutes * 60
+        return self.step - step >= self.config.eval_epochs * self.batches.steps_per_epoch
+
+    def _evaluate(self, elapsed: float) -> float:
+        assert self.val is not None
+        if self.world > 1:
+            # each process saw its own part of the batch; what is kept are the main one's statistics
+            for buffer in self.kept.buffers():
+                dist.broadcast(buffer, 0)
+        found = validate(
+            self.kept,
+            self.val,
+            self.config.size,
+            self.config.pck,
+            device=self.device,
+            bf16=self.config.precision == 'bf16',
+            part=(self.rank, self.world),
+        )
+        train_mode(self.model)
+        if self.world > 1:
+            sums = torch.stack(found).to(self.device)
+            dist.all_reduce(sums)
+            found = Validation(*sums.cpu().unbind())
+        self.last_eval = [self.step, elapsed]
+        self.pck = found.pck
+        return found.pck
+
+    def _report(self, row: dict[str, float], bar: tqdm) -> None:
+        if self.log is not None and (self._log_due() or 'val_pck' in row):
+            self.log.write(row)
+        shown = {'loss': f'{self.loss:.4f}'}
+        if self.pck is not None:
+            shown[f'PCK@{self.config.pck:g}'] = f'{self.pck:.3f}'
+        elif 'train_pck' in row:
+            shown['train PCK'] = f'{row["train_pck"]:.3f}'
+        bar.set_postfix(shown, refresh=False)
+
+    def _save_due(self) -> bool:
+        return self.main and time.monotonic() - self.last_save >= self.config.save_minutes * 60
+
+    def save(self) -> None:
+        """Write a checkpoint, and the kept weights beside it; only the main process does."""
+        if not self.main:
+            return
+        state = {'elapsed': self.elapsed, 'loss': self.loss, 'pck': self.pck, 'last_eval': self.last_eval}
+        optimizer = getattr(self.optimizer, 'optimizer', self.optimizer)
+        save_checkpoint(
+            self.out,
+            self.step,
+            self.model.state_dict(),
+            optimizer.state_dict(),
+            None if self.ema is None else self.ema.module.state_dict(),
+            state,
+        )
+        self.last_save = time.monotonic()
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Between steps, Ctrl-C and SIGTERM stop the run with its state saved; a second one stops at once."""
+
+        def ask(number: int, frame: Any) -> None:
+            if self.stop_asked:
+                raise KeyboardInterrupt
+            self.stop_asked = True
+
+        before: dict[signal.Signals, Any] = {}
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                before[number] = signal.signal(number, ask)
+        except ValueError:
+            # signals belong to the main thread; elsewhere they stay with their owner
+            pass
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

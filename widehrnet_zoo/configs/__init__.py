@@ -1,0 +1,1 @@
+"""Recipes that ship, for `widehrnet train NAME`."""

@@ -1,0 +1,83 @@
+"""The log of a run: a CSV that fits the checkpoint it goes on from, and TensorBoard's events if asked for."""
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+from ..extras import require
+from ..files import write_whole
+from .state import disk_errors
+
+__all__ = ['RunLog', 'read_log']
+
+COLUMNS = ('step', 'epoch', 'samples', 'minutes', 'lr', 'loss', 'teacher_loss', 'grad_norm', 'train_pck', 'val_pck')
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    """Rows of a log, without the columns that are empty; a row that was cut off is left out."""
+    if not path.exists():
+        return []
+    rows = []
+    for row in csv.DictReader(io.StringIO(path.read_text())):
+        if None in row or None in row.values():
+            continue
+        try:
+            rows.append({k: float(v) for k, v in row.items() if v != ''})
+        except ValueError:
+            continue
+    return rows
+
+
+class RunLog:
+    """Writes rows to `log.csv`.
+
+    Args:
+        folder: Of the run.
+        step: Step the run goes on from; later rows of an earlier try are removed.
+        tensorboard: Write events to `tensorboard/` as well.
+
+    Raises:
+        ImportError: If TensorBoard is asked for and not installed.
+    """
+
+    def __init__(self, folder: Path, step: int = 0, tensorboard: bool = False):
+        self.path = folder / 'log.csv'
+        rows = [row for row in read_log(self.path) if row['step'] <= step] if step else []
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator='\n')
+        writer.writeheader()
+        writer.writerows([self._format(row) for row in rows])
+        with disk_errors(self.path):
+            write_whole(self.path, text.getvalue())
+        self.events: Any = None
+        if tensorboard:
+            require('tensorboard', 'train')
+            self.events = require('torch.utils.tensorboard', 'train').SummaryWriter(
+                str(folder / 'tensorboard'), purge_step=step
+            )
+
+    @staticmethod
+    def _format(row: dict[str, float]) -> dict[str, str]:
+        return {k: repr(int(v)) if k in ('step', 'samples') else f'{v:.9g}' for k, v in row.items()}
+
+    def write(self, row: dict[str, float]) -> None:
+        """Append a row; it is on disk when this returns.
+
+        Args:
+            row: Values by column.
+
+        Raises:
+            UserError: If the disk is full.
+        """
+        with disk_errors(self.path), open(self.path, 'a', newline='') as file:
+            csv.DictWriter(file, COLUMNS, lineterminator='\n').writerow(self._format(row))
+        if self.events is not None:
+            for name, value in row.items():
+                if name not in ('step', 'samples', 'epoch', 'minutes'):
+                    self.events.add_scalar(name, value, int(row['step']))
+
+    def close(self) -> None:
+        """Flush the events."""
+        if self.events is not None:
+            self.events.close()

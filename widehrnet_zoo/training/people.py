@@ -1,0 +1,192 @@
+"""Label files as boxes and keypoints to learn from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..crops import PADDING
+from ..errors import UserError
+from ..evaluation.labels import CocoLabels, read_json, read_labels
+from ..evaluation.mpii import read_annotations
+from ..skeletons import SKELETONS, Skeleton, skeleton_from_names
+from .config import read_file
+
+
+@dataclass(frozen=True)
+class People:
+    """Labelled people.
+
+    Attributes:
+        skeleton: What the keypoints are.
+        files: Image file of each person, relative to the folder of the images.
+        ids: What each person is called in messages: the annotation's id, or the entry's place.
+        boxes: float64 (N, 4), x1, y1, x2, y2 in image pixels, without padding.
+        keypoints: float32 (N, K, 3): x, y in image pixels and visibility, 0 where unlabelled.
+        teacher: float32 (N, K, 3) predictions with their score, or `None`.
+    """
+
+    skeleton: Skeleton
+    files: tuple[str, ...]
+    ids: tuple[int | str, ...]
+    boxes: npt.NDArray[np.float64]
+    keypoints: npt.NDArray[np.float32]
+    teacher: npt.NDArray[np.float32] | None = None
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+
+def read_skeleton(source: str | Mapping[str, Any]) -> Skeleton:
+    """A skeleton from its data set's name, a JSON or YAML file, or its fields.
+
+    Raises:
+        UserError: If there is no such skeleton.
+    """
+    if isinstance(source, Mapping):
+        return Skeleton.from_dict(source)
+    if source in SKELETONS:
+        return SKELETONS[source]
+    path = Path(source)
+    if not path.exists():
+        raise UserError(f'There is no skeleton {source!r}: give {", ".join(SKELETONS)}, or a JSON or YAML file.')
+    values = read_file(path)
+    if not isinstance(values, Mapping):
+        raise UserError(f'{path} is no skeleton: expected the fields name, keypoints, flip_pairs, bones, sigmas.')
+    return Skeleton.from_dict(values)
+
+
+def read_people(
+    labels: str | Path,
+    skeleton: str | Mapping[str, Any] | Skeleton | None = None,
+    teacher_field: str | None = None,
+) -> People:
+    """Read a label file.
+
+    Args:
+        labels: COCO-keypoints JSON, or the MPII annotations as JSON (a list).
+        skeleton: What the keypoints are; `None` to take the names (`keypoints`), bones (`skeleton`, counted from 1)
+            and, if given, `flip_pairs` (counted from 0) and `sigmas` of the file's category.
+        teacher_field: Field of the annotations with a teacher's keypoints (COCO only).
+
+    Returns:
+        The people that are no crowd, have a box and at least one labelled keypoint.
+
+    Raises:
+        UserError: If the file is broken, or does not fit the skeleton; the message names the entry.
+    """
+    if skeleton is not None and not isinstance(skeleton, Skeleton):
+        skeleton = read_skeleton(skeleton)
+    try:
+        if isinstance(read_json(labels), list):
+            if teacher_field:
+                raise UserError(f'{labels}: MPII annotations have no field for teacher.keypoints; use a COCO file.')
+            return _read_mpii(labels, skeleton or SKELETONS['mpii'])
+        coco = read_labels(labels)
+        if not coco.people:
+            raise UserError(f'{labels} has nobody with a labelled keypoint who is no crowd.')
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f'{labels} is a broken label file: {type(error).__name__} {error}.') from error
+    if skeleton is None:
+        skeleton = _skeleton_of_category(coco, labels)
+    rows = []
+    for person in coco.people:
+        where = f'{labels}: annotation {person["id"]}'
+        points = _numbers(person['keypoints'], where, 'keypoints')
+        if len(points) != 3 * skeleton.num_keypoints:
+            raise UserError(f'{where} has {len(points) // 3} keypoints; the skeleton has {skeleton.num_keypoints}.')
+        x, y, w, h = _numbers(person['bbox'], where, 'bbox')
+        if w <= 0 or h <= 0:
+            raise UserError(f'{where} has an empty bbox {person["bbox"]}; expected x, y, width, height.')
+        file = coco.images[person['image_id']].get('file_name')
+        if not isinstance(file, str):
+            raise UserError(f'{labels}: image {person["image_id"]} has no "file_name".')
+        taught = None
+        if teacher_field:
+            if teacher_field not in person:
+                raise UserError(f'{where} has no field {teacher_field!r}, which teacher.keypoints asks for.')
+            taught = _numbers(person[teacher_field], where, teacher_field)
+            if len(taught) != len(points):
+                raise UserError(f'{where} has {len(taught)} numbers in {teacher_field!r}; expected {len(points)}.')
+        rows.append((file, person['id'], (x, y, x + w, y + h), points, taught))
+    files, ids, boxes, keypoints, teacher = zip(*rows, strict=True)
+    shape = (len(rows), skeleton.num_keypoints, 3)
+    return People(
+        skeleton,
+        files,
+        ids,
+        np.array(boxes, float),
+        np.array(keypoints, np.float32).reshape(shape),
+        np.array(teacher, np.float32).reshape(shape) if teacher_field else None,
+    )
+
+
+def _numbers(values: Any, where: str, what: str) -> npt.NDArray[np.float64]:
+    try:
+        numbers = np.array(values, float)
+    except (TypeError, ValueError) as error:
+        raise UserError(f'{where}: {what} must be numbers.') from error
+    if numbers.ndim != 1 or not np.isfinite(numbers).all():
+        raise UserError(f'{where}: {what} must be a flat list of finite numbers.')
+    return numbers
+
+
+def _skeleton_of_category(coco: CocoLabels, path: str | Path) -> Skeleton:
+    category = coco.category
+    count = len(coco.people[0]['keypoints']) // 3
+    names = coco.names
+    for known in SKELETONS.values():
+        if known.keypoints == names or (not names and known.name == 'coco' and count == known.num_keypoints):
+            return known
+    if not names:
+        raise UserError(
+            f'{path} does not name its {count} keypoints: give the category a list "keypoints", or set data.skeleton.'
+        )
+    by_name = skeleton_from_names(names, str(category.get('name', 'custom')))
+    try:
+        bones = [[a - 1, b - 1] for a, b in category.get('skeleton') or ()]
+    except (TypeError, ValueError) as error:
+        raise UserError(f'{path}: "skeleton" of the category must be pairs of numbers counted from 1.') from error
+    return Skeleton.from_dict(
+        {
+            'name': by_name.name,
+            'keypoints': names,
+            'flip_pairs': category.get('flip_pairs', by_name.flip_pairs),
+            'bones': bones,
+            'sigmas': category.get('sigmas'),
+        }
+    )
+
+
+def _read_mpii(path: str | Path, skeleton: Skeleton) -> People:
+    samples = read_annotations(path, '')
+    entries = read_json(path)
+    keypoints = np.zeros((len(entries), skeleton.num_keypoints, 3), np.float32)
+    for i, entry in enumerate(entries):
+        where = f'{path}: entry {i}'
+        try:
+            joints, visible = np.array(entry['joints'], float), np.array(entry['joints_vis'], float)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f'{where} needs "joints" (x, y of each) and "joints_vis" to learn from.') from error
+        if joints.shape != (skeleton.num_keypoints, 2) or visible.shape != joints.shape[:1]:
+            raise UserError(f'{where} has joints of shape {joints.shape}; expected ({skeleton.num_keypoints}, 2).')
+        if not np.isfinite(joints).all():
+            raise UserError(f'{where}: joints must be finite numbers.')
+        # MATLAB counts pixels from 1
+        keypoints[i, :, :2] = joints - 1
+        keypoints[i, :, 2] = np.where(visible > 0, 2, 0)
+    keep = (keypoints[..., 2] > 0).any(1) & (samples.boxes[:, 2] > samples.boxes[:, 0])
+    if not keep.any():
+        raise UserError(f'{path} has no person with a labelled joint.')
+    # the samples' boxes are whole views, which the crops will pad again
+    centre = (samples.boxes[:, :2] + samples.boxes[:, 2:]) / 2
+    half = (samples.boxes[:, 2:] - samples.boxes[:, :2]) / 2 / PADDING
+    boxes = np.concatenate((centre - half, centre + half), 1)
+    picked = np.flatnonzero(keep)
+    files = tuple(str(entries[i]['image']) for i in picked)
+    return People(skeleton, files, tuple(picked.tolist()), boxes[keep], keypoints[keep])

@@ -1,0 +1,176 @@
+"""Pictures of a run: augmented samples before it, curves and predictions after it."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, ImageDraw
+from torch import nn
+
+from ..drawing import draw_poses
+from ..extras import require
+from ..results import PoseResult
+from ..skeletons import Skeleton
+from .augment import cut_views, move_keypoints, sample_views
+from .batches import Batches, normalise
+from .config import TrainConfig
+from .crops import CropCache
+from .log import read_log
+from .start import input_stats
+from .state import disk_errors
+from .validate import find_keypoints
+
+__all__ = ['draw_curves', 'draw_preview', 'draw_validation']
+
+_GAP = 4
+_HEAT = np.array((255, 60, 40), np.float32)
+
+
+def _with_keypoints(image: npt.NDArray[np.uint8], keypoints: npt.NDArray, skeleton: Skeleton) -> Image.Image:
+    """An input with keypoints (K, 3) in its pixels; those with a third value of 0 are left out."""
+    height, width = image.shape[:2]
+    result = PoseResult(
+        keypoints=keypoints[None, :, :2],
+        scores=(keypoints[None, :, 2] > 0).astype(np.float32),
+        boxes=np.array([[0, 0, width, height]], np.float32),
+        box_scores=np.ones(1, np.float32),
+        skeleton=skeleton,
+        image_size=(width, height),
+    )
+    return draw_poses(image, result)
+
+
+def _with_heatmaps(image: npt.NDArray[np.uint8], heatmaps: torch.Tensor) -> Image.Image:
+    """An input with heatmaps (K, h, w) over it in red."""
+    heat = heatmaps.amax(0).clamp(0, 1)[None, None]
+    heat = nn.functional.interpolate(heat, size=image.shape[:2], mode='bilinear', align_corners=False)
+    share = heat[0, 0].numpy()[..., None] * 0.75
+    return Image.fromarray((image * (0.7 - 0.6 * share) + _HEAT * share).clip(0, 255).astype(np.uint8))
+
+
+def _sheet(tiles: list[tuple[Image.Image, str]], columns: int) -> Image.Image:
+    """Tiles in rows, each with a line of text under it."""
+    line = 14
+    width = max(tile.width for tile, _ in tiles) + _GAP
+    height = max(tile.height for tile, _ in tiles) + _GAP + line
+    sheet = Image.new('RGB', (columns * width + _GAP, -(-len(tiles) // columns) * height + _GAP), (24, 24, 28))
+    pen = ImageDraw.Draw(sheet)
+    for i, (tile, text) in enumerate(tiles):
+        x, y = i % columns * width + _GAP, i // columns * height + _GAP
+        sheet.paste(tile, (x, y))
+        pen.text((x, y + tile.height + 1), text, (220, 220, 220))
+    return sheet
+
+
+def _save(picture: Image.Image, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tmp = path.with_name(f'.{path.name}.tmp')
+    with disk_errors(path):
+        picture.save(tmp, format=Image.registered_extensions().get(path.suffix.lower(), 'PNG'))
+        tmp.replace(path)
+
+
+def _pixels(images: torch.Tensor) -> npt.NDArray[np.uint8]:
+    return images.round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
+
+
+def draw_preview(cache: CropCache, config: TrainConfig, path: str | Path, count: int = 12, step: int = 0) -> None:
+    """Contact sheet of samples as the network will get them: keypoints on the left, targets on the right.
+
+    Args:
+        cache: The crops.
+        config: The recipe.
+        path: Picture to write.
+        count: Number of samples, taken from as many batches as it needs.
+        step: First step to show.
+    """
+    batches = Batches(cache, config)
+    tiles: list[tuple[Image.Image, str]] = []
+    while len(tiles) < 2 * count:
+        batch = batches.batch(step)
+        keypoints = batch.keypoints.clone()
+        keypoints[..., 2] = batch.weights
+        for i, image in enumerate(_pixels(batch.pixels)[: count - len(tiles) // 2]):
+            used = int((batch.weights[i] > 0).sum())
+            labelled = int((batch.keypoints[i, :, 2] > 0).sum())
+            name = Path(cache.people.files[batch.indices[i]]).name
+            tiles.append((_with_keypoints(image, keypoints[i].numpy(), batches.skeleton), name[:24]))
+            shown = batch.targets[i] * (batch.weights[i] > 0)[:, None, None]
+            tiles.append((_with_heatmaps(image, shown), f'{used} of {labelled} in the loss'))
+        step += 1
+    _save(_sheet(tiles, columns=8 if config.size[1] <= 192 else 4), Path(path))
+
+
+@torch.inference_mode()
+def draw_validation(
+    model: nn.Module, cache: CropCache, size: tuple[int, int], path: str | Path, count: int = 16
+) -> None:
+    """Validation people, evenly spread: the label on the left, the prediction on the right.
+
+    Args:
+        model: The trained model, in evaluation mode.
+        cache: The crops.
+        size: Height and width of the input.
+        path: Picture to write.
+        count: Number of people.
+    """
+    rows = np.unique(np.linspace(0, len(cache) - 1, min(count, len(cache))).round().astype(int))
+    labels = torch.from_numpy(cache.keypoints[rows])
+    views = sample_views(torch.from_numpy(cache.views[rows]), labels, cache.crops.shape[1], size)
+    images = cut_views(torch.from_numpy(cache.crops[rows]), views.maps, size)
+    device = next(model.parameters()).device
+    truth = move_keypoints(labels, views, range(labels.shape[1])).numpy()
+    found = find_keypoints(model(normalise(images.to(device), *input_stats(model)))).numpy()
+    scores = found[..., 2].copy()
+    # a prediction is drawn wherever it is, however unsure: hiding it would flatter
+    found[..., 2] = 1
+    skeleton = cache.people.skeleton
+    tiles: list[tuple[Image.Image, str]] = []
+    for i, image in enumerate(_pixels(images)):
+        tiles.append((_with_keypoints(image, truth[i], skeleton), 'label'))
+        tiles.append((_with_keypoints(image, found[i], skeleton), f'prediction, score {scores[i].mean():.2f}'))
+    _save(_sheet(tiles, columns=8 if size[1] <= 192 else 4), Path(path))
+
+
+def draw_curves(log: str | Path, path: str | Path, threshold: float = 0.2) -> None:
+    """Loss, PCK and learning rate of a run over its epochs.
+
+    Args:
+        log: The run's `log.csv`.
+        path: Picture to write.
+        threshold: Of the PCK, for the labels.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+    """
+    rows = read_log(Path(log))
+    figures: Any = require('matplotlib.figure', 'train')
+    figure = figures.Figure(figsize=(10, 3.2), layout='constrained')
+    panels = figure.subplots(1, 3)
+    series = (
+        (panels[0], 'loss', 'training loss', '#c0392b'),
+        (panels[0], 'teacher_loss', "to the teacher's", '#e67e22'),
+        (panels[1], 'train_pck', 'augmented training samples', '#95a5a6'),
+        (panels[1], 'val_pck', 'validation', '#2471a3'),
+        (panels[2], 'lr', 'learning rate', '#333333'),
+    )
+    for panel, column, label, colour in series:
+        points = [(row['epoch'], row[column]) for row in rows if column in row]
+        if points:
+            panel.plot(*zip(*points, strict=True), color=colour, label=label, marker='.' if len(points) < 30 else '')
+    for panel, title in zip(panels, ('loss', f'PCK@{threshold:g}', 'learning rate'), strict=True):
+        panel.set_xlabel('epoch')
+        panel.set_title(title)
+        panel.grid(alpha=0.3)
+        if panel.get_legend_handles_labels()[0] and panel is not panels[2]:
+            panel.legend(fontsize=8)
+    losses = [row['loss'] for row in rows if 'loss' in row]
+    if losses and min(losses) > 0 and max(losses) > 20 * min(losses):
+        panels[0].set_yscale('log')
+    panels[1].set_ylim(0, 1)
+    tmp = Path(path).with_name(f'.{Path(path).name}.tmp')
+    with disk_errors(Path(path)):
+        figure.savefig(tmp, dpi=110, format='png')
+        tmp.replace(path)

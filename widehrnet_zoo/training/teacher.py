@@ -1,0 +1,54 @@
+"""Distillation from another model's heatmaps."""
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UserError
+from ..skeletons import Skeleton, skeleton_of
+from .batches import normalise
+from .config import TeacherConfig
+from .start import input_stats, load_model
+from .targets import teacher_losses
+
+
+class Teacher:
+    """A frozen model that shows its heatmaps for the same, augmented, images.
+
+    Args:
+        config: Which model, with which weights.
+        skeleton: Of the student; keypoints are matched by name.
+        device: Where it runs.
+
+    Raises:
+        UserError: If teacher and student have no keypoint in common.
+    """
+
+    def __init__(self, config: TeacherConfig, skeleton: Skeleton, device: torch.device | str = 'cpu'):
+        assert config.model is not None
+        model = load_model(config.model, config.weights)
+        own = skeleton_of(model)
+        pairs = [(own.keypoints.index(k), i) for i, k in enumerate(skeleton.keypoints) if k in own.keypoints]
+        if not pairs:
+            raise UserError(
+                f'The teacher {config.model} knows none of the keypoints {", ".join(skeleton.keypoints)}; it knows '
+                f'{", ".join(own.keypoints)}.'
+            )
+        self.model: nn.Module = model.to(device).eval().requires_grad_(False)
+        self.stats = input_stats(model)
+        self.theirs, self.ours = (list(side) for side in zip(*pairs, strict=True))
+        self.temperature = config.temperature
+
+    def loss(self, heatmaps: Tensor, pixels: Tensor, sharpness: float) -> Tensor:
+        """Mean difference from the teacher over all samples and keypoints, labelled or not.
+
+        Args:
+            heatmaps: The student's, (N, K, h, w).
+            pixels: (N, 3, H, W) float images in 0..255.
+            sharpness: As for `teacher_losses`.
+
+        Returns:
+            A scalar.
+        """
+        with torch.no_grad():
+            shown = self.model(normalise(pixels, *self.stats))
+        return teacher_losses(heatmaps[:, self.ours], shown[:, self.theirs], sharpness, self.temperature).mean()
