@@ -55,8 +55,8 @@ def fetch(model_id: str, filename: str, cache_dir: str | Path | None = None) -> 
         if not attempt:
             _logger.warning(f'{filename} of {model_id} is damaged in the cache; it is downloaded once more.')
     raise UserError(
-        f'{filename} of {model_id} arrived damaged twice (its hash is not {expected[:12]}...) and nothing of it was '
-        'kept: something between here and the Hub changes it, check the proxy, or try another network.'
+        f'{filename} of {model_id} arrived damaged twice (it does not have the hash that the Hub gives for it) and '
+        'nothing of it was kept: something on the way changes it, check the proxy, or try another network.'
     )
 
 
@@ -71,15 +71,12 @@ def _expected_hash(file: Path, repo_id: str, filename: str) -> str | None:
         if constants.HF_HUB_OFFLINE:
             return None
         try:
-            name = get_hf_file_metadata(hf_hub_url(repo_id, filename, revision=file.parts[-1 - _depth(filename)])).etag
+            commit = file.parts[-1 - len(filename.split('/'))]
+            name = get_hf_file_metadata(hf_hub_url(repo_id, filename, revision=commit)).etag or ''
         except Exception as error:  # the download has succeeded, so a cached file is as good as it was
             _logger.info(f'{filename} of {repo_id} is not compared with its hash: {error}')
             return None
-    return name if name and re.fullmatch(r'[0-9a-f]{40}|[0-9a-f]{64}', name) else None
-
-
-def _depth(filename: str) -> int:
-    return len(filename.split('/'))
+    return name if re.fullmatch(r'[0-9a-f]{40}|[0-9a-f]{64}', name) else None
 
 
 def _hash(file: Path, expected: str) -> str:

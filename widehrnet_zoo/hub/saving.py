@@ -6,7 +6,7 @@ import tempfile
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import timm
 import torch
@@ -92,15 +92,16 @@ def _write(
 ) -> None:
     from safetensors.torch import save_file
     from timm.models._hub import save_config_for_hf
+    from timm.utils import unwrap_model
 
-    model = timm.utils.unwrap_model(model)
+    model = unwrap_model(model)
     if not isinstance(model, WideHRNet) or not getattr(model, 'pretrained_cfg', None):
         raise UserError(
             f'A {type(model).__name__} cannot be saved: expected a WideHRNet made by create_model, '
             'not fused and not features_only.'
         )
     pose = model.num_classes > 0 and not model.global_pool.pool_type
-    extra: dict = {'pretrained_cfg': {}}
+    extra: dict[str, Any] = {'pretrained_cfg': {}}
     if pose:
         skeleton = skeleton or skeleton_of(model)
         if skeleton.num_keypoints != model.num_classes:
@@ -125,7 +126,8 @@ def _write(
     # it makes files for their owner only, unlike everything else that is written here
     (folder / WEIGHTS_NAME).chmod((folder / 'config.json').stat().st_mode)
     _check_rebuild(folder, tensors)
-    license = license or model.pretrained_cfg.get('license')
+    cfg: Any = model.pretrained_cfg
+    license = license or cfg.get('license')
     card = model_card(model, folder / 'config.json', skeleton if pose else None, name, license, results)
     card.save(folder / 'README.md')
 

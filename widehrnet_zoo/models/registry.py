@@ -64,7 +64,7 @@ def create_model(model_name: str, pretrained: bool = False, **kwargs: Any) -> nn
         skeleton = _saved_skeleton(model_name, kwargs.get('cache_dir'))
         model = timm.create_model(model_name, pretrained=pretrained, **kwargs)
     if skeleton is not None and skeleton.num_keypoints == getattr(model, 'num_classes', None):
-        model.skeleton = skeleton
+        model.skeleton = skeleton  # type: ignore[assignment]
     return model
 
 
