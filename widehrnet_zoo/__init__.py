@@ -12,6 +12,7 @@ from .skeletons import SKELETONS, Skeleton
 
 if TYPE_CHECKING:
     from .decoding import decode_heatmaps
+    from .deployment import deploy
     from .drawing import draw_poses
     from .estimator import PoseEstimator
     from .images import read_image
@@ -31,6 +32,7 @@ __all__ = [
     '__version__',
     'create_model',
     'decode_heatmaps',
+    'deploy',
     'draw_poses',
     'list_models',
     'list_pretrained',
@@ -43,6 +45,7 @@ _LATER = {
     'PoseResult': 'results',
     'WideHRNet': 'models.widehrnet',
     'decode_heatmaps': 'decoding',
+    'deploy': 'deployment',
     'draw_poses': 'drawing',
     'read_image': 'images',
 }

@@ -1,0 +1,175 @@
+import importlib.util
+
+import numpy as np
+import pytest
+import timm
+import torch
+from torch import nn
+
+import widehrnet_zoo.models  # noqa: F401
+from widehrnet_zoo import deploy
+from widehrnet_zoo.deployment.folding import Layout, paired_layout
+from widehrnet_zoo.deployment.layers import Gate
+from widehrnet_zoo.errors import UserError
+
+VARIANTS = timm.list_models('widehrnet*')
+
+
+def trained_like(model):
+    """Random weights, and batch-norm statistics as training leaves them."""
+    torch.manual_seed(0)
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    for m in model.modules():
+        if isinstance(m, nn.Conv2d):
+            nn.init.kaiming_normal_(m.weight)
+            if m.bias is not None:
+                nn.init.normal_(m.bias, std=0.1)
+    for m in norms:
+        nn.init.uniform_(m.weight, 0.5, 1.5)
+        nn.init.normal_(m.bias, std=0.3)
+        m.momentum = 1.0
+    with torch.no_grad():
+        model.train()(torch.randn(8, model.in_chans, 64, 64))
+    return model.eval()
+
+
+def error(model, deployed, *shape):
+    x = torch.randn(*shape, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected, got = model(x), deployed(x)
+    assert got.shape == expected.shape
+    return float((got - expected).abs().max() / expected.abs().max())
+
+
+@pytest.mark.parametrize('widen', [False, True])
+@pytest.mark.parametrize('name', ['widehrnet_10', 'widehrnet_10_attn', 'widehrnet_18_x2_attn'])
+def test_the_deployed_network_gives_the_same_heatmaps(name, widen):
+    model = trained_like(timm.create_model(name))
+    deployed = deploy(model, widen=widen)
+    assert error(model, deployed, 2, 3, 64, 96) < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', VARIANTS)
+def test_every_variant_deploys(name):
+    model = trained_like(timm.create_model(name))
+    assert error(model, deploy(model), 1, 3, 64, 64) < 1e-4
+
+
+@pytest.mark.parametrize('size', [(100, 76), (65, 33)])
+def test_sizes_that_are_no_multiple_of_32_give_the_same_heatmaps_too(size):
+    model = trained_like(timm.create_model('widehrnet_10'))
+    assert error(model, deploy(model), 1, 3, *size) < 1e-4
+
+
+@pytest.mark.parametrize(
+    'kwargs',
+    [
+        {'attn_layer': 'eca'},
+        {'attn_layer': 'cbam'},
+        {'num_blocks': 3},
+        {'num_blocks': 1},
+        {'channels': (10, 22, 36, 70), 'stem_width': 12},
+        {'channels': (16, 32, 64), 'num_modules': (2, 1)},
+        {'global_pool': 'avg', 'num_classes': 5},
+        {'num_classes': 0},
+        {'in_chans': 1, 'drop_path_rate': 0.3},
+    ],
+    ids=str,
+)
+def test_other_architectures_deploy(kwargs):
+    model = trained_like(timm.create_model('widehrnet_10', **kwargs))
+    for widen in (False, True):
+        assert error(model, deploy(model, widen=widen), 2, kwargs.get('in_chans', 3), 64, 64) < 1e-4
+
+
+def test_the_textbook_sum_would_be_noticed():
+    model = trained_like(timm.create_model('widehrnet_10'))
+    deployed = deploy(model)
+    for module in deployed.modules():
+        if type(module).__name__ == 'DownPath' and module.source == 0:
+            module.pw.weight /= 2
+    assert error(model, deployed, 1, 3, 64, 64) > 1e-2
+
+
+def test_no_block_copies_interleaves_or_normalises():
+    deployed = deploy(trained_like(timm.create_model('widehrnet_10_attn')))
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in deployed.modules())
+    x = torch.randn(1, 8, 6, 32)
+    block = next(m for m in deployed.modules() if type(m).__name__ == 'Block')
+    before = x.clone()
+    assert block(x).data_ptr() == x.data_ptr()
+    passes = [c for c in range(32) if not block.start <= c < block.stop]
+    assert len(passes) == 16
+    assert torch.equal(x[..., passes], before[..., passes])
+    assert not torch.equal(x, before)
+
+
+def test_the_trained_model_is_left_alone():
+    model = trained_like(timm.create_model('widehrnet_10'))
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    deploy(model)(torch.randn(1, 3, 64, 64))
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def test_a_batch_is_the_same_as_one_by_one():
+    deployed = deploy(trained_like(timm.create_model('widehrnet_10_attn')))
+    x = torch.randn(3, 3, 64, 64)
+    together, singly = deployed(x), torch.cat([deployed(y[None]) for y in x])
+    assert (together - singly).abs().max() < 1e-4 * singly.abs().max()
+
+
+@pytest.mark.parametrize('chs', [4, 10, 22, 40, 320])
+def test_both_blocks_of_a_pair_work_on_one_run_of_memory(chs):
+    layout = paired_layout(chs)
+    for _ in range(2):
+        places = layout.second_half()
+        assert torch.equal(places, torch.arange(places[0], places[0] + chs // 2))
+        layout = layout.shuffled()
+
+
+def test_a_shuffled_layout_is_the_shuffle_of_the_memory():
+    x = torch.arange(10)
+    layout = Layout.from_order(torch.randperm(10))
+    stored = x[layout.order]
+    a, b = x.chunk(2)
+    shuffled = torch.stack((a, b), 1).flatten()
+    assert torch.equal(stored[layout.shuffled().position], shuffled)
+
+
+def test_published_attention_is_taken_into_the_weights():
+    deployed = deploy(trained_like(timm.create_model('widehrnet_10_attn')))
+    assert any(isinstance(m, Gate) for m in deployed.modules())
+
+
+@pytest.mark.parametrize(
+    ('kwargs', 'word'), [({'norm_layer': 'groupnorm1'}, 'batch norm'), ({'act_layer': 'silu'}, 'ReLU')]
+)
+def test_what_cannot_be_folded_is_refused(kwargs, word):
+    with pytest.raises(UserError, match=word):
+        deploy(timm.create_model('widehrnet_10', **kwargs))
+
+
+def test_other_networks_are_refused():
+    with pytest.raises(UserError, match='takes a WideHRNet'):
+        deploy(nn.Conv2d(3, 3, 1))
+    with pytest.raises(UserError, match='features_only'):
+        deploy(timm.create_model('widehrnet_10', features_only=True))
+
+
+@pytest.mark.parametrize('name', ['widehrnet_18_attn', 'widehrnet_18'])
+def test_official_weights_give_the_official_heatmaps_once_deployed(shared, name):
+    from widehrnet_zoo.convert import convert_state_dict
+
+    spec = importlib.util.spec_from_file_location('official_state', shared / 'parity' / 'official_state.py')
+    official = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(official)
+    state = {k: torch.from_numpy(np.asarray(v)) for k, v in official.state_dict(name).items()}
+    model = timm.create_model(f'{name}.mpii_256x256').eval()
+    model.load_state_dict(convert_state_dict(state))
+    with np.load(shared / 'parity' / f'{name}.npz') as reference:
+        batch, _, height, width = reference['shape'].tolist()
+        expected = torch.from_numpy(reference['heatmaps'])
+    images = torch.from_numpy(official.images(name, batch, height, width))
+    got = deploy(model)(images)
+    assert (got - expected).abs().max() < 1e-4 * expected.abs().max()
