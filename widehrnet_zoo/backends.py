@@ -140,7 +140,7 @@ def open_backend(
             raise UserError('an exported file holds its weights, size and precision: leave weights, size and bf16 out.')
         if not path.exists():
             raise UserError(f'there is no file {path}.')
-        from .deploy.backends import open_backend as open_exported
+        from .deployment.backends import open_backend as open_exported
 
         return open_exported(path, device=device)
     if path is not None and path.is_dir():
