@@ -1,0 +1,21 @@
+"""Keypoints from and to the formats of others.
+
+COCO results and supervision are in `widehrnet_zoo.evaluation.formats`.
+"""
+
+from .mmpose import from_mmpose, read_mmpose, to_mmpose, write_mmpose
+from .saving import FORMATS, save_results
+from .tables import read_csv, read_parquet, write_csv, write_parquet
+
+__all__ = [
+    'FORMATS',
+    'from_mmpose',
+    'read_csv',
+    'read_mmpose',
+    'read_parquet',
+    'save_results',
+    'to_mmpose',
+    'write_csv',
+    'write_mmpose',
+    'write_parquet',
+]
