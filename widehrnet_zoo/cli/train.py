@@ -146,7 +146,8 @@ def run(args: argparse.Namespace) -> int:
 def _train(config: Any, args: argparse.Namespace) -> int:
     from ..training.run import train
 
-    logging.basicConfig(level=logging.INFO, format='%(message)s')
+    # what was skipped, taken over or is new is part of the result
+    logging.getLogger('widehrnet_zoo').setLevel(logging.INFO)
     try:
         train(config, args.resume, progress=not args.quiet)
     except KeyboardInterrupt as stopped:

@@ -68,7 +68,7 @@ class ModelConfig:
         weights: Start from this file (safetensors, or an official checkpoint) instead.
         freeze: Module names that stay as they are (`stem`, `stages.0`, with wildcards); `backbone` for all but the
             head. Frozen norms keep their statistics.
-        drop_path_rate: Stochastic depth.
+        args: Arguments of `WideHRNet` beside the variant's own: `attn_layer`, `drop_path_rate`, ...
         init: Without weights, `kaiming` for the convolutions, or `normal`, std 0.001, as the authors do.
     """
 
@@ -76,7 +76,7 @@ class ModelConfig:
     pretrained: bool = False
     weights: str | None = None
     freeze: tuple[str, ...] = ()
-    drop_path_rate: float = 0.0
+    args: dict[str, Any] = field(default_factory=dict)
     init: str = 'kaiming'
 
 
@@ -300,6 +300,8 @@ def _unknown(key: str, names: Iterable[str], prefix: str) -> UserError:
 
 def _convert(value: Any, hint: Any, key: str) -> Any:
     """A value of a file or of the command line as the type of its field."""
+    if hint is Any:
+        return value
     if is_dataclass(hint):
         return _build(hint, value, f'{key}.')
     origin, args = typing.get_origin(hint), typing.get_args(hint)

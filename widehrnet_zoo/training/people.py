@@ -81,10 +81,12 @@ def read_people(
     if skeleton is not None and not isinstance(skeleton, Skeleton):
         skeleton = read_skeleton(skeleton)
     try:
-        if isinstance(read_json(labels), list):
+        content = read_json(labels)
+        if isinstance(content, list):
             if teacher_field:
                 raise UserError(f'{labels}: MPII annotations have no field for teacher.keypoints; use a COCO file.')
             return _read_mpii(labels, skeleton or SKELETONS['mpii'])
+        _check_numbers(content, labels)
         coco = read_labels(labels)
         if not coco.people:
             raise UserError(f'{labels} has nobody with a labelled keypoint who is no crowd.')
@@ -124,6 +126,16 @@ def read_people(
         np.array(keypoints, np.float32).reshape(shape),
         np.array(teacher, np.float32).reshape(shape) if teacher_field else None,
     )
+
+
+def _check_numbers(content: Any, path: str | Path) -> None:
+    annotations = content.get('annotations') if isinstance(content, Mapping) else None
+    for i, annotation in enumerate(annotations if isinstance(annotations, list) else ()):
+        if not isinstance(annotation, Mapping):
+            raise UserError(f'{path}: entry {i} of the annotations is no object.')
+        for what in ('keypoints', 'bbox'):
+            if what in annotation:
+                _numbers(annotation[what], f'{path}: annotation {annotation.get("id", i)}', what)
 
 
 def _numbers(values: Any, where: str, what: str) -> npt.NDArray[np.float64]:

@@ -28,9 +28,22 @@ _GAP = 4
 _HEAT = np.array((255, 60, 40), np.float32)
 
 
+def _zoom(image: npt.NDArray[np.uint8]) -> int:
+    """Factor that brings a small input to a size where lines and a line of text have room."""
+    return max(1, -(-160 // image.shape[1]))
+
+
+def _enlarge(image: Image.Image, zoom: int) -> Image.Image:
+    return image.resize((image.width * zoom, image.height * zoom), Image.Resampling.BICUBIC) if zoom > 1 else image
+
+
 def _with_keypoints(image: npt.NDArray[np.uint8], keypoints: npt.NDArray, skeleton: Skeleton) -> Image.Image:
     """An input with keypoints (K, 3) in its pixels; those with a third value of 0 are left out."""
-    height, width = image.shape[:2]
+    zoom = _zoom(image)
+    large = _enlarge(Image.fromarray(image), zoom)
+    width, height = large.size
+    # pixel indices, so that 0 stays the middle of the first pixel
+    keypoints = np.concatenate(((keypoints[:, :2] + 0.5) * zoom - 0.5, keypoints[:, 2:]), 1)
     result = PoseResult(
         keypoints=keypoints[None, :, :2],
         scores=(keypoints[None, :, 2] > 0).astype(np.float32),
@@ -39,7 +52,7 @@ def _with_keypoints(image: npt.NDArray[np.uint8], keypoints: npt.NDArray, skelet
         skeleton=skeleton,
         image_size=(width, height),
     )
-    return draw_poses(image, result)
+    return draw_poses(large, result)
 
 
 def _with_heatmaps(image: npt.NDArray[np.uint8], heatmaps: torch.Tensor) -> Image.Image:
@@ -47,7 +60,8 @@ def _with_heatmaps(image: npt.NDArray[np.uint8], heatmaps: torch.Tensor) -> Imag
     heat = heatmaps.amax(0).clamp(0, 1)[None, None]
     heat = nn.functional.interpolate(heat, size=image.shape[:2], mode='bilinear', align_corners=False)
     share = heat[0, 0].numpy()[..., None] * 0.75
-    return Image.fromarray((image * (0.7 - 0.6 * share) + _HEAT * share).clip(0, 255).astype(np.uint8))
+    mixed = (image * (0.7 - 0.6 * share) + _HEAT * share).clip(0, 255).astype(np.uint8)
+    return _enlarge(Image.fromarray(mixed), _zoom(image))
 
 
 def _sheet(tiles: list[tuple[Image.Image, str]], columns: int) -> Image.Image:
@@ -100,7 +114,7 @@ def draw_preview(cache: CropCache, config: TrainConfig, path: str | Path, count:
             shown = batch.targets[i] * (batch.weights[i] > 0)[:, None, None]
             tiles.append((_with_heatmaps(image, shown), f'{used} of {labelled} in the loss'))
         step += 1
-    _save(_sheet(tiles, columns=8 if config.size[1] <= 192 else 4), Path(path))
+    _save(_sheet(tiles, columns=8), Path(path))
 
 
 @torch.inference_mode()
@@ -131,7 +145,7 @@ def draw_validation(
     for i, image in enumerate(_pixels(images)):
         tiles.append((_with_keypoints(image, truth[i], skeleton), 'label'))
         tiles.append((_with_keypoints(image, found[i], skeleton), f'prediction, score {scores[i].mean():.2f}'))
-    _save(_sheet(tiles, columns=8 if size[1] <= 192 else 4), Path(path))
+    _save(_sheet(tiles, columns=8), Path(path))
 
 
 def draw_curves(log: str | Path, path: str | Path, threshold: float = 0.2) -> None:

@@ -69,16 +69,21 @@ def start_model(config: ModelConfig, skeleton: Skeleton, size: tuple[int, int], 
     """
     torch.manual_seed(seed)
     count = skeleton.num_keypoints
-    extra: dict[str, Any] = {'drop_path_rate': config.drop_path_rate} if config.drop_path_rate else {}
+    try:
+        if config.pretrained or config.weights or ':' in config.name:
+            model = load_model(config.name, config.weights, config.pretrained, **config.args)
+        else:
+            model = create_model(config.name, num_classes=count, **config.args)
+    except TypeError as error:
+        if not config.args:
+            raise
+        raise UserError(f'model.args does not fit {config.name}: {error}.') from error
     if config.pretrained or config.weights or ':' in config.name:
-        model = load_model(config.name, config.weights, config.pretrained, **extra)
         _fit_head(model, skeleton)
-    else:
-        model = create_model(config.name, num_classes=count, **extra)
-        if config.init == 'kaiming':
-            for name, module in model.named_modules():
-                if isinstance(module, nn.Conv2d) and name != 'classifier':
-                    nn.init.kaiming_normal_(module.weight, nonlinearity='relu')
+    elif config.init == 'kaiming':
+        for name, module in model.named_modules():
+            if isinstance(module, nn.Conv2d) and name != 'classifier':
+                nn.init.kaiming_normal_(module.weight, nonlinearity='relu')
     cfg = dict(getattr(model, 'pretrained_cfg', None) or {})
     cfg.update(
         num_classes=count,

@@ -1,0 +1,361 @@
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from training_shapes import NAMES, tiny_recipe, write_kites
+
+from widehrnet_zoo.errors import UserError
+from widehrnet_zoo.skeletons import SKELETONS, Skeleton
+from widehrnet_zoo.training import load_config, shipped_configs
+from widehrnet_zoo.training.augment import (
+    augment_colour,
+    cut_views,
+    draw,
+    halves,
+    hide_parts,
+    move_keypoints,
+    sample_views,
+)
+from widehrnet_zoo.training.batches import Batches
+from widehrnet_zoo.training.config import AugmentConfig
+from widehrnet_zoo.training.crops import CropCache
+from widehrnet_zoo.training.people import read_people
+from widehrnet_zoo.training.run import open_caches
+from widehrnet_zoo.training.targets import (
+    gaussian_heatmaps,
+    in_view,
+    keypoint_losses,
+    loss_total,
+    mean_loss,
+    teacher_losses,
+)
+
+pytest.importorskip('yaml')
+COCO = SKELETONS['coco']
+
+
+@pytest.fixture(scope='module')
+def kites(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('kites')
+    write_kites(folder, 10)
+    return folder
+
+
+def dotted_crops(size=160, seed=0):
+    """Black crops with a white dot of 5 x 5 pixels on each keypoint."""
+    rng = np.random.default_rng(seed)
+    crops = np.zeros((12, size, size, 3), np.uint8)
+    keypoints = np.full((12, 2, 3), 2, np.float32)
+    for crop, points in zip(crops, keypoints, strict=True):
+        points[:, :2] = rng.integers(size * 0.4, size * 0.6, (2, 2))
+        points[1, :2] += 18
+        for x, y in points[:, :2].astype(int):
+            crop[y - 2 : y + 3, x - 2 : x + 3] = 255
+    return torch.from_numpy(crops), torch.from_numpy(keypoints)
+
+
+@pytest.mark.parametrize('normal', [False, True])
+def test_keypoints_move_with_their_pixels(normal):
+    crops, keypoints = dotted_crops()
+    config = AugmentConfig(rotation=60, rotation_prob=1, any_rotation_prob=0.2, flip_prob=0.5, normal=normal)
+    views = sample_views(torch.full((12,), 100.0), keypoints, 160, (128, 96), config, draw(12, 3))
+    assert views.mirrored.any() and not views.mirrored.all()
+    images = cut_views(crops, views.maps, (128, 96)).mean(1)
+    moved = move_keypoints(keypoints, views, [0, 1])
+    found = 0
+    ys, xs = torch.meshgrid(torch.arange(128.0), torch.arange(96.0), indexing='ij')
+    for image, points in zip(images, moved, strict=True):
+        for x, y in points[:, :2]:
+            if 10 < x < 86 and 10 < y < 118:
+                near = image * ((xs - x).abs().maximum((ys - y).abs()) < 9)
+                centre = torch.stack(((near * xs).sum(), (near * ys).sum())) / near.sum()
+                assert (centre - torch.stack((x, y))).abs().max() < 0.25
+                found += 1
+    assert found > 12
+
+
+def test_mirrored_samples_swap_the_sides_of_flip_pairs():
+    keypoints = torch.rand(4, 17, 3) * 50 + 1
+    table = draw(4, 0)
+    mirror = AugmentConfig(rotation=0, scale=1, shift=0, flip_prob=1)
+    views = sample_views(torch.full((4,), 100.0), keypoints, 100, (100, 100), mirror, table)
+    moved = move_keypoints(keypoints, views, COCO.flip_order)
+    # the left wrist of the mirrored picture is the right wrist of the picture, seen from the other side
+    assert torch.allclose(moved[:, 9, 0], 100 - keypoints[:, 10, 0], atol=1e-3)
+    assert torch.allclose(moved[:, 9, 1], keypoints[:, 10, 1], atol=1e-3)
+    assert torch.equal(moved[:, 9, 2], keypoints[:, 10, 2])
+
+
+def test_the_test_time_view_is_the_box_times_five_quarters(kites):
+    people = read_people(kites / 'train.json')
+    cache = CropCache.build(people, kites / 'images', kites / 'cache', 96, progress=False)
+    views = sample_views(torch.from_numpy(cache.views), torch.from_numpy(cache.keypoints), 96, (64, 48))
+    moved = move_keypoints(torch.from_numpy(cache.keypoints), views, range(5)).numpy()
+    box = people.boxes
+    centre, extent = (box[:, :2] + box[:, 2:]) / 2, box[:, 2:] - box[:, :2]
+    step = np.maximum(extent[:, 0] / 48, extent[:, 1] / 64) * 1.25
+    expected = (people.keypoints[..., :2] - centre[:, None]) / step[:, None, None] + (24, 32)
+    assert np.abs(moved[..., :2] - expected)[people.keypoints[..., 2] > 0].max() < 1e-3
+
+
+def test_half_body_looks_at_one_half_and_needs_names_that_tell():
+    config = AugmentConfig(rotation_prob=0, scale=1, shift=0, flip_prob=0, half_body_prob=1)
+    lower = halves(COCO, config)
+    assert lower.sum() == 6
+    keypoints = torch.full((30, 17, 3), 2.0)
+    keypoints[..., :2] = torch.rand(30, 17, 2, generator=torch.Generator().manual_seed(0)) * 40 + 60
+    keypoints[:, lower, 1] += 60
+    views = sample_views(torch.full((30,), 150.0), keypoints, 200, (128, 96), config, draw(30, 1), lower)
+    inside = in_view(move_keypoints(keypoints, views, range(17)), (32, 24)) > 0
+    for half in (lower, ~lower):
+        assert inside[:, half].all(1).any()
+    assert all(inside[i, lower].all() or inside[i, ~lower].all() for i in range(30))
+    assert views.maps[:, 0, 0].max() < 150 / 128
+    with pytest.raises(UserError, match='lower_body'):
+        halves(Skeleton('kite', ('tip', 'tail')), config)
+
+
+def test_a_sample_looks_the_same_in_one_process_and_in_two(kites):
+    recipe = tiny_recipe(kites, kites / 'run', augment__blur_prob=0.5, augment__cutout_prob=0.7, augment__grey_prob=0.3)
+    config = load_config(recipe)
+    cache, _ = open_caches(config, progress=False)
+    whole = Batches(cache, config).batch(5)
+    parts = [Batches(cache, config, rank=rank, world=2).batch(5) for rank in (0, 1)]
+    assert torch.equal(torch.cat([p.pixels for p in parts]), whole.pixels)
+    assert torch.equal(torch.cat([p.targets for p in parts]), whole.targets)
+    assert [p.total for p in parts] == [whole.total] * 2
+    again = next(Batches(cache, config).stream(5))
+    assert torch.equal(again.pixels, whole.pixels)
+    assert not torch.equal(Batches(cache, config).batch(6).pixels, whole.pixels)
+
+
+def test_every_person_is_seen_once_in_each_pass(kites):
+    config = load_config(tiny_recipe(kites, kites / 'run', batch_size=4))
+    cache, _ = open_caches(config, progress=False)
+    batches = Batches(cache, config)
+    seen = np.concatenate([batches.picked(step) for step in range(5)])
+    assert np.array_equal(np.bincount(seen), [2] * 10)
+    with pytest.raises(UserError, match='3 processes'):
+        Batches(cache, config, world=3)
+
+
+def test_hidden_parts_hide_and_stay_inside_their_sample():
+    images = torch.rand(6, 3, 64, 48) * 255
+    before = images.clone()
+    keypoints = torch.tensor([[[20.0, 30.0, 2.0], [5.0, 5.0, 0.0]]]).repeat(6, 1, 1)
+    config = AugmentConfig(cutout_prob=1, cutout_keypoint=1, occluder=0.5)
+    hidden = hide_parts(images, keypoints, config, draw(6, 9))
+    changed = (hidden != before).any(1)
+    assert changed[:, 30, 20].all()
+    assert (changed.flatten(1).float().mean(1) < 0.35).all()
+    assert torch.equal(hide_parts(before.clone(), keypoints, AugmentConfig(cutout_prob=0), draw(6, 9)), before)
+
+
+def test_colours_change_within_range_and_blur_smooths():
+    images = torch.rand(4, 3, 32, 32) * 255
+    pytest.importorskip('torchvision')
+    same = AugmentConfig(colour=0)
+    assert torch.allclose(augment_colour(images.clone(), same, draw(4, 1)), images, atol=1e-3)
+    blurred = augment_colour(images.clone(), AugmentConfig(colour=0, blur_prob=1, blur=3), draw(4, 1))
+    assert (blurred.var((1, 2, 3)) < 0.7 * images.var((1, 2, 3))).all()
+    grey = augment_colour(images.clone(), AugmentConfig(colour=0.3, grey_prob=1), draw(4, 1))
+    assert torch.allclose(grey[:, 0], grey[:, 2], atol=1e-3)
+    assert grey.min() >= 0 and grey.max() <= 255
+
+
+def test_targets_peak_where_the_keypoint_is():
+    keypoints = torch.tensor([[[21.0, 42.0, 2.0], [30.0, 10.0, 0.0], [200.0, 10.0, 2.0]]])
+    heatmaps, weights = gaussian_heatmaps(keypoints, (16, 16), 2.0)
+    assert weights.tolist() == [[1, 0, 0]]
+    ys, xs = torch.meshgrid(torch.arange(16.0), torch.arange(16.0), indexing='ij')
+    expected = torch.exp(-((xs - 5.25) ** 2 + (ys - 10.5) ** 2) / 8)
+    assert torch.allclose(heatmaps[0, 0], expected, atol=1e-6)
+    biased, _ = gaussian_heatmaps(keypoints, (16, 16), 2.0, unbiased=False)
+    assert biased[0, 0, 11, 5] == 1
+
+
+def test_unlabelled_keypoints_never_enter_the_loss():
+    targets, weights = gaussian_heatmaps(torch.tensor([[[20.0, 20.0, 2.0], [40.0, 30.0, 0.0]]]), (16, 16), 2.0)
+    heatmaps = torch.rand(1, 2, 16, 16, requires_grad=True)
+    with torch.no_grad():
+        heatmaps[0, 1] = 1e30
+    loss = mean_loss(keypoint_losses(heatmaps, targets), weights, loss_total(weights))
+    loss.backward()
+    assert torch.isfinite(loss) and heatmaps.grad[0, 1].abs().sum() == 0 and heatmaps.grad[0, 0].abs().sum() > 0
+
+
+def test_loss_of_a_batch_is_the_sum_of_its_parts():
+    losses, weights = torch.rand(6, 5), (torch.rand(6, 5) > 0.3) * torch.tensor([1.0, 2, 0.5, 1, 1])
+    for ohkm in (0, 2):
+        total = loss_total(weights, ohkm)
+        whole = mean_loss(losses, weights, total, ohkm)
+        parts = mean_loss(losses[:2], weights[:2], total, ohkm) + mean_loss(losses[2:], weights[2:], total, ohkm)
+        assert torch.allclose(whole, parts)
+    assert torch.allclose(mean_loss(losses, weights, loss_total(weights)), (losses * weights).sum() / weights.sum())
+
+
+def test_mining_counts_the_hardest_keypoints_only():
+    losses = torch.tensor([[1.0, 5.0, 3.0], [9.0, 2.0, 4.0]])
+    weights = torch.tensor([[1.0, 1.0, 1.0], [0.0, 1.0, 1.0]])
+    assert mean_loss(losses, weights, loss_total(weights, 2), 2) == (5 + 3 + 4 + 2) / 4
+
+
+def test_the_best_heatmap_for_a_target_is_the_target():
+    targets, _ = gaussian_heatmaps(torch.tensor([[[33.0, 18.0, 2.0]]]), (16, 16), 1.5)
+    exact = keypoint_losses(targets, targets, sharpness=0)
+    assert exact.item() == 0
+    moved = keypoint_losses(targets.roll(1, -1), targets)
+    assert moved > keypoint_losses(targets, targets)
+
+
+def test_a_student_like_its_teacher_has_no_loss_and_temperature_softens():
+    teacher, student = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8)
+    assert teacher_losses(teacher, teacher).abs().max() < 1e-5
+    assert (teacher_losses(student, teacher) > 0).all()
+    plain = teacher_losses(student, teacher, 10.0, 1.0) - teacher_losses(student, teacher, 0.0)
+    log_p, log_t = (torch.log_softmax(5 * h.flatten(2), -1) for h in (student, teacher))
+    expected = 4 * (log_t.exp() * (log_t - log_p)).sum(-1)
+    warm = teacher_losses(student, teacher, 10.0, 2.0) - teacher_losses(student, teacher, 0.0)
+    assert torch.allclose(warm, expected, atol=1e-4) and not torch.allclose(warm, plain, atol=1e-2)
+
+
+def test_labels_bring_their_skeleton(kites):
+    people = read_people(kites / 'train.json')
+    assert people.skeleton.keypoints == tuple(NAMES)
+    assert people.skeleton.flip_pairs == ((1, 2),)
+    assert people.skeleton.bones[0] == (0, 1)
+    assert (people.keypoints[3, 4] == 0).all()
+    with pytest.raises(UserError, match='5 keypoints; the skeleton has 17'):
+        read_people(kites / 'train.json', 'coco')
+
+
+def test_mpii_annotations_become_boxes_and_zero_based_joints(tmp_path):
+    joints = [[10.0 + i, 20.0 + 2 * i] for i in range(16)]
+    entry = {'image': 'a.jpg', 'center': [50, 60], 'scale': 0.5, 'joints': joints, 'joints_vis': [0] + [1] * 15}
+    path = tmp_path / 'mpii.json'
+    path.write_text(json.dumps([entry]))
+    people = read_people(path)
+    assert people.skeleton is SKELETONS['mpii']
+    assert people.keypoints[0, 1].tolist() == [10, 21, 2] and people.keypoints[0, 0, 2] == 0
+    # centre moved down by 15 * scale and made 0-based; side 200 * scale * 1.25, before the crop pads it again
+    assert people.boxes[0].tolist() == pytest.approx([49 - 50, 66.5 - 50, 49 + 50, 66.5 + 50])
+    path.write_text(json.dumps([{**entry, 'joints': joints[:3]}]))
+    with pytest.raises(UserError, match='entry 0'):
+        read_people(path)
+
+
+def change(data, **fields):
+    data['annotations'][2].update(fields)
+
+
+@pytest.mark.parametrize(
+    ('broken', 'says'),
+    [
+        (lambda d: change(d, keypoints=[1, 2]), 'annotation 2'),
+        (lambda d: change(d, keypoints=['x'] * 15), 'annotation 2'),
+        (lambda d: change(d, keypoints=[float('nan')] * 14 + [2]), 'finite'),
+        (lambda d: change(d, bbox=[0, 0, -5, 10]), 'empty bbox'),
+        (lambda d: change(d, image_id=99), 'image 99'),
+        (lambda d: d.pop('images'), 'not a COCO'),
+        (lambda d: d['images'][2].pop('file_name'), 'file_name'),
+        (lambda d: d['categories'][0].update(keypoints=['a', 'a', 'b', 'c', 'd']), 'no name twice'),
+        (lambda d: d['annotations'].__setitem__(1, 7), 'entry 1 of the annotations'),
+        (lambda d: d['images'].__setitem__(1, 7), 'broken label file'),
+    ],
+)
+def test_a_broken_label_file_is_named(kites, tmp_path, broken, says):
+    data = json.loads((kites / 'train.json').read_text())
+    broken(data)
+    (tmp_path / 'labels.json').write_text(json.dumps(data))
+    with pytest.raises(UserError, match=says):
+        read_people(tmp_path / 'labels.json')
+
+
+def test_crops_hold_the_pixels_and_open_again_without_the_images(kites, tmp_path):
+    people = read_people(kites / 'train.json')
+    cache = CropCache.build(people, kites / 'images', tmp_path / 'cache', 120, margin=1.5, aspect=1.0, progress=False)
+    assert cache.crops.shape == (10, 120, 120, 3)
+    image = np.asarray(Image.open(kites / 'images' / people.files[0]))
+    for k, (x, y) in enumerate(people.keypoints[0, :, :2]):
+        cx, cy = cache.keypoints[0, k, :2].round().astype(int)
+        colour = cache.crops[0, cy, cx].astype(int)
+        assert np.abs(colour - image[round(y), round(x)]).max() < 25
+    made = next((tmp_path / 'cache').iterdir())
+    stamp = (made / 'crops.raw').stat().st_mtime_ns
+    CropCache.build(people, kites / 'images', tmp_path / 'cache', 120, margin=1.5, aspect=1.0, progress=False)
+    assert (made / 'crops.raw').stat().st_mtime_ns == stamp
+    CropCache.build(people, kites / 'images', tmp_path / 'cache', 120, margin=1.6, aspect=1.0, progress=False)
+    assert len(list((tmp_path / 'cache').iterdir())) == 2
+
+
+def test_unreadable_images_are_skipped_so_often_and_then_named(tmp_path):
+    write_kites(tmp_path, 5)
+    (tmp_path / 'images' / 'train_001.png').write_bytes(b'no picture')
+    (tmp_path / 'images' / 'train_003.png').unlink()
+    people = read_people(tmp_path / 'train.json')
+    with pytest.raises(UserError, match=r'max_bad_images=1; the last.*train_003'):
+        CropCache.build(people, tmp_path / 'images', tmp_path / 'cache', 64, max_bad=1, progress=False)
+    assert list((tmp_path / 'cache').iterdir()) == []
+    cache = CropCache.build(people, tmp_path / 'images', tmp_path / 'cache', 64, max_bad=2, progress=False)
+    assert cache.people.ids == (0, 2, 4) and len(cache.keypoints) == len(cache.crops) == 3
+
+
+def test_a_disk_too_small_for_the_crops_is_named_before_they_are_cut(kites, tmp_path, monkeypatch):
+    people = read_people(kites / 'train.json')
+    full = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr('shutil.disk_usage', lambda path: full)
+    with pytest.raises(UserError, match=r'data\.cache'):
+        CropCache.build(people, kites / 'images', tmp_path / 'cache', 64, progress=False)
+
+
+def test_unknown_and_misfitting_settings_are_refused_by_name(tmp_path):
+    with pytest.raises(UserError, match=r'augment\.rotatoin: did you mean augment\.rotation'):
+        load_config(None, ['augment.rotatoin=3'])
+    with pytest.raises(UserError, match='lr must be a number'):
+        load_config({'lr': 'fast'})
+    with pytest.raises(UserError, match='size must be 2 values'):
+        load_config({'size': [64]})
+    with pytest.raises(UserError, match='multiples of 32'):
+        load_config({'size': [100, 64]})
+    with pytest.raises(UserError, match='key=value'):
+        load_config(None, ['lr'])
+    with pytest.raises(UserError, match='fused needs'):
+        load_config({'fused': True, 'precision': 'bf16'})
+    (tmp_path / 'bad.yaml').write_text('lr: [1')
+    with pytest.raises(UserError, match='no YAML'):
+        load_config(tmp_path / 'bad.yaml')
+    with pytest.raises(UserError, match=r'Shipped recipes: .*finetune'):
+        load_config('nothing_of_the_kind')
+
+
+def test_overrides_lie_over_the_file_and_yaml_and_toml_say_the_same(tmp_path):
+    (tmp_path / 'a.yaml').write_text('lr: 1e-3\naugment:\n  rotation: 10\n  flip_prob: 0\ntarget:\n')
+    config = load_config(tmp_path / 'a.yaml', ['augment.rotation=25', 'target.keypoint_weights.nose=2', 'minutes=null'])
+    assert (config.lr, config.augment.rotation, config.augment.flip_prob) == (1e-3, 25.0, 0.0)
+    assert config.target.keypoint_weights == {'nose': 2.0} and config.minutes is None
+    (tmp_path / 'a.toml').write_text('lr = 1e-3\n[augment]\nrotation = 10\nflip_prob = 0\n')
+    if sys.version_info >= (3, 11):
+        assert load_config(tmp_path / 'a.toml') == load_config(tmp_path / 'a.yaml')
+    assert load_config(config.to_dict()) == config
+
+
+def test_the_authors_recipes_ship_with_their_figures():
+    assert {'coco_256x192', 'mpii_256x256', 'finetune', 'people_128x96'} <= set(shipped_configs())
+    for name in shipped_configs():
+        load_config(name)
+    coco, mpii = load_config('coco_256x192'), load_config('mpii_256x256')
+    assert (coco.lr, coco.batch_size, mpii.lr, mpii.batch_size) == (5e-4, 32 * 8, 2e-3, 16)
+    for config in (coco, mpii):
+        assert (config.opt, config.epochs, config.milestones, config.warmup_steps) == ('adam', 210, (170, 200), 500)
+        assert config.warmup_lr == pytest.approx(config.lr * 0.001)
+        assert (config.augment.rotation, config.augment.scale, config.sigma) == (30, 1.25, 2)
+        assert not config.target.unbiased and config.target.sharpness == 0
+    assert (coco.augment.half_body_prob, mpii.augment.half_body_prob) == (0.3, 0)
+
+
+def test_sigma_follows_the_resolution():
+    assert [load_config({'size': [h, 96]}).sigma for h in (128, 256, 384)] == [1, 2, 3]
