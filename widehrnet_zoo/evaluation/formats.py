@@ -30,8 +30,12 @@ def from_coco(
         The people in the order given. Where an entry has no `bbox`, the box is the extent of its keypoints.
 
     Raises:
-        UserError: If an entry has another number of keypoints than the skeleton.
+        UserError: If an entry is no keypoint result, or has another number of keypoints than the skeleton.
     """
+    for index, result in enumerate(results):
+        lacking = [name for name in ('image_id', 'keypoints', 'score') if name not in result]
+        if lacking:
+            raise UserError(f'entry {index} lacks {lacking[0]!r}: it is no COCO result of keypoints.')
     chosen = [r for r in results if image_id is None or r['image_id'] == image_id]
     for result in chosen:
         if len(result['keypoints']) != 3 * skeleton.num_keypoints:
