@@ -209,6 +209,9 @@ def test_a_proportions_interval():
         ({'annotations': 3}, 'not a COCO-keypoints file'),
         ({'annotations': []}, 'no person with a labelled keypoint'),
         ({'images': []}, 'not among the images'),
+        ({'images': [{'id': 1, 'file_name': 'a.png'}] * 2}, 'two images have the id 1'),
+        ({'images': [{'id': 1}]}, 'lacks "id" or "file_name"'),
+        ({'annotations': [3]}, 'annotation entry 0'),
     ],
 )
 def test_broken_labels_are_refused(tmp_path, poses, change, message):
@@ -216,6 +219,37 @@ def test_broken_labels_are_refused(tmp_path, poses, change, message):
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(UserError, match=message):
         read_labels(path)
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'keypoints': [float('nan')] * 51}, '3 x 17 finite numbers'),
+        ({'keypoints': [1, 2]}, '3 x 17 finite numbers'),
+        ({'keypoints': None}, '3 x 17 finite numbers'),
+        ({'bbox': [1, 2, 3]}, 'no "bbox"'),
+        ({'bbox': [1, 2, 3, 'x']}, 'no "bbox"'),
+        ({'area': float('inf')}, 'area'),
+        ({'id': 2}, 'annotation 2 is there twice'),
+    ],
+)
+def test_broken_annotations_are_named(tmp_path, poses, change, message):
+    path = label_file(tmp_path, [person(1, 1, poses[0]) | change, person(2, 1, poses[1])], 1)
+    data = json.loads(path.read_text())
+    data['categories'][0]['keypoints'] = [f'keypoint {k}' for k in range(17)]
+    path.write_text(json.dumps(data))
+    with pytest.raises(UserError, match=message):
+        read_labels(path)
+
+
+@pytest.mark.parametrize(
+    'change', [{'score': float('nan')}, {'keypoints': [1, 2]}, {'keypoints': ['a'] * 51}, {'keypoints': None}]
+)
+def test_broken_results_are_named(tmp_path, poses, change):
+    path = tmp_path / 'results.json'
+    path.write_text(json.dumps([result(1, poses[0]), result(1, poses[0]) | change]))
+    with pytest.raises(UserError, match='entry 1'):
+        read_results(path, 17)
 
 
 def test_results_of_another_photo_are_refused(tmp_path, poses):

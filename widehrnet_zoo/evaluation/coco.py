@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ..errors import UserError
 from ..extras import require
-from .labels import CocoLabels, read_json
+from .labels import CocoLabels, are_numbers, read_json
 from .oks import oks_nms
 from .samples import Samples
 
@@ -126,6 +126,8 @@ def read_results(path: str | Path, num_keypoints: int | None = None) -> list[dic
     for index, result in enumerate(results):
         if not isinstance(result, dict) or not {'image_id', 'keypoints', 'score'} <= result.keys():
             raise UserError(f'{path}: entry {index} lacks one of "image_id", "keypoints" and "score".')
+        if not are_numbers(result['keypoints']) or not are_numbers([result['score']]):
+            raise UserError(f'{path}: entry {index} has keypoints or a score that are no finite numbers.')
         count = len(result['keypoints'])
         if count % 3 or num_keypoints not in (None, count // 3):
             raise UserError(f'{path}: entry {index} has {count} keypoint numbers; expected 3 x {num_keypoints or "K"}.')

@@ -1,6 +1,7 @@
 """COCO-keypoints label files, and files of boxes beside them."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,13 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f'{path} is not a JSON file: {error}.') from error
 
 
+def are_numbers(values: Any) -> bool:
+    """Whether something from a JSON file is a list of finite numbers."""
+    return isinstance(values, list) and all(
+        isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) for v in values
+    )
+
+
 def read_labels(path: str | Path) -> CocoLabels:
     """Read and check a COCO-keypoints file.
 
@@ -94,24 +102,38 @@ def read_labels(path: str | Path) -> CocoLabels:
             '"annotations". For the MPII annotations choose --protocol mpii.'
         )
     category = _keypoint_category(data, path)
-    images = {image['id']: image for image in data['images']}
+    images: dict[int | str, dict[str, Any]] = {}
+    for index, image in enumerate(data['images']):
+        if not isinstance(image, dict) or 'id' not in image or not isinstance(image.get('file_name'), str):
+            raise UserError(f'{path}: image entry {index} lacks "id" or "file_name".')
+        if image['id'] in images:
+            raise UserError(f'{path}: two images have the id {image["id"]}.')
+        images[image['id']] = image
     count = len(category.get('keypoints', ())) or next(
-        (len(a['keypoints']) // 3 for a in data['annotations'] if a.get('keypoints')), 0
+        (len(a['keypoints']) // 3 for a in data['annotations'] if isinstance(a, dict) and a.get('keypoints')), 0
     )
     annotations = []
+    ids = set()
     for index, raw in enumerate(data['annotations']):
+        if not isinstance(raw, dict):
+            raise UserError(f'{path}: annotation entry {index} is {raw!r}; expected an object.')
         if raw.get('category_id', category['id']) != category['id']:
             continue
         entry = {'iscrowd': 0, 'keypoints': [0] * 3 * count, 'category_id': category['id'], **raw}
         entry.setdefault('id', index + 1)
-        entry.setdefault('num_keypoints', sum(v > 0 for v in entry['keypoints'][2::3]))
         where = f'{path}: annotation {entry["id"]}'
+        if entry['id'] in ids:
+            raise UserError(f'{where} is there twice.')
+        ids.add(entry['id'])
         if entry.get('image_id') not in images:
             raise UserError(f'{where} is of image {entry.get("image_id")}, which is not among the images.')
-        if len(entry['keypoints']) != 3 * count:
-            raise UserError(f'{where} has {len(entry["keypoints"])} keypoint numbers; expected 3 x {count}.')
-        if len(entry.get('bbox', ())) != 4:
-            raise UserError(f'{where} has no "bbox" of four numbers (x, y, width, height).')
+        if not are_numbers(entry['keypoints']) or len(entry['keypoints']) != 3 * count:
+            raise UserError(f'{where} has no "keypoints" of 3 x {count} finite numbers.')
+        if not are_numbers(entry.get('bbox')) or len(entry['bbox']) != 4:
+            raise UserError(f'{where} has no "bbox" of four finite numbers (x, y, width, height).')
+        if not are_numbers([entry.get('area', 0)]):
+            raise UserError(f'{where} has the area {entry["area"]!r}; expected a finite number.')
+        entry.setdefault('num_keypoints', sum(v > 0 for v in entry['keypoints'][2::3]))
         annotations.append(entry)
     if not any(a['num_keypoints'] for a in annotations):
         raise UserError(f'{path} has no person with a labelled keypoint.')
@@ -205,7 +227,12 @@ def detected_boxes(
     """
     found = read_json(detections)
     if not isinstance(found, list) or not all(
-        isinstance(d, dict) and 'image_id' in d and 'score' in d and len(d.get('bbox', ())) == 4 for d in found
+        isinstance(d, dict)
+        and isinstance(d.get('image_id'), (int, str))
+        and are_numbers([d.get('score')])
+        and are_numbers(d.get('bbox'))
+        and len(d['bbox']) == 4
+        for d in found
     ):
         raise UserError(
             f'{detections} is not a file of COCO detections: expected a list of objects with "image_id", '

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from ..errors import UserError
 from ..extras import require
-from .labels import read_json
+from .labels import are_numbers, read_json
 from .samples import Samples
 
 NUM_JOINTS = 16
@@ -71,7 +71,12 @@ def read_annotations(path: str | Path, images: str | Path) -> Samples:
         not isinstance(entries, list)
         or not entries
         or not all(
-            isinstance(e, dict) and 'image' in e and 'scale' in e and len(e.get('center', ())) == 2 for e in entries
+            isinstance(e, dict)
+            and isinstance(e.get('image'), str)
+            and are_numbers([e.get('scale')])
+            and are_numbers(e.get('center'))
+            and len(e['center']) == 2
+            for e in entries
         )
     ):
         raise UserError(
