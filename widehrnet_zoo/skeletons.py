@@ -1,6 +1,7 @@
 """Skeletons: what the keypoints of a data set are called and how they hang together."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -62,7 +63,7 @@ class Skeleton:
         """`'left'`, `'right'` or `'centre'` for each keypoint, from its name."""
 
         def side(name: str) -> str:
-            words = name.lower().replace('-', '_').split('_')
+            words = _words(name)
             return 'left' if 'left' in words else 'right' if 'right' in words else 'centre'
 
         return tuple(side(name) for name in self.keypoints)
@@ -84,6 +85,8 @@ class Skeleton:
                 'A skeleton has the fields name, keypoints, flip_pairs, bones and sigmas; '
                 f'{"unknown: " + ", ".join(sorted(unknown)) if unknown else "keypoints is missing"}.'
             )
+        if isinstance(values['keypoints'], str):
+            raise UserError(f'keypoints must be a list of names, not {values["keypoints"]!r}.')
         try:
             sigmas = values.get('sigmas')
             return cls(
@@ -99,14 +102,24 @@ class Skeleton:
             raise UserError(f'The skeleton cannot be read: {error}.') from error
 
 
-def skeleton_from_names(keypoints: tuple[str, ...], name: str = 'custom') -> Skeleton:
-    """A skeleton from names alone; `left_x` and `right_x` become a flip pair, there are no bones."""
-    places = {k: i for i, k in enumerate(keypoints)}
-    pairs = tuple(
-        (i, places[k.replace('left', 'right', 1)])
-        for k, i in places.items()
-        if 'left' in k and k.replace('left', 'right', 1) in places
-    )
+def _words(name: str) -> tuple[str, ...]:
+    """`left_eye`, `left-eye`, `left eye` and `leftEye` are the words left and eye."""
+    return tuple(re.sub(r'(?<=[a-z])(?=[A-Z])|[^A-Za-z0-9]+', ' ', name).lower().split())
+
+
+def skeleton_from_names(keypoints: Sequence[str], name: str = 'custom') -> Skeleton:
+    """A skeleton from names alone; two names that differ in left and right are a flip pair, there are no bones.
+
+    Args:
+        keypoints: Names of the keypoints, in the order of the heatmaps.
+        name: Name of the set.
+
+    Raises:
+        UserError: If a name comes twice.
+    """
+    places = {_words(k): i for i, k in enumerate(keypoints)}
+    mirrored = {words: tuple('right' if w == 'left' else w for w in words) for words in places}
+    pairs = tuple((i, places[mirrored[k]]) for k, i in places.items() if 'left' in k and mirrored[k] in places)
     return Skeleton(name, tuple(keypoints), pairs)
 
 

@@ -65,7 +65,7 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dic
         _logger.log(
             logging.WARNING if head else logging.INFO,
             f'The weights have {saved} outputs, the model has {len(head["classifier.bias"]) if head else 0}'
-            f'{": its head is new and untrained" if head else ""}. Not loaded: {", ".join(saved_head) or "none"}.',
+            f'{": its head is new and untrained" if head else ""}. Not loaded: {", ".join(sorted(saved_head)) or "none"}.',
         )
         state_dict = {k: v for k, v in state_dict.items() if k not in saved_head} | head
     elif head and isinstance(cfg := getattr(model, 'pretrained_cfg', None), dict):

@@ -29,6 +29,7 @@ from timm.models import build_model_with_cfg, checkpoint, generate_default_cfgs,
 from timm.models._builder import resolve_pretrained_cfg
 from timm.models._features import feature_take_indices
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import UserError
 from ..skeletons import SKELETONS
@@ -245,14 +246,20 @@ class SequentialList(nn.Sequential):
 
 @contextmanager
 def _without_running_stats(module: nn.Module) -> Iterator[None]:
-    norms = [m for m in module.modules() if getattr(m, 'track_running_stats', False)]
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
+    counts = [
+        (m.num_batches_tracked, m.num_batches_tracked.clone()) for m in norms if m.num_batches_tracked is not None
+    ]
+    momentums = [m.momentum for m in norms]
     try:
         for m in norms:
-            m.track_running_stats = False  # type: ignore[assignment]
+            m.momentum = 0.0
         yield
     finally:
-        for m in norms:
-            m.track_running_stats = True  # type: ignore[assignment]
+        for m, momentum in zip(norms, momentums, strict=True):
+            m.momentum = momentum
+        for count, before in counts:
+            count.copy_(before)
 
 
 def checkpoint_module(module: nn.Module, x: list[Tensor]) -> list[Tensor]:
@@ -394,9 +401,11 @@ class WideHRNet(nn.Module):
         self.grad_checkpointing = False
         self.num_features = self.head_hidden_size = channels[0]
         self.num_branches = len(channels)
-        # the branches come out of one module together, so there are no module names to hook
+        # one module makes all branches, so these are nodes of the graph that torch.fx traces, not modules to hook
+        last_act = f'stages.{len(num_modules) - 1}.{num_modules[-1] - 1}.fuse.act'
         self.feature_info = [
-            {'num_chs': c, 'reduction': 4 * 2**i, 'module': f'branch{i}'} for i, c in enumerate(channels)
+            {'num_chs': c, 'reduction': 4 * 2**i, 'module': f'{last_act}_{i}' if i else last_act}
+            for i, c in enumerate(channels)
         ]
 
         self.stem = WideStem(in_chans, stem_width, **kwargs)
@@ -594,19 +603,18 @@ def _cfg(data: str = 'coco', input_size: tuple[int, int] = (256, 192), **kwargs:
         'classifier': 'classifier',
         'license': 'apache-2.0',
         'paper_name': PAPER,
-        'origin_url': REPOSITORY,
         **kwargs,
     }
 
 
 def _official(data: str, height: int, width: int) -> dict[str, Any]:
     # the authors' code is Apache-2.0, for their weights no licence is stated, so none is passed on
-    return _cfg(data, (height, width), license='unknown')
+    return _cfg(data, (height, width), license='unknown', origin_url=REPOSITORY)
 
 
 def _shipped(variant: str, height: int, width: int) -> dict[str, Any]:
     file = WEIGHTS / f'{variant}.people_{height}x{width}.safetensors'
-    return _cfg('coco', (height, width), file=str(file) if file.exists() else None, origin_url=None)
+    return _cfg('coco', (height, width), file=str(file) if file.exists() else None)
 
 
 default_cfgs = generate_default_cfgs(

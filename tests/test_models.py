@@ -1,0 +1,503 @@
+"""The network as a model of timm: every variant, every way to build, run, train, trace and load it."""
+
+import json
+import logging
+import re
+from hashlib import sha256
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from timm.models import load_state_dict
+from torch import nn
+
+import widehrnet_zoo
+from widehrnet_zoo import UserError, weights
+from widehrnet_zoo.models import WideHRNet, loading, widehrnet
+from widehrnet_zoo.skeletons import SKELETONS
+
+# Millions of parameters: the official network with 16 joints (../shared/facts.md); for 10, our own, as measured.
+PARAMETERS = {
+    'widehrnet_10': 0.924,
+    'widehrnet_10_attn': 1.470,
+    'widehrnet_18_x2': 1.774,
+    'widehrnet_18_x2_attn': 2.221,
+    'widehrnet_18': 2.686,
+    'widehrnet_18_attn': 4.398,
+    'widehrnet_18_x6': 3.597,
+    'widehrnet_18_x6_attn': 7.456,
+    'widehrnet_30_x2': 2.835,
+    'widehrnet_30_x2_attn': 3.579,
+    'widehrnet_30': 4.351,
+    'widehrnet_30_attn': 7.194,
+    'widehrnet_30_x6': 5.867,
+    'widehrnet_30_x6_attn': 12.275,
+}
+# 10^9 multiply-adds of the convolutions at 256x256, counted on the official network
+OFFICIAL_MACS = {'widehrnet_18': 0.994, 'widehrnet_18_attn': 0.996, 'widehrnet_30': 1.689, 'widehrnet_30_attn': 1.692}
+VARIANTS = list(PARAMETERS)
+TAGS = timm.list_models('widehrnet*', include_tags=True)
+
+
+@pytest.fixture
+def tiny(enliven):
+    """A small network with all parts of the large ones."""
+
+    def create(**kwargs):
+        kwargs = {'channels': (8, 12, 16, 20), 'num_modules': (1, 2, 1), 'stem_width': 8, 'num_classes': 5, **kwargs}
+        return enliven(WideHRNet(**{'num_blocks': 1, 'attn_layer': 'se', **kwargs})).eval()
+
+    return create
+
+
+def images(*size, seed=0):
+    return torch.randn(*size, generator=torch.Generator().manual_seed(seed))
+
+
+def conv_macs(model, size):
+    """Multiply-adds of each convolution, counted as it runs on the meta device."""
+    macs = {}
+
+    def hook(name):
+        def count(module, _, output):
+            macs[name] = macs.get(name, 0) + output.numel() * module.weight[0].numel()
+
+        return count
+
+    handles = [m.register_forward_hook(hook(k)) for k, m in model.named_modules() if isinstance(m, nn.Conv2d)]
+    model(torch.empty(1, 3, *size, device='meta'))
+    for handle in handles:
+        handle.remove()
+    return macs
+
+
+# ---- the registry
+
+
+def test_the_registry_holds_the_zoo_and_nothing_else():
+    assert sorted(timm.list_models('*widehrnet*')) == sorted(VARIANTS)
+    assert sorted(widehrnet_zoo.list_models()) == sorted(VARIANTS)
+    assert set(VARIANTS) <= set(widehrnet.__all__)
+
+
+@pytest.mark.parametrize('name', VARIANTS)
+def test_parameters_and_multiply_adds_are_the_published_ones(name):
+    model = timm.create_model(name, num_classes=16, device='meta').eval()
+    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(PARAMETERS[name], abs=5.1e-4)
+    if name in OFFICIAL_MACS:
+        macs = conv_macs(model, (256, 256))
+        # the official code computes the doubled term of the exchange, 2 f_i0(z0), by running f_i0 twice
+        doubled = sum(v for k, v in macs.items() if re.search(r'\.fuse\.paths\.[1-3]\.0\.', k))
+        assert (sum(macs.values()) + doubled) / 1e9 == pytest.approx(OFFICIAL_MACS[name], abs=5.1e-4)
+        assert 0.05 < doubled / sum(macs.values()) < 0.07
+
+
+def test_the_light_variant_costs_about_a_third_of_18():
+    light, published = (
+        sum(conv_macs(timm.create_model(n, num_classes=16, device='meta').eval(), (256, 256)).values())
+        for n in ('widehrnet_10_attn', 'widehrnet_18_attn')
+    )
+    assert light / 1e9 == pytest.approx(0.335, abs=5e-4)
+    assert light / published < 0.37
+
+
+@pytest.mark.parametrize('name', TAGS)
+def test_each_tag_knows_its_data(name):
+    cfg = timm.get_pretrained_cfg(name)
+    data, _, size = cfg.tag.partition('_')
+    skeleton = SKELETONS[{'people': 'coco', 'untrained': 'coco'}.get(data, data)]
+    assert cfg.label_names == skeleton.keypoints
+    assert cfg.num_classes == skeleton.num_keypoints
+    if size:
+        assert cfg.input_size == (3, *(int(side) for side in size.split('x')))
+    assert cfg.pool_size == tuple(side // 4 for side in cfg.input_size[1:])
+    assert (cfg.mean, cfg.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert cfg.license == ('unknown' if data in ('coco', 'mpii') else 'apache-2.0')
+    assert 'WideHRNet' in cfg.paper_name
+    assert bool(cfg.origin_url) == (data in ('coco', 'mpii'))
+
+
+@pytest.mark.parametrize('depth', ['18', '18_attn', '30', '30_attn'])
+def test_official_variants_have_the_official_tags(depth):
+    tags = {name.partition('.')[2] for name in TAGS if name.startswith(f'widehrnet_{depth}.')}
+    assert {'coco_256x192', 'coco_384x288', 'mpii_256x256'} <= tags
+
+
+@pytest.mark.parametrize('create', [timm.create_model, widehrnet_zoo.create_model])
+@pytest.mark.parametrize('kwargs', [{}, {'features_only': True}, {'num_classes': 3}])
+def test_a_tag_without_weights_says_so_and_how_to_convert(create, kwargs):
+    with pytest.raises(UserError, match=r'widehrnet_30\.mpii_256x256 has no weights.*widehrnet convert'):
+        create('widehrnet_30.mpii_256x256', pretrained=True, **kwargs)
+    with pytest.raises(UserError, match=r'widehrnet_30\.coco_384x288 has no weights'):
+        create('widehrnet_30', pretrained=True, pretrained_cfg='coco_384x288', **kwargs)
+    with pytest.raises(UserError, match=r'widehrnet_18_x6\.untrained has no weights.*widehrnet list'):
+        create('widehrnet_18_x6', pretrained=True, **kwargs)
+
+
+@pytest.mark.parametrize('name', widehrnet_zoo.list_pretrained())
+def test_shipped_weights_are_what_pretrained_means(name):
+    variant, _, tag = name.partition('.')
+    model = timm.create_model(variant, pretrained=True).eval()
+    assert model.pretrained_cfg['tag'] in {n.partition('.')[2] for n in widehrnet_zoo.list_pretrained(f'{variant}.*')}
+    model = timm.create_model(name, pretrained=True).eval()
+    assert model.pretrained_cfg['tag'] == tag
+    saved = load_state_dict(model.pretrained_cfg['file'], device='cpu')
+    assert {v.dtype for v in saved.values() if v.is_floating_point()} == {torch.float16}
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert all(torch.equal(v, saved[k].to(v.dtype)) for k, v in model.state_dict().items())
+    assert len(timm.create_model(name, pretrained=True, features_only=True)(images(1, 3, 64, 64))) == 4
+
+
+# ---- weights
+
+
+@pytest.fixture
+def shipped(tmp_path, monkeypatch, enliven):
+    """A folder of shipped weights, with half-precision weights of the light variant in it."""
+    monkeypatch.setattr(weights, 'WEIGHTS', tmp_path)
+    monkeypatch.setattr(loading, 'WEIGHTS', tmp_path)
+    weights._index.cache_clear()
+    file = tmp_path / 'widehrnet_10.people_64x64.safetensors'
+    state = {
+        k: v.half() if v.is_floating_point() else v
+        for k, v in enliven(timm.create_model('widehrnet_10')).state_dict().items()
+    }
+    save_file(state, file)
+    (tmp_path / 'index.json').write_text(json.dumps({file.name: {'sha256': sha256(file.read_bytes()).hexdigest()}}))
+    yield file, state
+    weights._index.cache_clear()
+
+
+def from_file(file, **kwargs):
+    return timm.create_model('widehrnet_10', pretrained=True, pretrained_cfg_overlay={'file': str(file)}, **kwargs)
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+def test_half_precision_weights_become_the_models_type(shipped, dtype):
+    file, state = shipped
+    model = from_file(file, dtype=dtype)
+    assert all(torch.equal(v, state[k].to(v.dtype)) for k, v in model.state_dict().items())
+    assert {p.dtype for p in model.parameters()} == {dtype}
+
+
+def test_damaged_and_missing_shipped_weights_are_refused(shipped):
+    file, _ = shipped
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(UserError, match='not the file that was released'):
+        from_file(file)
+    file.unlink()
+    with pytest.raises(UserError, match='is missing'):
+        from_file(file)
+
+
+def test_another_head_and_other_channels_are_told(shipped, caplog):
+    file, state = shipped
+    with caplog.at_level(logging.WARNING):
+        model = from_file(file, num_classes=3, in_chans=1)
+    assert 'Not loaded: classifier.bias, classifier.weight.' in caplog.text and '17 outputs' in caplog.text
+    assert 'from 3 to 1 input channels' in caplog.text
+    own = model.state_dict()
+    kept = [k for k in state if not k.startswith(('classifier.', 'stem.conv.conv.'))]
+    assert all(torch.equal(own[k], state[k].to(own[k].dtype)) for k in kept)
+    torch.testing.assert_close(
+        own['stem.conv.conv.weight'], state['stem.conv.conv.weight'].float().sum(1, keepdim=True)
+    )
+
+
+@pytest.mark.parametrize('num_classes', [17, 3])
+def test_weights_that_do_not_fit_are_refused(shipped, num_classes):
+    _, state = shipped
+    model = timm.create_model('widehrnet_10', num_classes=num_classes)
+    for change, message in (
+        ({'neck.projects.0.conv_dw.conv.weight': None}, r'1 missing \(neck\.projects\.0'),
+        ({'more': torch.zeros(1)}, r'1 unexpected \(more'),
+        ({'stem.conv.conv.weight': torch.zeros(32, 3, 5, 5)}, r'1 misshapen \(stem\.conv.*5, 5\) for'),
+    ):
+        changed = {k: v for k, v in {**state, **change}.items() if v is not None}
+        with pytest.raises(UserError, match=message):
+            loading.checkpoint_filter_fn(changed, model)
+
+
+# ---- one head
+
+
+@torch.inference_mode()
+def test_the_head_gives_heatmaps_logits_or_features(tiny):
+    x = images(2, 3, 64, 96)
+    assert tiny()(x).shape == (2, 5, 16, 24)
+    features = tiny(num_classes=0)
+    assert torch.equal(features(x), features.forward_features(x)) and features(x).shape == (2, 8, 16, 24)
+    logits = tiny(global_pool='avg')
+    pooled = logits.forward_features(x).mean((2, 3))
+    assert logits(x).shape == (2, 5)
+    torch.testing.assert_close(logits.forward_head(logits.forward_features(x), pre_logits=True), pooled)
+    torch.testing.assert_close(
+        logits(x), nn.functional.linear(pooled, logits.classifier.weight, logits.classifier.bias)
+    )
+    assert tiny(global_pool='catavgmax').head_hidden_size == 16
+
+
+@torch.inference_mode()
+def test_the_head_can_be_replaced(tiny):
+    x, model = images(2, 3, 64, 64), tiny()
+    features = model.forward_features(x)
+    model.reset_classifier(7)
+    assert model(x).shape == (2, 7, 16, 16) and model.num_classes == 7
+    assert isinstance(model.get_classifier(), nn.Conv2d) and model.classifier.weight.std() < 0.01
+    model.reset_classifier(4, 'avg')
+    assert model(x).shape == (2, 4)
+    model.reset_classifier(3)
+    assert model(x).shape == (2, 3)
+    model.reset_classifier(0, '')
+    assert torch.equal(model(x), features)
+
+
+# ---- features
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize('feature_cls', [None, 'getter', 'fx'])
+def test_features_are_the_branches(feature_cls, enliven):
+    x = images(1, 3, 64, 96)
+    kwargs = {'feature_cls': feature_cls} if feature_cls else {}
+    model = enliven(timm.create_model('widehrnet_10', features_only=True, **kwargs)).eval()
+    assert model.feature_info.channels() == [32, 64, 128, 256]
+    assert model.feature_info.reduction() == [4, 8, 16, 32]
+    whole = enliven(timm.create_model('widehrnet_10')).eval()
+    features, branches = whole.forward_intermediates(x)
+    assert torch.equal(features, whole.forward_features(x))
+    assert [b.shape[1:] for b in branches] == [(32, 16, 24), (64, 8, 12), (128, 4, 6), (256, 2, 3)]
+    if feature_cls == 'fx':
+        # a traced network with its head has taken other random weights
+        whole.load_state_dict({**whole.state_dict(), **model.graph_module.state_dict()})
+        branches = whole.forward_intermediates(x, intermediates_only=True)
+    for branch, feature in zip(branches, model(x), strict=True):
+        assert branch.std() > 0.01
+        torch.testing.assert_close(feature, branch)
+
+
+@torch.inference_mode()
+def test_features_can_be_chosen(enliven):
+    x = images(1, 3, 64, 64)
+    branches = enliven(timm.create_model('widehrnet_10')).eval().forward_intermediates(x, intermediates_only=True)
+    model = enliven(timm.create_model('widehrnet_10', features_only=True, out_indices=(1, 3))).eval()
+    assert model.feature_info.channels() == [64, 256]
+    for feature, branch in zip(model(x), (branches[1], branches[3]), strict=True):
+        torch.testing.assert_close(feature, branch)
+    assert not [k for k in model.state_dict() if 'neck' in k or 'classifier' in k]
+    whole = timm.create_model('widehrnet_10')
+    last, first = whole.forward_intermediates(x, indices=1)[1], whole.forward_intermediates(x, indices=[0, -1])[1]
+    assert [f.shape[1] for f in last] == [256] and [f.shape[1] for f in first] == [32, 256]
+    whole.prune_intermediate_layers([0])
+    assert [b.shape[1] for b in whole(x)] == [32, 64, 128, 256]
+    with pytest.raises(AssertionError, match='NCHW'):
+        whole.forward_intermediates(x, output_fmt='NHWC')
+
+
+# ---- every variant
+
+
+@pytest.mark.parametrize('name', VARIANTS)
+def test_every_variant_trains(name):
+    model = timm.create_model(name, num_classes=5).train()
+    heatmaps = model(images(2, 3, 64, 32))
+    assert heatmaps.shape == (2, 5, 16, 8) and heatmaps.isfinite().all()
+    (heatmaps - 1).square().mean().backward()
+    assert not [k for k, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+    assert all(p.std() < 0.002 for k, p in model.named_parameters() if k.endswith('conv.weight'))
+
+
+# ---- how it may be built and run
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize('size', [(1, 1), (33, 47), (100, 75), (64, 224)])
+def test_any_size_works(tiny, size):
+    model = tiny()
+    assert model(images(1, 3, *size)).shape == (1, 5, -(-size[0] // 4), -(-size[1] // 4))
+    shapes = [b.shape[2:] for b in model.forward_branches(images(1, 3, *size))]
+    assert shapes == [(-(-size[0] // s), -(-size[1] // s)) for s in (4, 8, 16, 32)]
+
+
+@torch.inference_mode()
+def test_device_and_type_are_honoured(tiny):
+    model = WideHRNet(channels=(8, 12, 16, 20), attn_layer='se', device='meta', dtype=torch.bfloat16)
+    tensors = [*model.parameters(), *model.buffers()]
+    assert {t.device.type for t in tensors} == {'meta'}
+    assert {t.dtype for t in tensors if t.is_floating_point()} == {torch.bfloat16}
+    assert model(torch.empty(1, 3, 64, 64, device='meta', dtype=torch.bfloat16)).dtype == torch.bfloat16
+    model.reset_classifier(3)
+    assert (model.classifier.weight.device.type, model.classifier.weight.dtype) == ('meta', torch.bfloat16)
+    model = model.to_empty(device='cpu')
+    for tensor in [*model.parameters(), *model.buffers()]:
+        if tensor.is_floating_point():
+            tensor.fill_(float('nan'))
+    model.init_weights()
+    assert all(t.isfinite().all() for t in model.state_dict().values())
+    assert model.stem.conv.bn.running_var.eq(1).all() and 0 < model.stem.conv.conv.weight.std() < 0.002
+
+    x, full = images(1, 3, 64, 64), tiny()
+    expected = full(x)
+    half = full.bfloat16()(x.bfloat16())
+    assert half.dtype == torch.bfloat16
+    assert (half.float() - expected).abs().max() < 0.05 * expected.abs().max()
+
+
+@torch.inference_mode()
+def test_scripted_traced_compiled_and_exported_networks_are_the_same(tiny):
+    x, model = images(2, 3, 64, 96), tiny(channels=(8, 12, 16), num_modules=(1, 1))
+    expected = model(x)
+    assert expected.std() > 0.01
+    torch.testing.assert_close(torch.jit.script(model)(x), expected)
+    torch.testing.assert_close(torch.jit.trace(model, x)(x), expected)
+    torch.testing.assert_close(torch.fx.symbolic_trace(model)(x), expected)
+    torch.testing.assert_close(torch.compile(model, backend='eager', fullgraph=True)(x), expected)
+    torch.testing.assert_close(torch.export.export(model, (x,)).module()(x), expected)
+
+
+@torch.inference_mode()
+def test_an_exported_network_takes_any_batch_and_size(tiny):
+    model = tiny(channels=(8, 12, 16), num_modules=(1, 1))
+    auto = torch.export.Dim.AUTO
+    exported = torch.export.export(model, (images(2, 3, 64, 96),), dynamic_shapes=({0: auto, 2: auto, 3: auto},))
+    for size in ((1, 3, 96, 64), (3, 3, 128, 128), (2, 3, 100, 75)):
+        torch.testing.assert_close(exported.module()(images(*size)), model(images(*size)))
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize('attn_layer', ['se', 'ese', 'eca', 'ceca', 'gc', 'cbam', 'lcbam', 'coord', 'ela', True])
+def test_any_channel_attention_of_timm_works(tiny, attn_layer):
+    x, model, plain = images(2, 3, 64, 64), tiny(attn_layer=attn_layer), tiny(attn_layer=None)
+    missing, attention = plain.load_state_dict(model.state_dict(), strict=False)
+    assert not missing and attention and all('.attn.' in k for k in attention)
+    assert (model(x) - plain(x)).abs().max() > 1e-3
+
+
+def test_squeeze_excitation_has_the_published_width():
+    block = timm.create_model('widehrnet_18_attn', device='meta').stages[0][0].branches[0][0]
+    # 40 / 2 * 4 = 80 channels, 80 / 4 = 20 to the nearest multiple of 8
+    assert (block.attn.fc1.in_channels, block.attn.fc1.out_channels) == (80, 24)
+    block = timm.create_model('widehrnet_18_x2_attn', device='meta').stages[0][0].branches[0][0]
+    # 8 would be more than 10 % below 40 / 4 = 10
+    assert (block.attn.fc1.in_channels, block.attn.fc1.out_channels) == (40, 16)
+
+
+@pytest.mark.parametrize(
+    ('kwargs', 'message'),
+    [
+        ({'channels': (8, 13, 16, 20)}, 'even'),
+        ({'stem_width': 9}, 'even'),
+        ({'num_modules': (1, 1)}, '4 branches need 3 stages'),
+    ],
+)
+def test_widths_and_depths_that_do_not_fit_are_refused(tiny, kwargs, message):
+    with pytest.raises(UserError, match=message):
+        tiny(**kwargs)
+
+
+@torch.inference_mode()
+def test_fewer_branches_and_other_parts_work(tiny):
+    model = tiny(channels=(8, 12, 16), num_modules=(1, 1), act_layer='silu', norm_layer='groupnorm1', expansion=3)
+    assert model(images(1, 3, 64, 64)).shape == (1, 5, 16, 16)
+    assert [f['reduction'] for f in model.feature_info] == [4, 8, 16]
+
+
+def test_stochastic_depth_rises_and_is_for_training_only(tiny):
+    model = tiny(drop_path_rate=0.3)
+    rates = [m.drop_prob for m in model.modules() if type(m).__name__ == 'DropPath']
+    assert rates == sorted(rates) and rates[-1] == pytest.approx(0.3)
+    x = images(4, 3, 64, 64)
+    assert torch.equal(model(x), model(x))
+    model.train()
+    assert not torch.equal(model(x), model(x))
+
+
+@torch.inference_mode()
+def test_nothing_is_changed_in_place(tiny):
+    model, kept = tiny(), []
+
+    def keep(module, args, output):
+        for value in (*args, output):
+            for tensor in value if isinstance(value, list) else [value]:
+                kept.append((type(module).__name__, tensor, tensor.clone()))
+
+    # activations do change the fresh outputs of their norms; what modules hand to each other stays
+    for module in model.modules():
+        if type(module).__module__ == widehrnet.__name__ or type(module).__name__ == 'ConvNormAct':
+            module.register_forward_hook(keep)
+    x = images(2, 3, 64, 64)
+    model(x)
+    assert len(kept) > 200
+    assert not [name for name, tensor, copy in kept if not torch.equal(tensor, copy)]
+
+
+def train_step(model, x):
+    stored, forwards = 0, 0
+
+    def pack(tensor):
+        nonlocal stored
+        stored += tensor.numel()
+        return tensor
+
+    def count(*_):
+        nonlocal forwards
+        forwards += 1
+
+    handles = [m.register_forward_pre_hook(count) for stage in model.stages for m in stage]
+    model.train().zero_grad()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        loss = model(x).square().mean()
+        in_forward = stored
+    loss.backward()
+    for handle in handles:
+        handle.remove()
+    return {k: p.grad.clone() for k, p in model.named_parameters()}, in_forward, forwards
+
+
+@pytest.mark.parametrize('reentrant', [False, True])
+def test_gradient_checkpointing_recomputes_and_changes_nothing(tiny, reentrant):
+    x, plain, thrifty = images(2, 3, 64, 64), tiny(drop_path_rate=0.2), tiny(drop_path_rate=0.2)
+    thrifty.set_grad_checkpointing()
+    was = timm.layers.use_reentrant_ckpt()
+    timm.layers.set_reentrant_ckpt(reentrant)
+    try:
+        torch.manual_seed(0)
+        grads, stored, forwards = train_step(plain, x)
+        torch.manual_seed(0)
+        thrifty_grads, thrifty_stored, thrifty_forwards = train_step(thrifty, x)
+    finally:
+        timm.layers.set_reentrant_ckpt(was)
+    assert (forwards, thrifty_forwards) == (4, 8)
+    assert thrifty_stored < stored / 2
+    for key, grad in grads.items():
+        torch.testing.assert_close(thrifty_grads[key], grad, msg=key)
+    # a batch counts once in the running statistics
+    for key, buffer in plain.named_buffers():
+        torch.testing.assert_close(thrifty.get_buffer(key), buffer, msg=key)
+    assert thrifty.stages[0][0].branches[0][0].conv_pw.bn.num_batches_tracked == 1
+    assert {m.momentum for m in thrifty.modules() if isinstance(m, nn.BatchNorm2d)} == {0.1}
+
+
+def test_layers_are_ordered_for_layer_wise_learning_rates(tiny):
+    from timm.models import group_parameters
+
+    model = tiny()
+    layers = group_parameters(model, model.group_matcher(), reverse=True)
+    assert set(layers) == {k for k, _ in model.named_parameters()}
+    order = [
+        layers[k]
+        for k in (
+            'stem.conv.conv.weight',
+            'transitions.0.new.conv_dw.conv.weight',
+            'stages.0.0.branches.0.0.conv_pw.conv.weight',
+            'stages.1.1.branches.0.0.conv_pw.conv.weight',
+            'stages.2.0.fuse.paths.0.1.conv.weight',
+            'neck.projects.0.conv_dw.conv.weight',
+            'classifier.weight',
+        )
+    ]
+    assert order == sorted(order)
+    assert len({layers[k] for k in ('stem.conv.conv.weight', 'classifier.weight')}) == 2

@@ -1,0 +1,94 @@
+import json
+
+import pytest
+import timm
+
+from widehrnet_zoo import UserError, create_model
+from widehrnet_zoo.skeletons import SKELETONS, Skeleton, skeleton_from_names, skeleton_of
+
+
+@pytest.mark.parametrize('name', SKELETONS)
+def test_a_skeleton_is_symmetric(name):
+    skeleton = SKELETONS[name]
+    flipped = [skeleton.keypoints[i] for i in skeleton.flip_order]
+    swap = {'left': 'right', 'right': 'left'}
+    assert flipped == ['_'.join(swap.get(w, w) for w in k.split('_')) for k in skeleton.keypoints]
+    assert [skeleton.flip_order[i] for i in skeleton.flip_order] == list(range(skeleton.num_keypoints))
+    bones = {frozenset(b) for b in skeleton.bones}
+    assert bones == {frozenset(skeleton.flip_order[i] for i in b) for b in bones}
+    # drawn as one figure: every keypoint hangs on a bone, and all bones hang together
+    reached, todo = set(), {0}
+    while todo:
+        reached |= todo
+        todo = {i for b in bones for i in b if b & reached} - reached
+    assert reached == set(range(skeleton.num_keypoints))
+
+
+def test_coco_is_the_skeleton_of_its_files(shared):
+    for file in ('people/val.json', 'coco_mini/annotations.json'):
+        category = json.loads((shared / file).read_text())['categories'][0]
+        assert tuple(category['keypoints']) == SKELETONS['coco'].keypoints
+        if 'skeleton' in category:
+            ours = {frozenset(b) for b in SKELETONS['coco'].bones}
+            assert {frozenset(i - 1 for i in b) for b in category['skeleton']} == ours
+
+
+def test_coco_sigmas_are_those_of_the_official_evaluation():
+    cocoeval = pytest.importorskip('pycocotools.cocoeval')
+    assert SKELETONS['coco'].sigmas == pytest.approx(cocoeval.Params('keypoints').kpt_oks_sigmas)
+
+
+def test_sides_come_from_names():
+    assert SKELETONS['coco'].sides[:3] == ('centre', 'left', 'right')
+    assert SKELETONS['mpii'].sides[5:8] == ('left', 'centre', 'centre')
+
+
+@pytest.mark.parametrize('name', SKELETONS)
+def test_a_skeleton_survives_json(name):
+    values = json.loads(json.dumps(SKELETONS[name].to_dict()))
+    assert Skeleton.from_dict(values) == SKELETONS[name]
+
+
+@pytest.mark.parametrize(
+    ('values', 'message'),
+    [
+        ({'keypoints': []}, 'at least one'),
+        ({'keypoints': ['a', 'a']}, 'no name twice'),
+        ({'keypoints': ['a', 'b'], 'bones': [[0, 2]]}, 'bones must be pairs of indices below 2'),
+        ({'keypoints': ['a', 'b'], 'bones': [[-1, 0]]}, 'bones must be pairs'),
+        ({'keypoints': ['a', 'b'], 'bones': [[0]]}, 'cannot be read'),
+        ({'keypoints': ['a', 'b', 'c'], 'flip_pairs': [[0, 1], [1, 2]]}, 'more than one flip pair'),
+        ({'keypoints': ['a'], 'flip_pairs': [[0, 0]]}, 'more than one flip pair'),
+        ({'keypoints': ['a', 'b'], 'sigmas': [0.1]}, 'one positive sigma for each'),
+        ({'keypoints': ['a'], 'sigmas': [0]}, 'one positive sigma'),
+        ({'keypoints': ['a'], 'sigmas': 'big'}, 'cannot be read'),
+        ({'keypoints': 'nose'}, 'a list of names'),
+        ({'keypoints': ['a'], 'edges': []}, 'unknown: edges'),
+        ({'name': 'none'}, 'keypoints is missing'),
+    ],
+)
+def test_a_skeleton_that_makes_no_sense_is_refused(values, message):
+    with pytest.raises(UserError, match=message):
+        Skeleton.from_dict(values)
+
+
+def test_names_alone_give_the_flip_pairs():
+    skeleton = skeleton_from_names(('left_eye', 'nose', 'right_eye', 'left_horn', 'cleft', 'cright'), 'goat')
+    assert (skeleton.name, skeleton.flip_pairs, skeleton.bones) == ('goat', ((0, 2),), ())
+
+
+def test_the_skeleton_of_a_model():
+    assert skeleton_of(timm.get_pretrained_cfg('widehrnet_30.mpii_256x256')) is SKELETONS['mpii']
+    assert skeleton_of(timm.get_pretrained_cfg('widehrnet_18_attn').to_dict()) is SKELETONS['coco']
+    model = create_model('widehrnet_10', device='meta')
+    assert skeleton_of(model) is SKELETONS['coco']
+    model.reset_classifier(3)
+    assert skeleton_of(model).keypoints == ('keypoint_0', 'keypoint_1', 'keypoint_2')
+    own = Skeleton('own', ('a', 'b', 'c'))
+    model.skeleton = own
+    assert skeleton_of(model) is own
+    named = create_model('widehrnet_10', num_classes=2, device='meta')
+    named.pretrained_cfg['label_names'] = ('left_paw', 'right_paw')
+    assert skeleton_of(named).flip_pairs == ((0, 1),)
+    with pytest.raises(UserError, match='no keypoint head'):
+        skeleton_of(create_model('widehrnet_10', num_classes=0, device='meta'))
