@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,10 @@ from .one_euro import OneEuro, SmoothConfig
 SMOOTH = SmoothConfig()
 
 _log = logging.getLogger(__name__)
+
+
+def _draw(image: npt.NDArray[np.uint8], result: PoseResult) -> Any:
+    return result.draw(image) if len(result) else image
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ def predict_video(
     smooth: SmoothConfig | None = SMOOTH,
     max_frames: int | None = None,
     progress: bool = True,
+    draw: Callable[[npt.NDArray[np.uint8], PoseResult], Any] = _draw,
     on_frame: Callable[[int, PoseResult], None] | None = None,
 ) -> VideoSummary:
     """Keypoints of the people in a video.
@@ -79,6 +84,7 @@ def predict_video(
         smooth: Settings of the 1 euro filter; `None` for none.
         max_frames: Stop after so many.
         progress: Show a progress bar.
+        draw: Draws the people of a frame on it; gives a picture of the same size.
         on_frame: Called with the number and result of each frame.
 
     Returns:
@@ -99,7 +105,7 @@ def predict_video(
     settings = follow or FollowConfig()
     people = _People(estimator, detector, min_box_score, Follower(sigmas, settings), smooth, Path(source).name)
     with VideoReader(source) as reader:
-        outputs = _Outputs(reader, None if out is None else Path(out), lines)
+        outputs = _Outputs(reader, None if out is None else Path(out), lines, draw)
         frames = 0
         total = min(reader.num_frames or max_frames or 0, max_frames or reader.num_frames) or None
         try:
@@ -189,8 +195,14 @@ class _People:
 class _Outputs:
     """The files that grow with the video."""
 
-    def __init__(self, reader: VideoReader, video: Path | None, lines: Path | None):
-        self._reader, self.video, self._lines = reader, video, lines
+    def __init__(
+        self,
+        reader: VideoReader,
+        video: Path | None,
+        lines: Path | None,
+        draw: Callable[[npt.NDArray[np.uint8], PoseResult], Any],
+    ):
+        self._reader, self.video, self._lines, self._draw = reader, video, lines, draw
         self._writer: VideoWriter | None = None
         self._part = None if lines is None else lines.with_name(f'{lines.name}.part')
         self._file: IO[str] | None = None if self._part is None else self._part.open('w', encoding='utf-8')
@@ -206,7 +218,7 @@ class _Outputs:
             return
         if self._writer is None:
             self._writer = VideoWriter(self.video, self._reader, (frame.image.shape[1], frame.image.shape[0]))
-        self._writer.write(_drawn(frame.image, result), frame.pts)
+        self._writer.write(np.asarray(self._draw(frame.image, result)), frame.pts)
 
     def stop(self) -> None:
         """Leave what there is in the part files."""
@@ -229,7 +241,3 @@ class _Outputs:
             self._part.replace(self._lines)
         if self._writer is not None and not self._writer.finish():
             _log.warning('%s cannot hold the sound of %s; .mkv can.', self._writer.path, self._reader.path)
-
-
-def _drawn(image: npt.NDArray[np.uint8], result: PoseResult) -> npt.NDArray[np.uint8]:
-    return np.asarray(result.draw(image)) if len(result) else image
