@@ -1,0 +1,309 @@
+import io
+import json
+import logging
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+import timm
+import torch
+from huggingface_hub import EvalResult, ModelCard, constants, file_download
+from huggingface_hub.utils import _http
+
+from hub_server import HubServer
+from widehrnet_zoo.errors import UserError
+from widehrnet_zoo.hub import push_to_hub, save_pretrained
+from widehrnet_zoo.models.registry import create_model
+from widehrnet_zoo.skeletons import SKELETONS, Skeleton, skeleton_of
+
+SMALL = {'channels': (8, 16), 'num_modules': (1,), 'stem_width': 8}
+BIRD = Skeleton('bird', ('beak', 'left_wing', 'right_wing', 'tail'), ((1, 2),), ((0, 3),))
+
+
+def small(num_classes=4, **kwargs):
+    torch.manual_seed(0)
+    model = create_model('widehrnet_10', num_classes=num_classes, **SMALL, **kwargs)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_mean, -1, 1)
+    return model
+
+
+def same(a, b):
+    a, b = a.state_dict(), b.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    server = HubServer()
+    template = server.url + '/{repo_id}/resolve/{revision}/{filename}'
+    monkeypatch.setattr(constants, 'ENDPOINT', server.url)
+    monkeypatch.setattr(constants, 'HUGGINGFACE_CO_URL_TEMPLATE', template)
+    monkeypatch.setattr(constants, 'HF_HUB_CACHE', str(tmp_path / 'cache'))
+    monkeypatch.setattr(constants, 'HF_TOKEN_PATH', str(tmp_path / 'no-token'))
+    monkeypatch.setattr(constants, 'HF_HUB_DISABLE_XET', True)
+    monkeypatch.setenv('HF_TOKEN', HubServer.TOKEN)
+    monkeypatch.setattr(_http.time, 'sleep', lambda seconds: None)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def published(hub):
+    model = small()
+    commit = push_to_hub(model, 'birds/small', skeleton=BIRD, size=(64, 64))
+    hub.log.clear()
+    return model, commit
+
+
+def load(name='hf-hub:birds/small', **kwargs):
+    return create_model(name, pretrained=True, **kwargs)
+
+
+def test_a_pushed_model_comes_back_bit_for_bit_with_its_skeleton(hub, published):
+    model, _ = published
+    again = load()
+    assert same(model, again)
+    assert again.skeleton == BIRD
+    assert again.pretrained_cfg['input_size'] == (3, 64, 64)
+    assert set(hub.repos['birds/small'].commits[hub.repos['birds/small'].refs['main']]) == {
+        '.gitattributes',
+        'README.md',
+        'config.json',
+        'model.safetensors',
+    }
+    plain = timm.create_model('hf-hub:birds/small', pretrained=True)
+    assert same(model, plain)
+    assert skeleton_of(plain).keypoints == BIRD.keypoints
+
+
+def test_the_second_load_fetches_no_body(hub, published):
+    load()
+    assert hub.gets('model.safetensors') == ['']
+    load()
+    assert hub.gets('model.safetensors') == ['']
+    assert hub.gets('config.json') == ['']
+
+
+def test_a_revision_is_pinned(hub, published):
+    old, commit = published
+    new = small()
+    torch.nn.init.ones_(new.classifier.bias)
+    push_to_hub(new, 'birds/small', skeleton=BIRD)
+    push_to_hub(old, 'birds/small', skeleton=BIRD, revision='first')
+    assert same(load(), new)
+    assert same(load(f'hf-hub:birds/small@{commit}'), old)
+    assert same(load('hf-hub:birds/small@first'), old)
+    overlay = {'hf_hub_id': f'birds/small@{commit}'}
+    assert same(load('widehrnet_10', num_classes=4, pretrained_cfg_overlay=overlay, **SMALL), old)
+    with pytest.raises(UserError, match="no revision 'nine'"):
+        load('hf-hub:birds/small@nine')
+
+
+def test_a_broken_transfer_is_resumed(hub, published, monkeypatch):
+    monkeypatch.setattr(constants, 'DOWNLOAD_CHUNK_SIZE', 1024)
+    create_model('hf-hub:birds/small')
+    hub.fault.cut = 1
+    assert same(load(), published[0])
+    ranges = hub.gets('model.safetensors')
+    assert len(ranges) == 2 and ranges[1].startswith('bytes=') and ranges[1] != 'bytes=0-'
+
+
+def test_a_transfer_that_keeps_breaking_leaves_nothing_behind(hub, published, monkeypatch):
+    create_model('hf-hub:birds/small')
+    whole = file_download.http_get
+    monkeypatch.setattr(file_download, 'http_get', _gives_up)
+    with pytest.raises(UserError, match='run the command again'):
+        load()
+    assert not list(pathlib.Path(constants.HF_HUB_CACHE).rglob('*.incomplete'))
+    monkeypatch.setattr(file_download, 'http_get', whole)
+    assert same(load(), published[0])
+
+
+def _gives_up(url, temp_file, **kwargs):
+    temp_file.write(b'half')
+    raise OSError('Consistency check failed: file should be of size 9 but has size 4')
+
+
+def test_a_changed_byte_is_found_and_fetched_again(hub, published, caplog):
+    create_model('hf-hub:birds/small')
+    hub.fault.flip = 1
+    with caplog.at_level(logging.WARNING):
+        assert same(load(), published[0])
+    assert 'damaged' in caplog.text
+    assert len(hub.gets('model.safetensors')) == 2
+
+
+def test_a_file_that_is_always_damaged_is_never_kept(hub, published):
+    create_model('hf-hub:birds/small')
+    hub.fault.flip = 2
+    with pytest.raises(UserError, match='damaged twice'):
+        load()
+    assert same(load(), published[0])
+
+
+def test_damage_inside_the_cache_is_found(hub, published):
+    load()
+    file = next(pathlib.Path(constants.HF_HUB_CACHE).rglob('model.safetensors')).resolve()
+    file.write_bytes(file.read_bytes()[:-100])
+    assert same(load(), published[0])
+
+
+def test_offline_takes_the_cache_and_says_when_there_is_none(hub, published, monkeypatch, tmp_path):
+    load()
+    hub.log.clear()
+    monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', True)
+    _reset_session()
+    assert same(load(), published[0])
+    assert not hub.log
+    with pytest.raises(UserError, match='HF_HUB_OFFLINE is set'):
+        load(cache_dir=tmp_path / 'empty')
+    monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', False)
+    _reset_session()
+
+
+def _reset_session():
+    # the client reads the offline switch when it opens its session
+    for name in ('close_session', 'reset_sessions'):
+        if hasattr(_http, name):
+            getattr(_http, name)()
+
+
+@pytest.mark.parametrize('status', [500, 503])
+def test_a_fault_of_the_hub_is_bridged_by_the_cache_and_told_without(hub, published, status, tmp_path):
+    load()
+    hub.fault.status = status
+    assert same(load(), published[0])
+    with pytest.raises(UserError, match=f'fault of its own \\({status}\\)'):
+        load(cache_dir=tmp_path / 'empty')
+
+
+def test_who_may_not_is_told(hub, published, monkeypatch):
+    monkeypatch.setenv('HF_TOKEN', 'hf_wrong')
+    with pytest.raises(UserError, match=r'401.*log in again|not on .*log in'):
+        push_to_hub(published[0], 'birds/other', skeleton=BIRD)
+    hub.repos['birds/small'].private = True
+    with pytest.raises(UserError, match=r'private and your token does not open it'):
+        load()
+    monkeypatch.setenv('HF_TOKEN', HubServer.TOKEN)
+    assert same(load(), published[0])
+
+
+@pytest.mark.parametrize(
+    ('name', 'told'),
+    [
+        ('hf-hub:birds/none', 'birds/none is not on'),
+        ('hf-hub:a/b/c', 'no name of a repository'),
+        ('s3:birds/small', 'Unknown model source'),
+        ('hf-hub:', 'no model id'),
+    ],
+)
+def test_a_wrong_name_is_told(hub, name, told):
+    with pytest.raises(UserError, match=told):
+        load(name)
+
+
+def test_nobody_listening_is_told(hub, published, monkeypatch):
+    hub.close()
+    with pytest.raises(UserError, match=r'cannot be reached.*HF_ENDPOINT'):
+        load()
+
+
+def test_pickled_weights_are_taken_only_when_named(hub, published):
+    model, _ = published
+    files = hub.repos['birds/small'].commits[hub.repos['birds/small'].refs['main']]
+    del files['model.safetensors']
+    pickled = io.BytesIO()
+    torch.save(model.state_dict(), pickled)
+    files['pytorch_model.bin'] = pickled.getvalue()
+    with pytest.raises(UserError, match=r'has no model\.safetensors.*hf_hub_filename'):
+        load()
+    assert not hub.gets('pytorch_model.bin')
+    assert same(load(pretrained_cfg_overlay={'hf_hub_filename': 'pytorch_model.bin'}), model)
+
+
+def test_a_repository_of_something_else_is_told(hub, published):
+    repo = hub.repos['birds/small']
+    repo.commit({'config.json': b'{"model_type": "bert"}'})
+    with pytest.raises(UserError, match='no architecture'):
+        load()
+    repo.commit({'config.json': b'{"architecture": '})
+    with pytest.raises(UserError, match='not valid JSON'):
+        load()
+    repo.commit({'config.json': b'{"architecture": "widehrnet_99"}'})
+    with pytest.raises(UserError, match='widehrnet_99'):
+        load()
+
+
+@pytest.mark.slow
+def test_the_environment_alone_decides_where_from(hub, published, tmp_path):
+    script = (
+        'import widehrnet_zoo.models.registry as r\n'
+        "m = r.create_model('hf-hub:birds/small', pretrained=True)\n"
+        "print(m.skeleton.name, float(m.state_dict()['stem.conv.bn.running_mean'][0]))\n"
+    )
+    root = str(pathlib.Path(__file__).resolve().parents[1])
+    env = {k: v for k, v in os.environ.items() if not k.startswith('HF_')}
+    env.update(HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / 'home'), PYTHONPATH=root, HF_HUB_DISABLE_TELEMETRY='1')
+
+    def run(**more):
+        command = [sys.executable, '-c', script]
+        return subprocess.run(command, env={**env, **more}, cwd=tmp_path, capture_output=True, text=True).stdout.strip()
+
+    first = published[0].state_dict()['stem.conv.bn.running_mean'][0]
+    assert run() == f'bird {float(first)}'
+    hub.close()
+    assert run(HF_HUB_OFFLINE='1') == f'bird {float(first)}'
+
+
+def test_the_card_says_task_metrics_licence_and_keypoints(hub):
+    result = EvalResult(
+        task_type='keypoint-detection',
+        dataset_type='my-birds',
+        dataset_name='My birds',
+        metric_type='pck',
+        metric_name='PCK@0.2',
+        metric_value=0.93,
+    )
+    push_to_hub(small(), 'birds/small', skeleton=BIRD, results=[result], license='mit')
+    files = hub.repos['birds/small'].commits[hub.repos['birds/small'].refs['main']]
+    card = ModelCard(files['README.md'].decode())
+    assert card.data.pipeline_tag == 'keypoint-detection'
+    assert card.data.library_name == 'timm'
+    assert card.data.license == 'mit'
+    assert card.data.eval_results[0].metric_value == 0.93
+    assert 'left_wing' in card.text and 'hf-hub:birds/small' in card.text
+    config = json.loads(files['config.json'])
+    assert config['label_names'] == list(BIRD.keypoints)
+    assert Skeleton.from_dict(config['skeleton']) == BIRD
+
+
+def test_a_card_that_its_owner_wrote_stays(hub, published):
+    repo = hub.repos['birds/small']
+    repo.commit({'README.md': b'# mine'})
+    push_to_hub(published[0], 'birds/small', skeleton=BIRD)
+    assert repo.commits[repo.refs['main']]['README.md'] == b'# mine'
+
+
+def test_an_overlaid_hub_id_wins_over_the_tags_own_file(hub, published, tmp_path):
+    other = save_pretrained(small(global_pool=''), tmp_path / 'other', skeleton=BIRD) / 'model.safetensors'
+    torch.nn.init.ones_(published[0].classifier.bias)
+    push_to_hub(published[0], 'birds/small', skeleton=BIRD)
+    cfg = {**small().pretrained_cfg, 'file': str(other)}
+    model = timm.create_model(
+        'widehrnet_10',
+        pretrained=True,
+        num_classes=4,
+        pretrained_cfg=cfg,
+        pretrained_cfg_overlay={'hf_hub_id': 'birds/small'},
+        **SMALL,
+    )
+    assert same(model, published[0])
+
+
+def test_the_skeletons_of_the_data_sets_come_back_whole(tmp_path):
+    folder = save_pretrained(small(17), tmp_path / 'coco')
+    assert load(f'local-dir:{folder}').skeleton == SKELETONS['coco']
