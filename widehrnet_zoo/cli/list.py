@@ -1,0 +1,85 @@
+"""`widehrnet list`: the models of the zoo."""
+
+import argparse
+import json
+import sys
+
+EPILOG = """\
+examples:
+  widehrnet list
+  widehrnet list '*_attn' --json
+  widehrnet list --pretrained
+
+The authors' code computes a part of the exchange between resolutions twice; their MACs count that.
+weights: shipped (in the package), hub (downloaded when used), convert (the authors' file, through `widehrnet convert`),
+none (untrained). Figures of official weights are the authors'.
+"""
+
+
+def add_parser(subparsers: 'argparse._SubParsersAction[argparse.ArgumentParser]') -> argparse.ArgumentParser:
+    """Add the command.
+
+    Args:
+        subparsers: Of the main parser.
+
+    Returns:
+        The command's parser.
+    """
+    parser = subparsers.add_parser(
+        'list',
+        help='the models: parameters, MACs, weights, figures',
+        description='The models of the zoo with their parameters, multiply-accumulates, weights and figures.',
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('filter', nargs='?', default='', help='wildcards on the name (quote them)')
+    parser.add_argument('--pretrained', action='store_true', help='only models whose weights are there to load')
+    parser.add_argument('--json', action='store_true', help='as JSON')
+    parser.set_defaults(run=run)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command.
+
+    Args:
+        args: What `add_parser` parsed.
+
+    Returns:
+        0.
+
+    Raises:
+        UserError: If no name matches.
+    """
+    from ..errors import UserError
+    from ..models.catalogue import entries
+
+    found = [e for e in entries(args.filter) if not args.pretrained or e.weights in ('shipped', 'hub')]
+    if args.json:
+        sys.stdout.write(json.dumps([e.to_dict() for e in found], indent=1) + '\n')
+        return 0
+    if not found:
+        raise UserError(
+            f'no model{f" matches {args.filter!r}" if args.filter else ""}{" with weights" * args.pretrained}.'
+        )
+    rows = [('model', 'input', 'keypoints', 'params', 'MACs', "authors' MACs", 'weights', 'figures')]
+    rows += [
+        (
+            e.name,
+            f'{e.size[0]}x{e.size[1]}',
+            str(e.num_keypoints),
+            f'{e.parameters / 1e6:.2f} M',
+            f'{e.macs / 1e9:.3f} G',
+            f'{e.official_macs / 1e9:.3f} G',
+            e.weights,
+            ', '.join(f'{name} {value:g}' for name, value in e.figures.items()),
+        )
+        for e in found
+    ]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        cells = [
+            c.rjust(w) if i in (2, 3, 4, 5) else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        ]
+        sys.stdout.write('  '.join(cells).rstrip() + '\n')
+    return 0

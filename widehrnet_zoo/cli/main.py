@@ -1,0 +1,89 @@
+"""The command `widehrnet`."""
+
+import argparse
+import importlib
+import importlib.util
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from ..errors import UserError
+
+COMMANDS = ('predict', 'list', 'info', 'convert', 'eval', 'train', 'export', 'bench', 'demo')
+"""Modules of this package, one command each, in the order of the help."""
+
+EPILOG = """\
+examples:
+  widehrnet predict photo.jpg --out poses
+  widehrnet list
+  widehrnet info widehrnet_18_attn
+  widehrnet COMMAND --help
+
+exit codes: 0 done, 1 done in part or failed, 2 wrong input or use, 130 interrupted
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser with all commands."""
+    from .. import __version__
+
+    parser = argparse.ArgumentParser(
+        prog='widehrnet',
+        description='Lightweight human-pose networks: find keypoints, measure, train, export.',
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('--version', action='version', version=f'widehrnet_zoo {__version__}')
+    parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
+    subparsers = parser.add_subparsers(dest='command', metavar='COMMAND', required=True)
+    for name in COMMANDS:
+        module = f'{__package__}.{name}'
+        if importlib.util.find_spec(module) is None:
+            continue
+        importlib.import_module(module).add_parser(subparsers)
+        # after the command as well; SUPPRESS keeps the value given before it
+        subparsers.choices[name].add_argument(
+            '--debug', action='store_true', default=argparse.SUPPRESS, help='show the traceback of an error'
+        )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: Arguments; those of the process by default.
+
+    Returns:
+        The exit code: 0 done, 1 done in part or failed, 2 wrong input, 130 interrupted.
+    """
+    args = build_parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO if args.debug else logging.WARNING, format='%(message)s')
+    try:
+        return args.run(args)
+    except KeyboardInterrupt:
+        sys.stderr.write('interrupted\n')
+        return 130
+    except BrokenPipeError:
+        # the reader of our output has gone; the interpreter must not complain about it at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if args.debug:
+            traceback.print_exc()
+        return _explain(error)
+
+
+def _explain(error: Exception) -> int:
+    text = ' '.join(str(error).split())
+    if isinstance(error, (UserError, ImportError, OSError)):
+        sys.stderr.write(f'widehrnet: {text}\n')
+        return 2
+    sys.stderr.write(f'widehrnet: unexpected {type(error).__name__}: {text} (--debug shows where)\n')
+    return 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())

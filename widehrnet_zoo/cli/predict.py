@@ -1,0 +1,338 @@
+"""`widehrnet predict`: photos to joints."""
+
+import argparse
+import itertools
+import re
+import sys
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from ..results import PoseResult
+
+EPILOG = """\
+examples:
+  widehrnet predict photo.jpg --out poses
+  widehrnet predict photos/ 'more/*.png' --out poses --flip-test
+  widehrnet predict photo.jpg --out poses --boxes 40,20,310,600
+  widehrnet predict photos/ --out poses --boxes boxes.json --no-picture
+  widehrnet predict photos/ --out poses --detector torchvision
+  widehrnet predict video.mp4 --out poses --detector torchvision
+  widehrnet predict photo.jpg --out poses --model widehrnet_18_attn.coco_256x192 --weights official.pth
+
+For photo.jpg, DIR gets photo_pose.json (all keypoints, whatever their score) and photo_pose.jpg. The photos of a
+folder keep their place in it; names that would meet get the extension or the folder added. A photo that cannot be
+read does not stop the others.
+
+For video.mp4, DIR gets video_pose.mp4 and video_pose.jsonl, a line per frame; --boxes are then those of its first
+frame, or, in a file, of frames by their number.
+
+--boxes FILE is {"photo.jpg": [[x1, y1, x2, y2, score], ...], ...} or COCO detections.
+"""
+
+SUFFIXES = {'.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm', '.pgm', '.avif'}
+"""Files that are taken from folders; a file that is named is read whatever its extension."""
+
+
+def add_parser(subparsers: 'argparse._SubParsersAction[argparse.ArgumentParser]') -> argparse.ArgumentParser:
+    """Add the command.
+
+    Args:
+        subparsers: Of the main parser.
+
+    Returns:
+        The command's parser.
+    """
+    parser = subparsers.add_parser(
+        'predict',
+        help='find the keypoints of people in photos',
+        description='Find the keypoints of people in photos; write a picture and a JSON for each.',
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        'paths', nargs='+', metavar='PATH', help='photos, videos, folders of photos (with their subfolders), wildcards'
+    )
+    parser.add_argument('--out', required=True, type=Path, metavar='DIR', help='folder for the results, made if absent')
+    people = parser.add_argument_group('people').add_mutually_exclusive_group()
+    people.add_argument(
+        '--boxes',
+        metavar='FILE|X1,Y1,X2,Y2',
+        help='a JSON file, or boxes in pixels (several: "x1,y1,x2,y2; x1,y1,x2,y2") that hold for every photo '
+        '(default: the whole photo, then again around what was found)',
+    )
+    people.add_argument('--detector', metavar='NAME', help='find people first: torchvision, hf-hub:ORG/NAME, ...')
+    model = parser.add_argument_group('model')
+    model.add_argument(
+        '--model',
+        metavar='NAME',
+        help='variant, variant.tag, hf-hub:ORG/NAME, folder or exported file (default: widehrnet_18_attn)',
+    )
+    model.add_argument('--weights', metavar='FILE', help='.safetensors, or an official .pth')
+    model.add_argument(
+        '--flip-test', action='store_true', help='average with the mirrored crop: better, twice the work'
+    )
+    model.add_argument('--decoder', choices=('quarter', 'dark', 'soft'), default='quarter', help='default: quarter')
+    model.add_argument('--device', help='cpu, cuda, mps, ... (default: the best there is)')
+    model.add_argument('--bf16', action='store_true', help='run the network in bfloat16')
+    model.add_argument('--batch-size', type=int, default=16, metavar='N', help='people per step (default: 16)')
+    video = parser.add_argument_group('video')
+    video.add_argument(
+        '--detect-every',
+        type=int,
+        default=15,
+        metavar='FRAMES',
+        help='frames between looks of the detector for new people; 0: only when nobody is followed (default: 15)',
+    )
+    video.add_argument(
+        '--smooth',
+        type=float,
+        default=1.5,
+        metavar='HZ',
+        help='smoothing of somebody at rest: less is calmer, 0 is none (default: 1.5)',
+    )
+    output = parser.add_argument_group('output')
+    output.add_argument(
+        '--threshold', type=float, default=0.2, metavar='SCORE', help='do not draw keypoints below (default: 0.2)'
+    )
+    output.add_argument('--draw-boxes', action='store_true', help='draw the boxes too')
+    output.add_argument('--no-picture', action='store_true', help='write the JSON only')
+    output.add_argument('--quiet', action='store_true', help='no progress bar')
+    parser.set_defaults(run=run)
+    return parser
+
+
+@dataclass
+class _Input:
+    name: str
+    target: Path
+    image: 'npt.NDArray[np.uint8]'
+    boxes: 'npt.NDArray[np.float64] | None'
+    box_scores: 'npt.NDArray[np.float32] | None'
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command.
+
+    Args:
+        args: What `add_parser` parsed.
+
+    Returns:
+        0, or 1 if some photos failed.
+
+    Raises:
+        UserError: If there is nothing to do, or an option is wrong.
+    """
+    from tqdm import tqdm
+
+    from ..errors import UserError
+    from ..video import is_video
+
+    found, missing = find_photos(args.paths, args.out)
+    photos = [pair for pair in found if not is_video(pair[0])]
+    videos = [pair for pair in found if is_video(pair[0])]
+    failed = [(name, f'there is no file {name}') for name in missing]
+    if not found:
+        raise UserError(f'no photos found: {"; ".join(reason for _, reason in failed) or "the folders hold none"}.')
+    if not 0 <= args.threshold <= 1:
+        raise UserError(f'the threshold is a score from 0 to 1, not {args.threshold:g}.')
+    if args.out.exists() and not args.out.is_dir():
+        raise UserError(f'{args.out} is a file: --out is a folder.')
+    boxes_of = _boxes(args)
+
+    from ..estimator import PoseEstimator
+
+    estimator = PoseEstimator(
+        args.model,
+        args.weights,
+        args.device,
+        decoder=args.decoder,
+        flip_test=args.flip_test,
+        batch_size=args.batch_size,
+        bf16=args.bf16,
+    )
+    args.out.mkdir(parents=True, exist_ok=True)
+    waiting: deque[_Input] = deque()
+    people = done = 0
+    with tqdm(total=len(photos), unit='photo', disable=args.quiet or not photos) as bar:
+
+        def inputs() -> Iterator[_Input]:
+            for photo, target in zip(photos, name_outputs(photos), strict=True):
+                try:
+                    item = _read(str(photo[0]), args.out / target, boxes_of)
+                except UserError as error:
+                    failed.append((str(photo[0]), str(error)))
+                    bar.update()
+                    continue
+                waiting.append(item)
+                yield item
+
+        # three views of one stream; the estimator takes from them in step
+        first, second, third = itertools.tee(inputs(), 3)
+        results = estimator.stream((i.image for i in first), (i.boxes for i in second), (i.box_scores for i in third))
+        for result in results:
+            item = waiting.popleft()
+            _save(item, replace(result, path=item.name), args)
+            people += len(result)
+            done += 1
+            bar.update()
+    frames = 0
+    for video, target in zip(videos, name_outputs(videos), strict=True):
+        from ..video.command import run_video
+
+        try:
+            summary = run_video(video[0], args.out / target, estimator, args)
+        except UserError as error:
+            failed.append((str(video[0]), str(error)))
+            continue
+        frames += summary.frames
+        people += summary.people
+        if summary.problem:
+            failed.append((str(video[0]), summary.problem))
+    for name, reason in failed:
+        sys.stderr.write(f'widehrnet: {reason if name in reason else f"{name}: {reason}"}\n')
+    sys.stdout.write(
+        (f'{frames} frames of {len(videos)} videos, ' if videos else '')
+        + (f'{done} of {len(photos) + len(missing)} photos, ' if photos or missing else '')
+        + f'{people} people: {args.out}'
+        + (f'; {len(failed)} failed\n' if failed else '\n')
+    )
+    return 1 if failed else 0
+
+
+def find_photos(paths: list[str], out: Path) -> tuple[list[tuple[Path, Path]], list[str]]:
+    """Photos of files, folders and wildcards, each once.
+
+    Args:
+        paths: What was asked for.
+        out: Folder of the results; results of earlier runs are not photos.
+
+    Returns:
+        Pairs of a photo and its place in what was asked for (its name, or its path inside the folder), and the paths
+        that lead nowhere.
+    """
+    import glob
+
+    found: dict[Path, tuple[Path, Path]] = {}
+    missing = []
+    target = out.resolve()
+
+    def add(path: Path, place: Path) -> None:
+        found.setdefault(path.resolve(), (path, place))
+
+    def add_folder(folder: Path) -> None:
+        for path in sorted(folder.rglob('*')):
+            if path.suffix.lower() not in SUFFIXES or not path.is_file() or _is_result(path):
+                continue
+            if target in path.resolve().parents and target != folder.resolve():
+                continue
+            add(path, path.relative_to(folder))
+
+    for text in paths:
+        path = Path(text)
+        if path.is_dir():
+            add_folder(path)
+        elif path.exists():
+            add(path, Path(path.name))
+        else:
+            matches = sorted(glob.glob(text, recursive=True))
+            for match in map(Path, matches):
+                if match.is_dir():
+                    add_folder(match)
+                elif not _is_result(match):
+                    add(match, Path(match.name))
+            if not matches:
+                missing.append(text)
+    return list(found.values()), missing
+
+
+def _is_result(path: Path) -> bool:
+    return path.stem.endswith('_pose') and any(path.with_suffix(s).exists() for s in ('.json', '.jsonl'))
+
+
+def name_outputs(photos: list[tuple[Path, Path]]) -> list[Path]:
+    """Where results go, without suffix; no two the same, whatever the file system thinks of capitals.
+
+    Args:
+        photos: Pairs as from `find_photos`.
+    """
+
+    def name(photo: Path, place: Path, level: int) -> Path:
+        stem = place.with_name(place.stem)
+        if level == 0:
+            return stem
+        stem = place.with_name(f'{place.stem}_{place.suffix[1:]}')
+        above = photo.resolve().parent.parts[1:]
+        return Path(*above[len(above) - (level - 1) :], *stem.parts) if level > 1 else stem
+
+    levels = [0] * len(photos)
+    while True:
+        names = [name(*photo, level) for photo, level in zip(photos, levels, strict=True)]
+        keys = [str(n).casefold() for n in names]
+        same = {key for key, count in Counter(keys).items() if count > 1}
+        deepest = [level > len(photo.resolve().parts) for (photo, _), level in zip(photos, levels, strict=True)]
+        if not same or all(d for d, k in zip(deepest, keys, strict=True) if k in same):
+            break
+        levels = [level + (k in same and not d) for level, k, d in zip(levels, keys, deepest, strict=True)]
+    # names that differ in nothing but capitals
+    seen: dict[str, int] = {}
+    unique = []
+    for n, key in zip(names, keys, strict=True):
+        seen[key] = seen.get(key, 0) + 1
+        unique.append(n if seen[key] == 1 else n.with_name(f'{n.name}_{seen[key]}'))
+    return unique
+
+
+def _boxes(args: argparse.Namespace) -> Any:
+    """A function from an image and its path to boxes and scores, both `None` where none were asked for."""
+    from ..errors import UserError
+
+    if args.detector is not None:
+        from ..detection import find_people, open_detector
+
+        detector = open_detector(args.detector, device=args.device)
+        return lambda image, path: find_people(detector, image, path)
+    if args.boxes is None:
+        return lambda image, path: (None, None)
+    if Path(args.boxes).is_file():
+        from ..detection import BoxFile
+
+        file = BoxFile(args.boxes)
+        return lambda image, path: file.of_photo(path)
+    try:
+        rows = [[float(v) for v in re.split(r'[,\s]+', box.strip())] for box in args.boxes.split(';') if box.strip()]
+    except ValueError:
+        raise UserError(f'--boxes {args.boxes} is neither a file that is there nor numbers x1,y1,x2,y2.') from None
+    return lambda image, path: (rows, None)
+
+
+def _read(path: str, target: Path, boxes_of: Any) -> _Input:
+    from ..crops import check_boxes
+    from ..images import read_image
+
+    image = read_image(path)
+    boxes, scores = boxes_of(image, path)
+    if boxes is not None:
+        boxes = check_boxes(boxes, (image.shape[1], image.shape[0]))
+    return _Input(path, target, image, boxes, scores)
+
+
+def _save(item: _Input, result: 'PoseResult', args: argparse.Namespace) -> None:
+    import io
+
+    from ..files import write_whole
+
+    if not args.no_picture:
+        picture = result.draw(item.image, threshold=args.threshold, boxes=args.draw_boxes)
+        buffer = io.BytesIO()
+        # JPEG ends at 65535 pixels a side
+        suffix = '.jpg' if max(picture.size) < 65_500 else '.png'
+        picture.save(buffer, 'JPEG' if suffix == '.jpg' else 'PNG', **({'quality': 92} if suffix == '.jpg' else {}))
+        write_whole(item.target.with_name(f'{item.target.name}_pose{suffix}'), buffer.getvalue())
+    result.save_json(item.target.with_name(f'{item.target.name}_pose.json'))
