@@ -110,7 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
                 return method(body, *match.groups())
         return self.fail(404, 'NotFound', f'no such page: {path}')
 
-    do_GET = do_HEAD = do_POST = do_PUT = handle_any  # noqa: N815
+    do_GET = do_HEAD = do_POST = do_PUT = handle_any
 
     def authorised(self) -> bool:
         return self.headers.get('Authorization') == f'Bearer {self.hub.TOKEN}'

@@ -9,10 +9,10 @@ import sys
 import pytest
 import timm
 import torch
+from hub_server import HubServer
 from huggingface_hub import EvalResult, ModelCard, constants, file_download
 from huggingface_hub.utils import _http
 
-from hub_server import HubServer
 from widehrnet_zoo.errors import UserError
 from widehrnet_zoo.hub import push_to_hub, save_pretrained
 from widehrnet_zoo.models.registry import create_model
