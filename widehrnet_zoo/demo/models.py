@@ -1,0 +1,76 @@
+"""The models that the page offers."""
+
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from ..errors import UserError
+from ..models.registry import list_pretrained
+from .pose import TimedEstimator
+
+_KEPT = 2
+
+VARIABLE = 'WIDEHRNET_DEMO_MODELS'
+"""Environment variable with more models for the page, separated by commas: a variable of a Space can set it."""
+
+
+class DemoModels:
+    """Models by name, opened when they are first chosen; the last two stay open.
+
+    Attributes:
+        names: In the order of the list on the page.
+
+    Args:
+        models: For each name what `PoseEstimator` opens, or a function that gives an estimator.
+        device: Where they run; by default CUDA, MPS or the CPU, the first there is.
+
+    Raises:
+        UserError: If there are none.
+    """
+
+    def __init__(self, models: Mapping[str, str | Path | Callable[[], TimedEstimator]], device: str | None = None):
+        if not models:
+            raise UserError('no weights ship with this installation: name a model, a folder or a file to show.')
+        self.names = list(models)
+        self._sources = dict(models)
+        self._device = device
+        self._open: OrderedDict[str, TimedEstimator] = OrderedDict()
+
+    @classmethod
+    def find(cls, models: Sequence[str] = (), device: str | None = None) -> 'DemoModels':
+        """The models named, those of the environment, and those that ship.
+
+        Args:
+            models: Names, folders and files, as `PoseEstimator` opens them.
+            device: Where they run.
+
+        Raises:
+            UserError: If there are none, or a path does not exist.
+        """
+        named = [*models, *(name.strip() for name in os.environ.get(VARIABLE, '').split(',') if name.strip())]
+        for name in named:
+            if ('/' in name or os.sep in name) and ':' not in name and not Path(name).exists():
+                raise UserError(f'there is no file or folder {name}.')
+        return cls({name: name for name in (*named, *list_pretrained())}, device)
+
+    def get(self, name: str) -> TimedEstimator:
+        """Open a model, or take the open one.
+
+        Args:
+            name: One of `names`.
+
+        Raises:
+            UserError: If there is no such name, or the model cannot be opened.
+        """
+        if name not in self._sources:
+            raise UserError(f'there is no model {name!r:.80} here: choose {", ".join(self.names)}.')
+        if name not in self._open:
+            source = self._sources[name]
+            estimator = source() if callable(source) else TimedEstimator(source, device=self._device)
+            estimator.warm_up()
+            self._open[name] = estimator
+            if len(self._open) > _KEPT:
+                self._open.popitem(last=False)
+        self._open.move_to_end(name)
+        return self._open[name]

@@ -1,0 +1,168 @@
+"""What the page does with a photo and boxes, without the page."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ..crops import check_boxes
+from ..errors import UserError
+from ..estimator import PoseEstimator
+from ..results import PoseResult
+
+MAX_PEOPLE = 32
+"""Boxes in one photo; each is a forward pass that others wait for."""
+
+
+class TimedEstimator(PoseEstimator):
+    """A `PoseEstimator` that keeps the time of its steps.
+
+    Attributes:
+        seconds: Of the network (normalisation included) and of the whole forward step since `reset`.
+    """
+
+    seconds: dict[str, float]
+
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        self.reset()
+
+    def reset(self) -> None:
+        """Start from zero."""
+        self.seconds = {'network': 0.0, 'forward': 0.0}
+
+    def heatmaps(self, crops: npt.NDArray[np.uint8], *args: Any, **options: Any) -> Tensor:
+        """As in `PoseEstimator`, timed."""
+        start = time.perf_counter()
+        heatmaps = super().heatmaps(crops, *args, **options)
+        if heatmaps.device.type == 'cuda':
+            torch.cuda.synchronize(heatmaps.device)
+        self.seconds['network'] += time.perf_counter() - start
+        return heatmaps
+
+    def _forward(self, *args: Any) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        start = time.perf_counter()
+        found = super()._forward(*args)
+        self.seconds['forward'] += time.perf_counter() - start
+        return found
+
+    def warm_up(self) -> None:
+        """Run once on nothing: the first pass of a network allocates memory and chooses kernels."""
+        self.heatmaps(np.zeros((1, *self.size, 3), np.uint8))
+        self.reset()
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was found in a photo, and how long each step took.
+
+    Attributes:
+        result: The people.
+        milliseconds: `crop`, `network`, `decode` and `total`, summed over the people (and over the second look that a
+            photo without boxes gets); reading and drawing the photo are not in it.
+    """
+
+    result: PoseResult
+    milliseconds: dict[str, float]
+
+
+def read_boxes(rows: Any, image_size: tuple[int, int]) -> npt.NDArray[np.float64] | None:
+    """The page's table of boxes as numbers.
+
+    Args:
+        rows: Rows of x1, y1, x2, y2, where a cell can be text or empty; wholly empty rows are left out.
+        image_size: Width and height of the photo.
+
+    Returns:
+        float64 (N, 4) in image pixels, x1 < x2 and y1 < y2; None without boxes.
+
+    Raises:
+        UserError: If a cell is no number, a box lies outside, or there are more than `MAX_PEOPLE`.
+    """
+    boxes = []
+    for index, row in enumerate(rows or []):
+        cells = ['' if cell is None else str(cell).strip() for cell in row]
+        if not any(cells):
+            continue
+        try:
+            x1, y1, x2, y2 = (float(cell) for cell in cells)
+        except ValueError:
+            raise UserError(f'box {index + 1} is ({", ".join(cells)[:60]}); expected four numbers.') from None
+        boxes.append((min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)))
+    if len(boxes) > MAX_PEOPLE:
+        raise UserError(f'there are {len(boxes)} boxes, and this page takes {MAX_PEOPLE} at most: remove some.')
+    return check_boxes(boxes, image_size) if boxes else None
+
+
+def find_keypoints(
+    estimator: TimedEstimator,
+    image: npt.NDArray[np.uint8],
+    boxes: npt.NDArray[np.float64] | Sequence[Sequence[float]] | None = None,
+    flip_test: bool = False,
+    name: str | None = None,
+) -> Findings:
+    """Find the keypoints of people in a photo, and time it.
+
+    Args:
+        estimator: The model.
+        image: uint8 (H, W, 3).
+        boxes: (N, 4) x1, y1, x2, y2 in image pixels; None takes the whole photo as one person's.
+        flip_test: Average with the mirrored crop.
+        name: Name of the photo, for the result.
+
+    Returns:
+        The people, and the time.
+
+    Raises:
+        UserError: As `PoseEstimator`.
+    """
+    estimator.reset()
+    start = time.perf_counter()
+    result = estimator(image, boxes, flip_test=flip_test)
+    total = time.perf_counter() - start
+    network, forward = estimator.seconds['network'], estimator.seconds['forward']
+    seconds = {'crop': total - forward, 'network': network, 'decode': forward - network, 'total': total}
+    return Findings(replace(result, path=name), {step: 1000 * value for step, value in seconds.items()})
+
+
+def keypoint_rows(result: PoseResult) -> list[list[Any]]:
+    """A result as rows for people to read.
+
+    Args:
+        result: The people.
+
+    Returns:
+        One row per keypoint: person from 1, name, x and y to a tenth of a pixel, score to two places.
+    """
+    return [
+        [i + 1, name.replace('_', ' '), round(point.x, 1), round(point.y, 1), round(point.score, 2)]
+        for i in range(len(result))
+        for name, point in result.named(i).items()
+    ]
+
+
+def save_findings(
+    findings: Findings, image: npt.NDArray[np.uint8], folder: Path, threshold: float
+) -> tuple[Path, Path]:
+    """Write what a visitor downloads.
+
+    Args:
+        findings: What was found.
+        image: The photo.
+        folder: Where to.
+        threshold: Keypoints with a lower score are not drawn.
+
+    Returns:
+        The picture at full size as JPEG, and the result as JSON.
+    """
+    stem = Path(findings.result.path or 'photo').stem[:60] or 'photo'
+    picture, data = folder / f'{stem}.pose.jpg', folder / f'{stem}.pose.json'
+    findings.result.draw(image, threshold=threshold).save(picture, quality=95)
+    findings.result.save_json(data)
+    return picture, data
