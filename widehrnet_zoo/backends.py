@@ -78,8 +78,9 @@ class TorchBackend:
         if pool:
             raise UserError(f"this model pools its features (global_pool={pool!r}): keypoints need global_pool=''.")
         config = resolve_model_data_config(module)
-        if known and config['input_size'][0] != 3:
-            raise UserError(f'this model takes {config["input_size"][0]} channels; pictures have 3.')
+        channels = getattr(module, 'in_chans', 3)
+        if channels != 3:
+            raise UserError(f'this model takes {channels} channels; pictures have 3.')
         self.module = module.eval() if device is None else module.eval().to(find_device(device))
         self.skeleton = skeleton or skeleton_of(module)
         self.size: tuple[int, int] = size or tuple(config['input_size'][1:])

@@ -21,6 +21,7 @@ SIDE_COLOURS: dict[str, tuple[int, int, int]] = {
 
 _OUTLINE = (16, 16, 24)
 _FAINT = 0.35
+_STRIP = 64
 
 Colour = tuple[int, int, int]
 Canvas = npt.NDArray[np.uint8]
@@ -120,16 +121,24 @@ def _stroke(
         return
     along = b - a
     length = float(along @ along)
-    # strips keep the memory small on huge pictures
-    for top in range(low[1], high[1], 256):
-        bottom = min(top + 256, high[1])
-        x = np.arange(low[0], high[0], dtype=np.float32) - a[0]
-        y = np.arange(top, bottom, dtype=np.float32)[:, None] - a[1]
+    # strips follow a slanting line closely, so that the work is in proportion to what is painted
+    for top in range(low[1], high[1], _STRIP):
+        bottom = min(top + _STRIP, high[1])
+        near = np.array([0.0, 1.0])
+        if along[1]:
+            near = ((np.array([top - reach, bottom + reach]) - a[1]) / along[1]).clip(0, 1)
+        ends = a[0] + near * along[0]
+        left = max(low[0], int(ends.min() - reach))
+        right = min(high[0], int(ends.max() + reach) + 2)
+        if right <= left:
+            continue
+        x = np.arange(left, right, dtype=np.float32) - np.float32(a[0])
+        y = np.arange(top, bottom, dtype=np.float32)[:, None] - np.float32(a[1])
         share = ((x * along[0] + y * along[1]) / length).clip(0, 1) if length > 0 else 0.0
         distance = np.hypot(x - share * along[0], y - share * along[1])
         alpha = (radius + 0.5 - distance).clip(0, 1) * min(2 * radius, 1) * opacity
         rows, columns = np.nonzero(alpha)
-        patch = canvas[top:bottom, low[0] : high[0]]
+        patch = canvas[top:bottom, left:right]
         weight = alpha[rows, columns, None].astype(np.float32)
         mixed = patch[rows, columns] * (1 - weight) + np.array(colour, np.float32) * weight
         patch[rows, columns] = np.rint(mixed).astype(np.uint8)

@@ -26,6 +26,7 @@ STRIDE = 4
 """Input pixels per heatmap pixel."""
 
 _SURE = 0.2
+_UNSURE = 0.1
 _ENOUGH = 3
 _MARGIN = 0.1
 
@@ -326,8 +327,9 @@ class _Job:
             return False
         self.again = False
         height, width = self.image.shape[:2]
-        found = self.keypoints[0][self.scores[0] > _SURE]
-        if len(found) < _ENOUGH:
+        # a keypoint left out may lie outside the next view, a wrong one only makes it larger: the box takes unsure ones
+        found = self.keypoints[0][self.scores[0] > _UNSURE]
+        if (self.scores[0] > _SURE).sum() < _ENOUGH:
             return False
         low, high = found.min(0), found.max(0)
         margin = _MARGIN * (high - low)

@@ -1,0 +1,358 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from widehrnet_zoo import SKELETONS, PoseEstimator, PoseResult, Skeleton, create_model
+from widehrnet_zoo.backends import HeatmapBackend
+from widehrnet_zoo.decoding import DECODERS
+from widehrnet_zoo.errors import UserError
+
+SIZE = (256, 192)
+COCO = SKELETONS['coco']
+DOTS = Skeleton('dots', tuple(f'dot {k}' for k in range(17)))
+
+
+def colour(k):
+    return 255 if k % 3 == 0 else 85 * (k % 4), 60 * (k % 5), 15 * k
+
+
+class ReadsDots:
+    """A backend that finds dots of seventeen colours: honest keypoints without training."""
+
+    skeleton = DOTS
+    size = SIZE
+    mean = (0.0, 0.0, 0.0)
+    std = (1.0, 1.0, 1.0)
+
+    def __init__(self):
+        self.batches = []
+
+    def __call__(self, images):
+        assert images.dtype == np.float32 and images.flags.c_contiguous
+        self.batches.append(len(images))
+        x = torch.from_numpy(images)
+        colours = torch.tensor([colour(k) for k in range(17)]).float() / 255
+        distance = (x[:, None] - colours[None, :, :, None, None]).square().sum(2)
+        return torch.nn.functional.avg_pool2d(torch.exp(-200 * distance), 5, 4, 2).numpy()
+
+
+def photo(people=1, seed=0):
+    """Dotted people on grey, with their keypoints and boxes."""
+    random = np.random.default_rng(seed)
+    image = Image.new('RGB', (350 * people, 400), (128, 128, 128))
+    draw = ImageDraw.Draw(image)
+    keypoints, boxes = [], []
+    for person in range(people):
+        left = 90 + 350 * person
+        grid = np.stack(np.meshgrid(np.arange(4) * 36, np.arange(5) * 66), -1).reshape(-1, 2)[:17]
+        points = np.add(grid, (left + 20, 50)) + random.integers(-6, 7, (17, 2))
+        for k, (x, y) in enumerate(points.tolist()):
+            draw.ellipse((x - 5, y - 5, x + 5, y + 5), fill=colour(k))
+        keypoints.append(points)
+        boxes.append((left, 30, left + 160, 350))
+    return np.asarray(image), np.array(keypoints), np.array(boxes, float)
+
+
+def dots(**options):
+    return PoseEstimator(backend=ReadsDots(), **options)
+
+
+def light(**options):
+    torch.manual_seed(0)
+    return PoseEstimator(create_model('widehrnet_10', **options))
+
+
+@pytest.mark.parametrize('decoder', DECODERS)
+@pytest.mark.parametrize('flip_test', [False, True])
+def test_keypoints_come_out_in_image_pixels(decoder, flip_test):
+    image, keypoints, boxes = photo(3)
+    result = dots()(image, boxes, decoder=decoder, flip_test=flip_test)
+    assert isinstance(result, PoseResult) and len(result) == 3 and result.image_size == (1050, 400)
+    # a heatmap pixel is 7 image pixels here
+    assert np.abs(result.keypoints - keypoints).max() < 5
+    assert np.abs(result.keypoints - keypoints).mean() < 2
+    np.testing.assert_array_equal(result.boxes, boxes.astype(np.float32))
+
+
+@pytest.mark.parametrize('kind', ['path', 'PIL', 'array', 'tensor'])
+def test_a_picture_may_come_in_any_form(tmp_path, kind):
+    image, _, boxes = photo()
+    path = tmp_path / 'photo.png'
+    Image.fromarray(image).save(path)
+    source = {
+        'path': str(path),
+        'PIL': Image.fromarray(image),
+        'array': image,
+        'tensor': torch.tensor(image).permute(2, 0, 1),
+    }[kind]
+    estimator = dots()
+    result = estimator(source, boxes[0])
+    np.testing.assert_array_equal(result.keypoints, estimator(image, torch.tensor(boxes)).keypoints)
+    assert result.path == (str(path) if kind == 'path' else None)
+
+
+def test_without_boxes_it_looks_again_at_what_it_found():
+    image, keypoints, _ = photo()
+    result = dots()(image)
+    x1, y1, x2, y2 = result.boxes[0]
+    assert len(result) == 1 and x2 - x1 < 200 and y2 - y1 < 360
+    assert (keypoints[0] > (x1, y1)).all() and (keypoints[0] < (x2, y2)).all()
+    assert np.abs(result.keypoints - keypoints).max() < 5
+
+
+def test_without_a_person_the_whole_picture_stands():
+    estimator = dots()
+    result = estimator(np.full((60, 80, 3), 128, np.uint8))
+    assert result.boxes.tolist() == [[0, 0, 80, 60]] and result.scores.max() < 0.2
+    assert estimator.backend.batches == [1]
+    assert dots()(np.full((1, 1, 3), 128, np.uint8)).boxes.tolist() == [[0, 0, 1, 1]]
+
+
+@pytest.mark.parametrize(('batch_size', 'batches'), [(4, [4, 4, 1]), (1, [1] * 9), (100, [9])])
+def test_batches_are_full_across_pictures_and_change_nothing(batch_size, batches):
+    counts = (3, 0, 1, 3, 2)
+    photos = [photo(max(n, 1), seed=i) for i, n in enumerate(counts)]
+    boxes = [p[2][:n] for p, n in zip(photos, counts, strict=True)]
+    estimator = dots(batch_size=batch_size)
+    results = estimator([p[0] for p in photos], boxes)
+    assert estimator.backend.batches == batches
+    assert [len(r) for r in results] == list(counts)
+    for result, (image, _, _), own in zip(results, photos, boxes, strict=True):
+        alone = dots()(image, own)
+        np.testing.assert_allclose(result.keypoints, alone.keypoints, atol=1e-4)
+
+
+def test_pictures_with_and_without_boxes_mix():
+    one, two = photo(1, seed=1), photo(2, seed=2)
+    results = dots(batch_size=2)([one[0], two[0], one[0]], [None, two[2], one[2]], [None, [0.5, 0.25], None])
+    assert [len(r) for r in results] == [1, 2, 1]
+    assert results[1].box_scores.tolist() == [0.5, 0.25] and results[2].box_scores.tolist() == [1]
+    assert np.abs(results[0].keypoints - one[1]).max() < 5
+    stack = np.stack([one[0], one[0][:, ::-1]])
+    assert len(dots()(stack)) == 2
+
+
+def test_pictures_are_read_only_as_they_are_needed():
+    image, _, boxes = photo()
+    read = []
+
+    def coming():
+        for i in range(5):
+            read.append(i)
+            yield image
+
+    stream = dots(batch_size=2).stream(coming(), (boxes for _ in range(5)))
+    next(stream)
+    assert read == [0, 1]
+    assert len(list(stream)) == 4
+
+
+def test_the_flip_test_swaps_left_and_right():
+    class Sided(ReadsDots):
+        skeleton = Skeleton('two', ('left_x', 'right_x'), ((0, 1),))
+
+        def __call__(self, images):
+            self.batches.append(images)
+            out = np.zeros((len(images), 2, 64, 48), np.float32)
+            # `left_x` answers on the left half, whatever the picture
+            out[:, 0, 30, 10] = out[:, 1, 30, 37] = 1
+            return out
+
+    estimator = PoseEstimator(backend=Sided())
+    image = np.random.default_rng(0).integers(0, 256, (256, 192, 3), np.uint8)
+    heatmaps = estimator.heatmaps(image[None], flip_test=True)
+    plain, mirrored = estimator.backend.batches
+    np.testing.assert_array_equal(mirrored, plain[..., ::-1])
+    # mirrored back, `right_x` at 37 is `left_x` at 10, and one pixel on
+    assert heatmaps[0, 0, 30, 10] == 0.5 and heatmaps[0, 0, 30, 11] == 0.5
+
+
+def test_a_module_runs_as_it_does_by_hand():
+    estimator = light()
+    crop = np.random.default_rng(0).integers(0, 256, (256, 192, 3), np.uint8)
+    x = (torch.tensor(crop).permute(2, 0, 1)[None] / 255 - torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)) / (
+        torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+    )
+    with torch.no_grad():
+        expected = estimator.model(x)
+    np.testing.assert_allclose(estimator.heatmaps(crop[None]), expected, rtol=1e-4, atol=1e-6)
+    assert not estimator.model.training and estimator.skeleton == COCO
+
+
+def test_bf16_stays_near_float32():
+    model = light().model
+    crops = np.random.default_rng(0).integers(0, 256, (1, 256, 192, 3), np.uint8)
+    exact = PoseEstimator(model).heatmaps(crops)
+    rough = PoseEstimator(model, bf16=True).heatmaps(crops)
+    assert rough.dtype == torch.float32 and not torch.equal(exact, rough)
+    assert (exact - rough).abs().max() < 0.1 * exact.abs().max()
+
+
+def test_a_backend_is_any_callable_that_says_what_it_is():
+    assert isinstance(ReadsDots(), HeatmapBackend)
+    image, keypoints, boxes = photo()
+    plain = ReadsDots()
+    estimator = PoseEstimator(backend=lambda x: plain(x), size=SIZE, skeleton=DOTS, mean=(0, 0, 0), std=(1, 1, 1))
+    assert np.abs(estimator(image, boxes).keypoints - keypoints).max() < 5
+    with pytest.raises(UserError, match='no torch module'):
+        _ = estimator.model
+    with pytest.raises(UserError, match='size'):
+        PoseEstimator(backend=lambda x: x)
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'decoder': 'best'}, 'quarter'),
+        ({'batch_size': 0}, 'batch size'),
+        ({'batch_size': 1.5}, 'batch size'),
+        ({'size': (100, 100)}, 'multiple of 32'),
+        ({'std': (1, 1, 0)}, 'std'),
+        ({'mean': (1, 1)}, 'mean'),
+        ({'model': 'widehrnet_10'}, 'in place of'),
+    ],
+)
+def test_options_that_cannot_be_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        dots(**options)
+
+
+@pytest.mark.parametrize(
+    ('call', 'message'),
+    [
+        (([photo()[0]], photo()[2]), 'list of 1'),
+        (([photo()[0]] * 2, [None]), 'list of 2'),
+        ((photo()[0], [10, 10, 5, 5]), 'x, y, width'),
+        ((photo()[0], [400, 10, 500, 50]), 'outside'),
+        ((photo()[0], [10, 10, 50, 50], [0.5, 0.4]), 'box_scores'),
+        ((photo()[0], [10, 10, 50, 50], ['a']), 'box_scores'),
+        ((photo()[0], None, [1]), 'without boxes'),
+        (('nowhere.jpg',), 'no file'),
+    ],
+)
+def test_calls_that_cannot_be_are_refused(call, message):
+    with pytest.raises(UserError, match=message):
+        dots()(*call)
+
+
+@pytest.mark.parametrize(
+    ('make', 'message'),
+    [
+        (lambda: PoseEstimator(create_model('widehrnet_10', global_pool='avg')), "global_pool=''"),
+        (lambda: PoseEstimator(create_model('widehrnet_10', num_classes=0)), 'num_classes=0'),
+        (lambda: PoseEstimator(create_model('widehrnet_10', in_chans=1)), 'channels'),
+        (lambda: PoseEstimator(torch.nn.Conv2d(3, 17, 4, 4)), 'size'),
+        (lambda: PoseEstimator('widehrnet_19'), 'widehrnet_18'),
+        (lambda: PoseEstimator('widehrnet_10', device='cpu'), 'weights'),
+        (lambda: PoseEstimator(create_model('widehrnet_10'), device='tpu9'), 'cpu'),
+        (lambda: PoseEstimator('nowhere.onnx'), 'no file'),
+        (lambda: PoseEstimator('nowhere.safetensors'), 'nowhere'),
+        (lambda: light(num_classes=5)(photo()[0], flip_test=True), 'left and right'),
+    ],
+)
+def test_models_that_cannot_be_are_refused(make, message):
+    with pytest.raises(UserError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ('heatmaps', 'message'),
+    [(np.zeros((1, 16, 64, 48), np.float32), 'expected heatmaps'), (np.full((1, 17, 64, 48), np.nan), 'NaN')],
+)
+def test_a_model_that_gives_something_else_is_refused(heatmaps, message):
+    with pytest.raises(UserError, match=message):
+        PoseEstimator(backend=lambda x: heatmaps, size=SIZE, skeleton=COCO)(photo()[0], photo()[2])
+
+
+def test_weights_of_a_file_are_found_to_be_their_variants(tmp_path):
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    model = create_model('widehrnet_10_attn').eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    path = tmp_path / 'mine.safetensors'
+    save_file(model.state_dict(), path)
+    image = photo()[0]
+    expected = PoseEstimator(model)(image).keypoints
+    for estimator in (
+        PoseEstimator(weights=path),
+        PoseEstimator(str(path)),
+        PoseEstimator('widehrnet_10_attn', weights=str(path)),
+    ):
+        np.testing.assert_array_equal(estimator(image).keypoints, expected)
+    with pytest.raises(UserError, match='widehrnet_10_attn, not of widehrnet_18'):
+        PoseEstimator('widehrnet_18', weights=path)
+    with pytest.raises(UserError, match='does not fit'):
+        PoseEstimator(create_model('widehrnet_10'), weights=path)
+
+
+def test_keypoints_of_ones_own_keep_their_names(tmp_path):
+    from safetensors.torch import save_file
+
+    mpii = create_model('widehrnet_18', num_classes=16)
+    save_file(mpii.state_dict(), tmp_path / 'mine.safetensors')
+    assert PoseEstimator(weights=tmp_path / 'mine.safetensors').skeleton == SKELETONS['mpii']
+    with pytest.raises(UserError, match='16 keypoints'):
+        PoseEstimator('widehrnet_18.coco_256x192', weights=tmp_path / 'mine.safetensors')
+
+
+def some_result():
+    random = np.random.default_rng(0)
+    return PoseResult(
+        random.uniform(0, 100, (2, 17, 2)),
+        random.uniform(0, 1, (2, 17)),
+        [[0, 1, 50, 90], [5, 5, 60, 70]],
+        [1, 0.5],
+        COCO,
+        (100, 90),
+        'a.jpg',
+    )
+
+
+def test_results_go_to_json_and_back():
+    result = some_result()
+    values = json.loads(result.to_json())
+    assert values['image_size'] == {'width': 100, 'height': 90}
+    assert [k['name'] for k in values['people'][0]['keypoints']] == list(COCO.keypoints)
+    again = PoseResult.from_dict(values)
+    for name in ('keypoints', 'scores', 'boxes', 'box_scores'):
+        np.testing.assert_array_equal(getattr(again, name), getattr(result, name))
+    assert (again.skeleton, again.image_size, again.path) == (COCO, (100, 90), 'a.jpg')
+    assert result.named(1)['left_wrist'] == (*result.keypoints[1, 9].tolist(), result.scores[1, 9].item())
+    with pytest.raises(UserError, match='no result'):
+        PoseResult.from_dict({'people': 3})
+
+
+def test_numbers_that_json_has_not_become_null():
+    result = PoseResult(np.full((1, 17, 2), np.nan), np.zeros((1, 17)), [[0, 0, 1, 1]], [1], COCO, (1, 1))
+    text = result.to_json()
+    assert json.loads(text, parse_constant=pytest.fail)['people'][0]['keypoints'][0]['x'] is None
+    assert np.isnan(PoseResult.from_dict(json.loads(text)).keypoints).all()
+
+
+def test_coco_results_are_scored_as_the_protocol_does():
+    result = some_result()
+    entry = result.to_coco(7)[1]
+    assert set(entry) == {'image_id', 'category_id', 'keypoints', 'score', 'bbox'}
+    assert (entry['image_id'], entry['category_id'], entry['bbox']) == (7, 1, [5, 5, 55, 65])
+    assert len(entry['keypoints']) == 51 and entry['keypoints'][3:5] == result.keypoints[1, 1].tolist()
+    counts = result.scores[1][result.scores[1] > 0.2]
+    assert entry['score'] == pytest.approx(0.5 * counts.mean())
+    json.dumps(entry)
+
+
+def test_results_of_shapes_that_do_not_fit_are_refused():
+    with pytest.raises(UserError, match=r'scores of 1 people with 17 keypoints must be \(1, 17\)'):
+        PoseResult(np.zeros((1, 17, 2)), np.zeros((1, 16)), np.zeros((1, 4)), np.ones(1), COCO, (1, 1))
+
+
+def test_results_are_saved_whole(tmp_path):
+    path = tmp_path / 'new' / 'a.json'
+    some_result().save_json(path)
+    some_result().save_json(path)
+    assert len(json.loads(path.read_text())['people']) == 2
+    assert [p.name for p in path.parent.iterdir()] == ['a.json']
