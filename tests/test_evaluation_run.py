@@ -191,6 +191,32 @@ def test_mpii_end_to_end(tmp_path):
     assert again.figures == report.figures
 
 
+def test_real_coco_labels_and_photos(shared, tmp_path):
+    data = shared / 'coco_mini' / 'annotations.json'
+    labels = read_labels(data)
+    people = labels.people
+    assert len(labels.images) == 28 and len(people) == 86
+    truth = [
+        {'image_id': a['image_id'], 'category_id': 1, 'score': 1.0, 'keypoints': a['keypoints'], 'ann': a['id']}
+        for a in people
+    ]
+    (tmp_path / 'truth.json').write_text(json.dumps(truth))
+    perfect = evaluate(Protocol.published('coco'), data, results=tmp_path / 'truth.json')
+    assert perfect.figures['AP'] == pytest.approx(1) and perfect.figures['AR'] == pytest.approx(1)
+    # a network that knows only dots finds nobody in photos, but every photo is read and every person gets a result
+    report = evaluate(
+        quiet('coco', flip_test=True),
+        data,
+        shared / 'coco_mini' / 'images',
+        estimator_of(size=(64, 64)),
+        out=tmp_path / 'out',
+    )
+    found = json.loads((tmp_path / 'out' / 'results.json').read_text())
+    assert {r['ann'] for r in found} <= {a['id'] for a in people} and len(found) > 43
+    assert report.figures['AP'] < 0.1
+    assert (tmp_path / 'out' / 'worst.png').stat().st_size > 10_000
+
+
 def test_missing_photos_are_named(tmp_path):
     data = dotted_set(tmp_path)
     (tmp_path / '2.png').unlink()
