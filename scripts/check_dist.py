@@ -51,7 +51,7 @@ def main(dist: Path) -> None:
                 env={**os.environ, 'PYTHONPATH': folder, 'HF_HUB_OFFLINE': '1'},
                 check=True,
             )
-            if not (out / 'astronaut.json').stat().st_size:
+            if not (out / 'astronaut_pose.json').stat().st_size:
                 sys.exit('the wheel wrote an empty result.')
     with tarfile.open(sdist) as packed:
         inside = {name.partition('/')[2] for name in packed.getnames()}
