@@ -173,6 +173,7 @@ def test_the_published_protocol_step_by_step(checkpoint, network, photos):
         'clip_boxes': True,
         'rescoring': 0.2,
         'oks_nms': 0.9,
+        'evaluator': 'pycocotools',
         'boxes': 'boxes.json',
     }
     assert 'flip_test=on' in said and 'widehrnet_18_attn.coco_256x192, input 64x64' in said

@@ -285,6 +285,29 @@ def test_boxes_from_a_file_by_frame(tmp_path):
         run(tmp_path / 'in.mp4', tmp_path, detector=BoxFile(boxes))
 
 
+def test_the_command_does_videos_and_says_what_was_broken(tmp_path, capsys):
+    from safetensors.torch import save_file
+
+    from widehrnet_zoo.cli.main import main
+    from widehrnet_zoo.models.registry import create_model
+
+    weights = tmp_path / 'random.safetensors'
+    save_file(create_model('widehrnet_10', num_classes=17).state_dict(), weights)
+    whole, cut, text = (tmp_path / f'{name}.mkv' for name in ('whole', 'cut', 'text'))
+    encode(whole, 4)
+    encode(cut, 40)
+    cut.write_bytes(cut.read_bytes()[:4000])
+    text.write_text('no video')
+    out = tmp_path / 'poses'
+    options = ['--model', 'widehrnet_10', '--weights', str(weights), '--boxes', '10,20,70,120', '--quiet']
+    assert main(['predict', str(whole), str(cut), str(text), '--out', str(out), *options, '--device', 'cpu']) == 1
+    said = capsys.readouterr()
+    assert len(lines_of(out / 'whole_pose.jsonl')) == 4 == len(frames_of(out / 'whole_pose.mkv')[0])
+    assert 0 < len(lines_of(out / 'cut_pose.jsonl')) < 40
+    assert 'text.mkv cannot be read as a video' in said.err and 'cut.mkv is not whole' in said.err
+    assert 'whole.mkv' not in said.err and 'frames of 3 videos' in said.out
+
+
 def test_names_of_videos():
     assert is_video('a/B.MP4') and is_video('x.mkv') and not is_video('x.jpg')
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from .. import __version__
 from ..backends import TorchBackend
 from ..errors import UserError
 from ..estimator import PoseEstimator
@@ -175,13 +176,16 @@ def evaluate(
         num_images, figures = score.num_images, score.figures
     else:
         num_images, figures = _coco_figures(labels, found, skeleton, protocol)
+    whole = figures(None)
     intervals = bootstrap(figures, num_images, draws, progress=protocol.predict.progress) if draws else {}
     switches = protocol.switches() if estimator is not None else {'protocol': protocol.name}
     if labels is not None:
+        if 'AP' in whole or 'OKS AP' in whole:
+            switches['evaluator'] = 'pycocotools'
         switches['boxes'] = 'annotated' if boxes is None else Path(boxes).name
     if draws:
         switches['bootstrap'] = f'{draws} draws of images'
-    report = Report(figures(None), intervals, switches, subject)
+    report = Report(whole, intervals, switches, subject)
     if out is not None:
         folder_out = Path(out)
         write_whole(folder_out / 'results.json', json.dumps(found))
@@ -335,7 +339,8 @@ def _subject(data: str | Path, boxes: str | Path | None, people: int) -> dict[st
     if boxes is not None:
         said['detections'] = f'{Path(boxes).name}, sha256 {_sha256(boxes)[:16]}'
     said['versions'] = (
-        ', '.join(f'{p} {_version(p)}' for p in ('widehrnet_zoo', 'torch', 'pycocotools'))
+        f'widehrnet_zoo {__version__}, '
+        + ', '.join(f'{p} {_version(p)}' for p in ('torch', 'pycocotools'))
         + f', Python {platform.python_version()}'
     )
     return said
