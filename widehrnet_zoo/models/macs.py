@@ -65,12 +65,15 @@ def measure_macs(model: nn.Module) -> MacCount:
         counts['maps' if output.ndim == 4 and output.shape[2:].numel() > 1 else 'pooled'] += macs
         counts['repeated'] += macs * (id(module) in repeated)
 
-    for parent in list(model.modules()):
-        for name, child in parent.named_children():
+    for module in list(model.modules()):
+        # hooks that came with the copy would run for nothing
+        module._forward_hooks.clear()
+        module._forward_pre_hooks.clear()
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            module.register_forward_hook(count)
+        for name, child in module.named_children():
             if isinstance(child, nn.BatchNorm2d):
-                setattr(parent, name, nn.Identity())  # not counted, and slow on shapes
-            elif isinstance(child, (nn.Conv2d, nn.Linear)):
-                child.register_forward_hook(count)
+                setattr(module, name, nn.Identity())  # not counted, and slow on shapes
     first = next(m for m in model.modules() if isinstance(m, nn.Conv2d))
     with torch.inference_mode():
         model(torch.empty(1, first.in_channels, _BASE, _BASE, device='meta', dtype=first.weight.dtype))

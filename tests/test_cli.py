@@ -1,0 +1,202 @@
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import widehrnet_zoo
+from widehrnet_zoo import create_model, list_models
+from widehrnet_zoo.cli.main import COMMANDS, build_parser, main
+from widehrnet_zoo.cli.predict import find_photos, name_outputs
+from widehrnet_zoo.models.macs import count_macs, count_parameters
+
+META = torch.device('meta')
+
+
+@pytest.fixture(scope='module')
+def weights(tmp_path_factory):
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp('weights') / 'light_256x192.safetensors'
+    save_file(create_model('widehrnet_10').state_dict(), path)
+    return str(path)
+
+
+def save(path, size=(60, 80), seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size[::-1], 3), np.uint8)).save(path)
+    return path
+
+
+def names(folder):
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob('*') if p.is_file())
+
+
+def test_a_photo_gives_a_picture_and_a_json(tmp_path, weights, capsys):
+    photo = save(tmp_path / 'me.png')
+    out = tmp_path / 'out'
+    assert main(['predict', str(photo), '--out', str(out), '--weights', weights, '--quiet']) == 0
+    assert '1 of 1 photos, 1 people' in capsys.readouterr().out
+    assert names(out) == ['me_pose.jpg', 'me_pose.json']
+    assert Image.open(out / 'me_pose.jpg').size == (60, 80)
+    values = json.loads((out / 'me_pose.json').read_text())
+    assert values['path'] == str(photo) and len(values['people'][0]['keypoints']) == 17
+
+
+def test_one_broken_photo_does_not_stop_the_others(tmp_path, weights, capsys):
+    save(tmp_path / 'in' / 'a.png')
+    (tmp_path / 'in' / 'b.jpg').write_bytes(b'broken')
+    save(tmp_path / 'in' / 'c.png', seed=1)
+    out = tmp_path / 'out'
+    command = ['predict', str(tmp_path / 'in'), 'nowhere.jpg', '--out', str(out), '--weights', weights, '--no-picture']
+    assert main([*command, '--batch-size', '8']) == 1
+    said = capsys.readouterr()
+    assert names(out) == ['a_pose.json', 'c_pose.json']
+    assert 'b.jpg' in said.err and 'nowhere.jpg' in said.err and 'Traceback' not in said.err
+    assert '2 of 4 photos' in said.out and '2 failed' in said.out
+
+
+def test_boxes_come_from_numbers_or_a_file(tmp_path, weights, capsys):
+    photo, other = save(tmp_path / 'a.png'), save(tmp_path / 'b.png')
+    out = tmp_path / 'out'
+    common = ['--out', str(out), '--weights', weights, '--quiet']
+    assert main(['predict', str(photo), *common, '--boxes', '5,6,40,70; 1,1,20,20']) == 0
+    people = json.loads((out / 'a_pose.json').read_text())['people']
+    assert [p['box'] for p in people] == [[5, 6, 40, 70], [1, 1, 20, 20]]
+    boxes = tmp_path / 'boxes.json'
+    boxes.write_text(json.dumps({'a.png': [[5, 6, 40, 70, 0.5]], 'b.png': []}))
+    assert main(['predict', str(photo), str(other), *common, '--boxes', str(boxes)]) == 0
+    assert json.loads((out / 'a_pose.json').read_text())['people'][0]['box_score'] == 0.5
+    assert json.loads((out / 'b_pose.json').read_text())['people'] == []
+    # replaced whole, and nothing else left
+    assert names(out) == ['a_pose.jpg', 'a_pose.json', 'b_pose.jpg', 'b_pose.json']
+    assert main(['predict', str(photo), *common, '--boxes', '40,6,5,70']) == 1
+    assert 'x, y, width, height' in capsys.readouterr().err
+    assert main(['predict', str(photo), *common, '--boxes', 'boxes.txt']) == 2
+
+
+def test_photos_of_the_same_name_keep_apart(tmp_path):
+    photos = [tmp_path / p for p in ('a/x.jpg', 'b/x.jpg', 'b/x.png', 'c/x.JPG', 'c/y.jpg', 'c/sub/x.jpg')]
+    for photo in photos:
+        save(photo)
+    found, missing = find_photos([str(p) for p in photos] + [str(tmp_path / 'c')], tmp_path / 'out')
+    assert len(found) == 6 and not missing
+    targets = [str(t).casefold() for t in name_outputs(found)]
+    assert len(set(targets)) == 6 and targets[4] == 'y'
+    found, _ = find_photos([str(tmp_path / 'c')], tmp_path / 'out')
+    assert [t.as_posix() for t in name_outputs(found)] == ['sub/x', 'x', 'y']
+
+
+def test_results_in_the_photos_folder_are_not_taken_for_photos(tmp_path, weights):
+    save(tmp_path / 'a.png')
+    command = ['predict', str(tmp_path), str(tmp_path / '*.jpg'), '--weights', weights, '--quiet', '--out']
+    for out in (tmp_path, tmp_path, tmp_path / 'out', tmp_path / 'out'):
+        main([*command, str(out)])
+    assert names(tmp_path) == ['a.png', 'a_pose.jpg', 'a_pose.json', 'out/a_pose.jpg', 'out/a_pose.json']
+
+
+@pytest.mark.parametrize(
+    ('command', 'message'),
+    [
+        (['predict', 'nowhere.jpg', '--out', 'out'], 'no file nowhere.jpg'),
+        (['predict', '.', '--out', 'out'], 'hold none'),
+        (['predict', 'a.png', '--out', 'a.png'], 'is a file'),
+        (['predict', 'a.png', '--out', 'out', '--threshold', '7'], 'threshold'),
+        (['predict', 'a.png', '--out', 'out', '--model', 'widehrnet_17'], 'widehrnet_18'),
+        (['predict', 'a.png', '--out', 'out', '--model', 'widehrnet_10'], 'weights'),
+        (['predict', 'a.png', '--out', 'out', '--weights', 'none.pth'], 'none.pth'),
+        (['info', 'widehrnet_17'], 'widehrnet_18'),
+        (['list', 'resnet*'], 'resnet'),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, command, message):
+    monkeypatch.chdir(tmp_path)
+    if 'a.png' in command:
+        save(tmp_path / 'a.png')
+    assert main(command) == 2
+    said = capsys.readouterr()
+    assert message in said.err and said.err.count('\n') == 1 and 'Traceback' not in said.err
+    assert main([*command, '--debug']) == 2
+    assert 'Traceback' in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
+
+
+def test_every_command_explains_itself_with_examples():
+    commands = build_parser()._subparsers._group_actions[0].choices
+    assert set(commands) <= set(COMMANDS) and {'predict', 'list', 'info'} <= set(commands)
+    for name, parser in commands.items():
+        text = parser.format_help()
+        assert 'example' in text and f'widehrnet {name}' in text and '--debug' in text
+
+
+def test_list_and_info_tell_what_a_tag_knows(capsys):
+    assert main(['list', 'widehrnet_18_attn', '--json']) == 0
+    entries = {e['name']: e for e in json.loads(capsys.readouterr().out)}
+    mpii = entries['widehrnet_18_attn.mpii_256x256']
+    assert mpii['official_macs'] == pytest.approx(0.996e9, abs=0.001e9) and mpii['weights'] == 'convert'
+    assert mpii['figures'] == {'MPII val PCKh@0.5': 88.47}
+    assert entries['widehrnet_18_attn.coco_384x288']['size'] == [384, 288]
+    assert main(['list', 'widehrnet_1?_attn']) == 0
+    assert '88.47' in capsys.readouterr().out
+    assert main(['info', 'widehrnet_18.mpii_256x256']) == 0
+    text = capsys.readouterr().out
+    for part in ('256x256', '2,685,624', 'upper_neck', 'unknown', 'WideHRNet: An Efficient', 'right_knee / left_knee'):
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ('variant', 'parameters', 'macs'),
+    [
+        ('widehrnet_18', 2.686, 0.994),
+        ('widehrnet_18_attn', 4.398, 0.996),
+        ('widehrnet_30', 4.351, 1.689),
+        ('widehrnet_30_attn', 7.194, 1.692),
+    ],
+)
+def test_parameters_and_macs_are_those_counted_on_the_official_network(variant, parameters, macs):
+    model = create_model(variant, num_classes=16, device=META)
+    assert count_parameters(model) / 1e6 == pytest.approx(parameters, abs=0.0006)
+    assert count_macs(model, (256, 256), official=True) / 1e9 == pytest.approx(macs, abs=0.0006)
+
+
+def test_macs_are_counted_at_any_size_without_touching_the_model():
+    model = create_model('widehrnet_10_attn')
+    before = {name: type(m) for name, m in model.named_modules()}
+    counts = {'there': 0}
+
+    def count(module, inputs, output):
+        counts['there'] += output[0].numel() * module.weight[0].numel()
+
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(count)
+    model.eval()(torch.zeros(1, 3, 96, 160))
+    assert count_macs(model, (96, 160)) == counts['there']
+    assert {name: type(m) for name, m in model.named_modules()} == before
+    pooled = create_model('widehrnet_10', global_pool='avg', num_classes=10, device=META)
+    assert count_macs(pooled, (64, 64)) > 0
+
+
+def test_the_package_is_light_and_registers_its_models():
+    code = """
+import sys, widehrnet_zoo, timm
+print(len(timm.list_models('widehrnet*')))
+assert 'widehrnet_zoo.estimator' not in sys.modules
+heavy = 'scipy cv2 matplotlib onnx onnxruntime openvino gradio accelerate pycocotools'.split()
+assert not set(heavy) & set(sys.modules)
+assert set(widehrnet_zoo.__all__) <= set(dir(widehrnet_zoo))
+[getattr(widehrnet_zoo, name) for name in widehrnet_zoo.__all__]
+"""
+    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)}
+    said = subprocess.run([sys.executable, '-c', code], check=True, env=environment, stdout=subprocess.PIPE)
+    assert int(said.stdout) == len(list_models())
+
+
+def test_unknown_names_of_the_package_are_attribute_errors():
+    with pytest.raises(AttributeError, match='nothing_here'):
+        _ = widehrnet_zoo.nothing_here
