@@ -4,9 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from timm.models import PretrainedCfg, get_arch_pretrained_cfgs
-from torch import nn
 
 from ..skeletons import Skeleton, skeleton_of
 from ..weights import WEIGHTS
@@ -73,14 +71,16 @@ def entries(filter: str | list[str] = '') -> list[Entry]:
     """
     found = []
     for variant in list_models(filter):
-        model: Any = create_model(variant, device=torch.device('meta'))
+        model: Any = create_model(variant)
+        parameters = count_parameters(model) - count_parameters(model.classifier)
         counts: dict[int, MacCount] = {}
         for name, cfg in get_arch_pretrained_cfgs(variant).items():
             if cfg.num_classes != model.num_classes:
                 model.reset_classifier(cfg.num_classes)
             if cfg.num_classes not in counts:
-                counts[cfg.num_classes] = measure_macs(model)
-            found.append(_entry(name, model, counts[cfg.num_classes], cfg, skeleton_of(cfg)))
+                counts[cfg.num_classes] = measure_macs(model, spoil=True)
+            total = parameters + count_parameters(model.classifier)
+            found.append(_entry(name, total, counts[cfg.num_classes], cfg, skeleton_of(cfg)))
     return found
 
 
@@ -96,24 +96,24 @@ def describe(model_name: str) -> tuple[Entry, Skeleton]:
     Raises:
         UserError: If there is no such model.
     """
-    model = create_model(model_name, device=torch.device('meta'))
+    model = create_model(model_name)
     known: Any = model.pretrained_cfg
     cfg = PretrainedCfg(**known) if isinstance(known, dict) else known
     skeleton = skeleton_of(model)
     name = model_name
     if ':' not in name and '.' not in name and cfg.tag:
         name = f'{name}.{cfg.tag}'
-    return _entry(name, model, measure_macs(model), cfg, skeleton), skeleton
+    return _entry(name, count_parameters(model), measure_macs(model), cfg, skeleton), skeleton
 
 
-def _entry(name: str, model: nn.Module, macs: MacCount, cfg: PretrainedCfg, skeleton: Skeleton) -> Entry:
+def _entry(name: str, parameters: int, macs: MacCount, cfg: PretrainedCfg, skeleton: Skeleton) -> Entry:
     height, width = cfg.input_size[1:]
     return Entry(
         name=name,
         size=(height, width),
         skeleton=skeleton.name,
         num_keypoints=skeleton.num_keypoints,
-        parameters=count_parameters(model),
+        parameters=parameters,
         macs=macs.at((height, width)),
         official_macs=macs.at((height, width), official=True),
         weights=_weights(name, cfg),
