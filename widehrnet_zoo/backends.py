@@ -25,7 +25,7 @@ DEFAULT_MODEL = 'widehrnet_18_attn'
 """The variant that ships with weights."""
 
 _WEIGHTS = ('.safetensors', '.pth', '.pt', '.bin')
-_EXPORTED = ('.onnx', '.xml', '.pt2', '.engine', '.tflite', '.pte', '.mlpackage')
+_EXPORTED = ('.onnx', '.xml', '.pt2', '.torchscript', '.engine', '.tflite', '.pte', '.mlpackage')
 
 
 @runtime_checkable

@@ -1,0 +1,189 @@
+import json
+
+import numpy as np
+import pytest
+import timm
+import torch
+from test_deploy import trained_like
+
+from widehrnet_zoo import PoseEstimator, UserError
+from widehrnet_zoo.cli.main import main
+from widehrnet_zoo.decoding import decode_heatmaps
+from widehrnet_zoo.deployment.backends import open_backend
+from widehrnet_zoo.deployment.export import export, sample_crops
+from widehrnet_zoo.deployment.network import deploy
+from widehrnet_zoo.deployment.quantize import ENOUGH
+
+SIZE = (64, 64)
+
+
+@pytest.fixture(scope='module')
+def model():
+    return trained_like(timm.create_model('widehrnet_10_attn'))
+
+
+@pytest.fixture(scope='module')
+def onnx_file(model, tmp_path_factory):
+    pytest.importorskip('onnxruntime')
+    file = tmp_path_factory.mktemp('onnx') / 'pose.onnx'
+    assert export(model, file, size=SIZE) < 1e-4
+    return file
+
+
+def images(batch, height, width):
+    return np.random.default_rng(0).standard_normal((batch, 3, height, width)).astype(np.float32)
+
+
+def difference(model, backend, given):
+    expected = deploy(model)(torch.from_numpy(given)).numpy()
+    return np.abs(backend(given) - expected).max() / np.abs(expected).max()
+
+
+def test_onnx_runs_at_any_batch_and_size(model, onnx_file):
+    backend = open_backend(onnx_file, threads=1)
+    for shape in ((1, 64, 64), (3, 64, 64), (2, 96, 128)):
+        assert difference(model, backend, images(*shape)) < 1e-4
+
+
+def test_widened_onnx_is_equal_and_has_no_slices(model, tmp_path):
+    onnx = pytest.importorskip('onnx')
+    pytest.importorskip('onnxruntime')
+    assert export(model, tmp_path / 'wide.onnx', size=SIZE, widen=True) < 1e-4
+    kinds = {node.op_type for node in onnx.load(tmp_path / 'wide.onnx').graph.node}
+    assert not kinds & {'Slice', 'Split', 'Concat', 'Gather', 'Transpose', 'BatchNormalization'}
+
+
+def test_the_file_says_what_it_is(model, onnx_file):
+    onnx = pytest.importorskip('onnx')
+    properties = {p.key: p.value for p in onnx.load(onnx_file).metadata_props}
+    said = json.loads(properties['widehrnet_zoo'])
+    assert said['size'] == [64, 64] and len(said['mean']) == 3
+    assert said['skeleton']['keypoints'][0] == 'nose'
+
+
+def test_an_exported_file_is_one_argument_to_the_estimator(model, onnx_file):
+    picture = np.random.default_rng(0).integers(0, 255, (120, 90, 3), np.uint8)
+    boxes = [[5, 5, 80, 110], [20, 30, 60, 100]]
+    expected = PoseEstimator(model, size=SIZE)(picture, boxes)
+    got = PoseEstimator(onnx_file)(picture, boxes)
+    assert got.skeleton == expected.skeleton
+    assert np.allclose(got.scores, expected.scores, rtol=1e-3, atol=1e-3 * np.abs(expected.scores).max())
+    assert np.mean(np.abs(got.keypoints - expected.keypoints).max(-1) < 0.1) > 0.9
+
+
+def test_openvino_is_equal(model, tmp_path):
+    pytest.importorskip('openvino')
+    assert export(model, tmp_path / 'pose.xml', size=SIZE) < 1e-3
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['pose.bin', 'pose.xml']
+    assert difference(model, open_backend(tmp_path), images(2, 64, 64)) < 1e-3
+
+
+def test_torchscript_is_equal(model, tmp_path):
+    assert export(model, tmp_path / 'pose.torchscript', size=SIZE) < 1e-4
+    assert difference(model, open_backend(tmp_path / 'pose.torchscript'), images(3, 64, 64)) < 1e-4
+
+
+@pytest.mark.slow
+def test_torch_export_is_equal(model, tmp_path):
+    assert export(model, tmp_path / 'pose.pt2', size=SIZE) < 1e-4
+    assert difference(model, open_backend(tmp_path / 'pose.pt2'), images(3, 64, 64)) < 1e-4
+
+
+@pytest.mark.parametrize('suffix', ['onnx', 'torchscript'])
+def test_a_pipeline_gives_the_keypoints_of_uint8_crops(model, tmp_path, suffix):
+    if suffix == 'onnx':
+        pytest.importorskip('onnxruntime')
+    file = tmp_path / f'pose.{suffix}'
+    export(model, file, size=SIZE, pipeline=True)
+    crops = sample_crops(SIZE)
+    backend = open_backend(file)
+    got = backend.run(crops)
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) * 255 for v in (backend.mean, backend.std))
+    heatmaps = deploy(model)((torch.from_numpy(crops).permute(0, 3, 1, 2) - mean) / std)
+    points, scores = decode_heatmaps(heatmaps)
+    assert np.allclose(got[..., 2], scores, rtol=1e-3, atol=1e-3)
+    assert np.mean(np.abs(got[..., :2] - points.numpy() * 4).max(-1) < 1e-3) > 0.95
+    with pytest.raises(UserError, match='without --pipeline'):
+        backend(images(1, 64, 64))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('suffix', ['onnx', 'xml'])
+def test_int8_is_calibrated_and_stays_near(model, tmp_path, suffix):
+    pytest.importorskip('onnxruntime' if suffix == 'onnx' else 'nncf')
+    crops = np.concatenate([sample_crops(SIZE)] * (ENOUGH // 8 + 1))
+    assert 0 < export(model, tmp_path / f'pose.{suffix}', size=SIZE, precision='int8', crops=crops) < 0.5
+
+
+def test_int8_without_enough_crops_is_refused(model, tmp_path):
+    pytest.importorskip('onnxruntime')
+    with pytest.raises(UserError, match='100 or more'):
+        export(model, tmp_path / 'pose.onnx', size=SIZE, precision='int8')
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_fails_its_check_is_not_kept(model, tmp_path, monkeypatch):
+    pytest.importorskip('onnxruntime')
+    old = tmp_path / 'pose.onnx'
+    old.write_bytes(b'before')
+    monkeypatch.setattr('widehrnet_zoo.deployment.onnx_graph.NetworkWriter.bilinear', lambda self, x: self.double(x))
+    with pytest.raises(UserError, match='Nothing was written'):
+        export(model, old, size=SIZE)
+    assert old.read_bytes() == b'before'
+    assert [p.name for p in tmp_path.iterdir()] == ['pose.onnx']
+
+
+@pytest.mark.parametrize(
+    ('file', 'options', 'word'),
+    [
+        ('pose.engine', {}, 'no format'),
+        ('pose.xml', {'fmt': 'onnx'}, 'ends in .onnx'),
+        ('pose.torchscript', {'precision': 'int8'}, 'not in int8'),
+        ('pose.onnx', {'size': (60, 64)}, 'multiple of 32'),
+        ('pose.onnx', {'crops': np.zeros((1, 8, 8, 3), np.uint8)}, 'crops must be uint8'),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(model, tmp_path, file, options, word):
+    with pytest.raises(UserError, match=word):
+        export(model, tmp_path / file, **{'size': SIZE, **options})
+
+
+def test_broken_and_foreign_files_are_refused(tmp_path):
+    onnx = pytest.importorskip('onnx')
+    pytest.importorskip('onnxruntime')
+    broken = tmp_path / 'broken.onnx'
+    broken.write_bytes(b'no graph')
+    with pytest.raises(UserError, match='cannot open'):
+        open_backend(broken)
+    value = onnx.helper.make_tensor_value_info('x', 1, [1])
+    other = onnx.helper.make_tensor_value_info('y', 1, [1])
+    graph = onnx.helper.make_graph([onnx.helper.make_node('Relu', ['x'], ['y'])], 'g', [value], [other])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid('', 20)], ir_version=9)
+    onnx.save(model, tmp_path / 'foreign.onnx')
+    with pytest.raises(UserError, match='was not written by `widehrnet export`'):
+        open_backend(tmp_path / 'foreign.onnx')
+    with pytest.raises(UserError, match='run on the CPU'):
+        open_backend(tmp_path / 'foreign.onnx', device='cuda')
+
+
+def test_other_attention_than_published_is_refused_by_onnx(tmp_path):
+    pytest.importorskip('onnx')
+    with pytest.raises(UserError, match='torch-export instead'):
+        export(trained_like(timm.create_model('widehrnet_10', attn_layer='eca')), tmp_path / 'p.onnx', size=SIZE)
+
+
+def test_the_command_writes_a_file(tmp_path, capsys):
+    pytest.importorskip('onnxruntime')
+    folder = tmp_path / 'model'
+    folder.mkdir()
+    from safetensors.torch import save_file
+
+    net = trained_like(timm.create_model('widehrnet_10_attn'))
+    save_file(net.state_dict(), folder / 'model.safetensors')
+    out = tmp_path / 'pose.onnx'
+    args = ['export', 'widehrnet_10_attn', '--weights', str(folder / 'model.safetensors'), '--format', 'onnx']
+    assert main([*args, '--size', '64', '64', '--out', str(out)]) == 0
+    assert 'away from PyTorch' in capsys.readouterr().out
+    assert difference(net, open_backend(out), images(1, 64, 64)) < 1e-4
+    assert main([*args, '--precision', 'int8']) == 2
+    assert '--calibrate' in capsys.readouterr().err

@@ -1,0 +1,101 @@
+"""`widehrnet export`: a network for another runtime."""
+
+import argparse
+import sys
+from pathlib import Path
+
+EPILOG = """\
+examples:
+  widehrnet export widehrnet_18_attn --format onnx --out pose.onnx
+  widehrnet export widehrnet_18_attn --format openvino --precision bf16 --out pose.xml
+  widehrnet export widehrnet_18_attn --format openvino --precision int8 --calibrate photos/ --out pose.xml
+  widehrnet export runs/mine --format onnx --pipeline --out pose.onnx
+  widehrnet predict photo.jpg --model pose.onnx --out poses
+"""
+
+
+def add_parser(subparsers: 'argparse._SubParsersAction[argparse.ArgumentParser]') -> argparse.ArgumentParser:
+    """Add the command.
+
+    Args:
+        subparsers: Of the main parser.
+
+    Returns:
+        The command's parser.
+    """
+    parser = subparsers.add_parser(
+        'export',
+        help='write a model for ONNX Runtime, OpenVINO, torch.export or TorchScript',
+        description='Write a model for another runtime; the file is run and compared with PyTorch before it is kept.',
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('model', help='variant, variant.tag, hf-hub:ORG/NAME or folder')
+    parser.add_argument('--weights', metavar='FILE', help='.safetensors, or an official .pth')
+    parser.add_argument(
+        '--format', required=True, choices=('onnx', 'openvino', 'torch-export', 'torchscript'), dest='fmt'
+    )
+    parser.add_argument(
+        '--out',
+        type=Path,
+        metavar='FILE',
+        help='the file (default: the model name, with .onnx, .xml, .pt2 or .torchscript)',
+    )
+    parser.add_argument('--size', type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'), help="instead of the model's own")
+    parser.add_argument(
+        '--pipeline', action='store_true', help='uint8 crops in, keypoints out: normalise and decode inside the file'
+    )
+    parser.add_argument('--precision', choices=('f32', 'bf16', 'int8'), default='f32', help='default: f32')
+    parser.add_argument(
+        '--calibrate', metavar='PATH', type=Path, help='folder of 100 or more photos of one person each, for int8'
+    )
+    parser.add_argument(
+        '--widen', action='store_true', help='convolutions over the full width of a branch instead of slices'
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command.
+
+    Args:
+        args: What `add_parser` parsed.
+
+    Returns:
+        0.
+
+    Raises:
+        UserError: If an input is missing, broken or does not fit, or the file fails its check.
+    """
+    from ..backends import TorchBackend, open_backend
+    from ..deployment.export import FORMATS, export
+    from ..errors import UserError
+
+    if args.precision == 'int8' and args.calibrate is None:
+        raise UserError('int8 is calibrated on photos of people: give --calibrate FOLDER.')
+    size = tuple(args.size) if args.size else None
+    backend = open_backend(args.model, args.weights, 'cpu', size)
+    if not isinstance(backend, TorchBackend):
+        raise UserError(f'{args.model} is an exported file already: give the model that it was made from.')
+    crops = None
+    if args.calibrate is not None:
+        from ..deployment.calibration import folder_crops
+
+        crops = folder_crops(args.calibrate, backend.size)
+    name = Path(args.model).name.replace(':', '_')
+    path = args.out or Path(f'{name}{FORMATS[args.fmt]}')
+    difference = export(
+        backend.module,
+        path,
+        args.fmt,
+        size=backend.size,
+        skeleton=backend.skeleton,
+        pipeline=args.pipeline,
+        precision=args.precision,
+        crops=crops,
+        widen=args.widen,
+    )
+    what = 'pixels in the keypoints' if args.pipeline else 'of the largest heatmap value'
+    sys.stdout.write(f'{path}: {args.fmt} {args.precision}, at most {difference:.2g} {what} away from PyTorch.\n')
+    return 0

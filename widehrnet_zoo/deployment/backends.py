@@ -1,0 +1,176 @@
+"""Exported files as backends of `PoseEstimator`: normalised crops in, heatmaps out."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import UserError
+from ..extras import require
+from .metadata import KEY, ExportMetadata
+
+__all__ = ['ExportedBackend', 'open_backend']
+
+Array = npt.NDArray[Any]
+Runner = Callable[[Array], Array]
+
+
+class ExportedBackend:
+    """An exported network.
+
+    Attributes:
+        path: The file.
+        runtime: What runs it.
+        metadata: What the file says about itself.
+        skeleton: What the keypoints are.
+        size: Height and width of the input.
+        mean: Of the input, RGB in 0..1.
+        std: Of the input.
+    """
+
+    def __init__(self, path: Path, runtime: str, metadata: ExportMetadata, runner: Runner):
+        self.path = path
+        self.runtime = runtime
+        self.metadata = metadata
+        self.skeleton = metadata.skeleton
+        self.size = metadata.size
+        self.mean = metadata.mean
+        self.std = metadata.std
+        self.run = runner
+
+    def __call__(self, images: npt.NDArray[np.float32], /) -> Array:
+        """Normalised crops (B, 3, H, W) to heatmaps (B, K, H/4, W/4).
+
+        Raises:
+            UserError: If the file holds the whole pipeline, whose output is keypoints.
+        """
+        if self.metadata.pipeline:
+            raise UserError(
+                f'{self.path.name} takes uint8 crops and gives keypoints; PoseEstimator needs a file with heatmaps: '
+                'export without --pipeline, or call backend.run(crops) yourself.'
+            )
+        return self.run(images)
+
+
+def _onnx(path: Path, threads: int | None) -> tuple[ExportMetadata, Runner]:
+    ort = require('onnxruntime', 'export')
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    if threads:
+        options.intra_op_num_threads = threads
+    try:
+        session = ort.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
+    except Exception as error:  # onnxruntime's errors have no common class of their own
+        raise UserError(f'ONNX Runtime cannot open {path}: {str(error).splitlines()[0]}') from error
+    metadata = ExportMetadata.from_json(session.get_modelmeta().custom_metadata_map.get(KEY), path.name)
+    name = session.get_inputs()[0].name
+    return metadata, lambda images: session.run(None, {name: images})[0]
+
+
+def _openvino(path: Path, threads: int | None) -> tuple[ExportMetadata, Runner]:
+    ov = require('openvino', 'export')
+    core = ov.Core()
+    try:
+        model = core.read_model(str(path))
+    except RuntimeError as error:
+        raise UserError(f'OpenVINO cannot open {path}: {str(error).splitlines()[0]}') from error
+    metadata = ExportMetadata.from_json(
+        str(model.get_rt_info(KEY).value) if model.has_rt_info(KEY) else None, path.name
+    )
+    options: dict[str, Any] = {
+        'PERFORMANCE_HINT': 'LATENCY',
+        'INFERENCE_PRECISION_HINT': 'bf16' if metadata.precision == 'bf16' else 'f32',
+    }
+    if threads:
+        options['INFERENCE_NUM_THREADS'] = threads
+    height, width = metadata.size
+    requests: dict[int, Any] = {}
+
+    def run(images: Array) -> Array:
+        batch = len(images)
+        if batch not in requests:
+            # fixed shapes are a good deal faster than dynamic ones
+            fixed = model.clone()
+            fixed.reshape([batch, height, width, 3] if metadata.pipeline else [batch, 3, height, width])
+            requests[batch] = core.compile_model(fixed, 'CPU', options).create_infer_request()
+            while len(requests) > 4:
+                requests.pop(next(iter(requests)))
+        return requests[batch].infer({0: images})[0].copy()
+
+    return metadata, run
+
+
+def _torchscript(path: Path, threads: int | None) -> tuple[ExportMetadata, Runner]:
+    import torch
+
+    files = {KEY: ''}
+    try:
+        module = torch.jit.load(str(path), map_location='cpu', _extra_files=files)
+    except RuntimeError as error:
+        raise UserError(f'TorchScript cannot open {path}: {str(error).splitlines()[0]}') from error
+    text = files[KEY]
+    return ExportMetadata.from_json(text.decode() if isinstance(text, bytes) else text, path.name), _torch(module)
+
+
+def _torch_export(path: Path, threads: int | None) -> tuple[ExportMetadata, Runner]:
+    import torch
+
+    files = {KEY: ''}
+    try:
+        program = torch.export.load(str(path), extra_files=files)
+    except Exception as error:  # torch raises what its unpacking happens to meet
+        raise UserError(f'torch.export cannot open {path}: {str(error).splitlines()[0]}') from error
+    return ExportMetadata.from_json(files[KEY], path.name), _torch(program.module())
+
+
+def _torch(module: Any) -> Runner:
+    import torch
+
+    def run(images: Array) -> Array:
+        with torch.inference_mode():
+            return module(torch.from_numpy(images)).numpy()
+
+    return run
+
+
+_RUNTIMES = {
+    '.onnx': ('ONNX Runtime', _onnx),
+    '.xml': ('OpenVINO', _openvino),
+    '.torchscript': ('TorchScript', _torchscript),
+    '.pt2': ('torch.export', _torch_export),
+}
+
+
+def open_backend(path: str | Path, device: Any = None, threads: int | None = None) -> ExportedBackend:
+    """Open an exported file.
+
+    Args:
+        path: `.onnx`, `.xml` (OpenVINO), `.torchscript` or `.pt2` (torch.export), as `widehrnet export` writes them.
+        device: Only the CPU, by whatever name it is given.
+        threads: Threads of ONNX Runtime or OpenVINO; by default theirs. The torch formats follow
+            `torch.set_num_threads`.
+
+    Returns:
+        The backend.
+
+    Raises:
+        UserError: If the file is not there, broken, of another kind, or does not say what it is.
+        ImportError: If its runtime is not installed.
+    """
+    path = Path(path)
+    if path.is_dir():
+        found = sorted(path.glob('*.xml'))
+        if len(found) != 1:
+            raise UserError(f'{path} holds {len(found)} OpenVINO models (.xml); name one file.')
+        path = found[0]
+    if path.suffix not in _RUNTIMES:
+        raise UserError(f'{path.name} is no exported file that can be run here: {", ".join(_RUNTIMES)} are.')
+    if not path.is_file():
+        raise UserError(f'there is no file {path}.')
+    if device is not None and 'cpu' not in str(device).lower():
+        raise UserError(f'exported files run on the CPU here, not on {device}: leave the device out.')
+    runtime, load = _RUNTIMES[path.suffix]
+    metadata, runner = load(path, threads)
+    return ExportedBackend(path, runtime, metadata, runner)

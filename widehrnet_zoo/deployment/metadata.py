@@ -1,0 +1,77 @@
+"""What an exported file says about itself."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import UserError
+from ..skeletons import Skeleton
+
+KEY = 'widehrnet_zoo'
+STRIDE = 4
+
+
+@dataclass(frozen=True)
+class ExportMetadata:
+    """Kept in every exported file, as JSON under the key `widehrnet_zoo`.
+
+    Attributes:
+        name: Name of the model.
+        skeleton: What the keypoints are.
+        size: Height and width of the input.
+        mean: Of the input, RGB in 0..1.
+        std: Of the input.
+        pipeline: Whether the file takes uint8 crops (B, H, W, 3) and gives keypoints (B, K, 3), x, y in crop pixels
+            and score; otherwise it takes normalised float32 (B, 3, H, W) and gives heatmaps (B, K, H/4, W/4).
+        precision: `'f32'`, `'bf16'` or `'int8'`.
+    """
+
+    name: str
+    skeleton: Skeleton
+    size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    pipeline: bool = False
+    precision: str = 'f32'
+
+    def to_json(self) -> str:
+        """As one line."""
+        values = {
+            'name': self.name,
+            'skeleton': self.skeleton.to_dict(),
+            'size': self.size,
+            'mean': self.mean,
+            'std': self.std,
+            'stride': STRIDE,
+            'pipeline': self.pipeline,
+            'precision': self.precision,
+        }
+        return json.dumps(values)
+
+    @classmethod
+    def from_json(cls, text: str | None, file: str) -> 'ExportMetadata':
+        """The reverse of `to_json`.
+
+        Args:
+            text: What the file says.
+            file: Its name, for the message.
+
+        Raises:
+            UserError: If the file says nothing, or something else.
+        """
+        try:
+            values: dict[str, Any] = json.loads(text or '')
+            return cls(
+                name=values['name'],
+                skeleton=Skeleton.from_dict(values['skeleton']),
+                size=(int(values['size'][0]), int(values['size'][1])),
+                mean=tuple(values['mean']),
+                std=tuple(values['std']),
+                pipeline=bool(values['pipeline']),
+                precision=values['precision'],
+            )
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise UserError(
+                f'{file} does not say its skeleton, size, mean and std: it was not written by `widehrnet export`. '
+                'Give PoseEstimator a callable as backend=, with size= and skeleton= beside it.'
+            ) from error
