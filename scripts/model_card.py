@@ -27,6 +27,7 @@ from widehrnet_zoo.evaluation.labels import CocoLabels, read_labels
 from widehrnet_zoo.evaluation.pck import BODY, LSP, normalised_errors, pck, torso_size
 from widehrnet_zoo.evaluation.people import match_results
 from widehrnet_zoo.files import write_whole
+from widehrnet_zoo.models.registry import list_models
 from widehrnet_zoo.results import PoseResult
 from widehrnet_zoo.skeletons import SKELETONS
 
@@ -280,13 +281,14 @@ def write_card(name: str, run: Path, labels: Path, facts: dict[str, Any], docs: 
         The card's file.
 
     Raises:
-        UserError: If the run is of another model, or not of this kind.
+        UserError: If the run is of another variant, or not of this kind.
     """
     report = json.loads((run / 'report.json').read_text(encoding='utf-8'))
     variant = name.partition('.')[0]
     if report['switches'].get('protocol') != 'pck' or not report['intervals']:
         raise UserError(f'{run} must be a run of `widehrnet eval --protocol pck --bootstrap 1000`.')
-    if 'model' in report['subject'] and variant not in report['subject']['model']:
+    measured = report['subject'].get('model', '').partition(',')[0].partition('.')[0]
+    if measured in list_models() and measured != variant:
         raise UserError(f'{run} measured {report["subject"]["model"]}, not {variant}.')
     joints = Joints(read_labels(labels), read_results(run / 'results.json', COCO.num_keypoints))
     shares = joints.shares()

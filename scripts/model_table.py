@@ -100,7 +100,8 @@ def _row(tag: Entry) -> str:
         figures = ', '.join(text.format(measured[key]) for key, text in MEASURED.items())
     else:
         figures = ', '.join(f'{figure} {value:g}' for figure, value in tag.figures.items()) or '-'
-    check = f'[command](evaluation.md#{ANCHORS[tag.name]})' if tag.name in ANCHORS else '-'
+    anchor = 'weights-that-this-package-ships' if tag.weights == 'shipped' else ANCHORS.get(tag.name)
+    check = f'[command](evaluation.md#{anchor})' if anchor else '-'
     if (DOCS / 'weights' / f'{tag.name}.md').exists():
         check = f'[card](weights/{tag.name}.md)'
     return f'| {name} | {tag.num_keypoints} ({tag.skeleton}) | {WEIGHTS[tag.weights]} | {figures} | {check} |'

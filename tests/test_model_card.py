@@ -112,9 +112,18 @@ def test_facts_that_are_not_filled_in_are_named(model_card, facts, tmp_path, cha
         model_card.read_facts(file)
 
 
-def test_run_without_intervals_makes_no_card(model_card, run, facts, tmp_path):
+@pytest.mark.parametrize(
+    ('change', 'said'),
+    [
+        ({'intervals': {}}, 'bootstrap'),
+        ({'switches': {'protocol': 'coco'}}, 'protocol pck'),
+        ({'subject': {'model': 'widehrnet_30_attn.people_128x96, input 128x96'}}, 'not widehrnet_18_attn'),
+    ],
+)
+def test_run_of_another_kind_or_variant_makes_no_card(model_card, run, facts, tmp_path, change, said):
     folder, labels = run
     report = json.loads((folder / 'report.json').read_text())
-    (folder / 'report.json').write_text(json.dumps({**report, 'intervals': {}}))
-    with pytest.raises(UserError, match='bootstrap'):
+    (folder / 'report.json').write_text(json.dumps({**report, **change}))
+    with pytest.raises(UserError, match=said):
         model_card.write_card(NAME, folder, labels, facts, tmp_path / 'docs')
+    assert not (tmp_path / 'docs').exists()
