@@ -10,7 +10,8 @@ examples:
   widehrnet eval --data people/val.json --images people/images --model widehrnet_18_attn --protocol pck
   widehrnet eval --data person_keypoints_val2017.json --images val2017 --model widehrnet_18_attn.coco_256x192 \\
       --weights official.pth --boxes COCO_val2017_detections_AP_H_56_person.json --out runs/coco
-  widehrnet eval --data mpii_val.json --images mpii/images --model widehrnet_18.mpii_256x256 --weights official.pth
+  widehrnet eval --protocol mpii --data mpii_val.json --images mpii/images --model widehrnet_18.mpii_256x256 \\
+      --weights official.pth --out runs/mpii
   widehrnet eval --data people/val.json --results predictions.json --protocol pck
 """
 
@@ -40,7 +41,7 @@ def add_parser(subparsers: 'argparse._SubParsersAction[argparse.ArgumentParser]'
         help='COCO-keypoints JSON, or the MPII annotations as JSON',
     )
     what.add_argument('--images', metavar='DIR', type=Path, help='folder of the photos')
-    what.add_argument('--model', help='name, folder or Hub id of the model')
+    what.add_argument('--model', help='variant, variant.tag, hf-hub:ORG/NAME, folder or exported file')
     what.add_argument('--weights', metavar='FILE', help='weights; official mmpose checkpoints are converted')
     what.add_argument(
         '--boxes',
@@ -146,14 +147,14 @@ def run(args: argparse.Namespace) -> int:
     )
     estimator = None
     if args.results is None:
-        if args.model is None:
-            raise UserError('give --model to measure a model, or --results to score a file of results.')
+        if args.model is None and args.weights is None:
+            raise UserError('give --model or --weights to measure a model, or --results to score a file of results.')
         from ..estimator import PoseEstimator
 
         size = tuple(args.size) if args.size else None
         estimator = PoseEstimator(args.model, args.weights, args.device, size=size, bf16=args.bf16)
-    elif args.model is not None:
-        raise UserError('--model and --results exclude each other: one is measured, the other scored.')
+    elif args.model is not None or args.weights is not None:
+        raise UserError('--model or --weights and --results exclude each other: one is measured, the other scored.')
     report = evaluate(
         protocol,
         args.data,

@@ -93,9 +93,9 @@ def add_parser(subparsers: 'argparse._SubParsersAction[argparse.ArgumentParser]'
     video.add_argument(
         '--smooth',
         type=float,
-        default=1.5,
+        default=1.0,
         metavar='HZ',
-        help='smoothing of somebody at rest: less is calmer, 0 is none (default: 1.5)',
+        help='smoothing of somebody at rest: less is calmer, 0 is none (default: 1)',
     )
     output = parser.add_argument_group('output')
     output.add_argument(

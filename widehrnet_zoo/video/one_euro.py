@@ -23,8 +23,8 @@ class SmoothConfig:
         UserError: If a cutoff is not above 0 or `beta` is below 0.
     """
 
-    min_cutoff: float = 1.5
-    beta: float = 20.0
+    min_cutoff: float = 1.0
+    beta: float = 10.0
     derivative_cutoff: float = 1.0
 
     def __post_init__(self) -> None:
