@@ -3,6 +3,7 @@ import json
 import logging
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -307,3 +308,15 @@ def test_an_overlaid_hub_id_wins_over_the_tags_own_file(hub, published, tmp_path
 def test_the_skeletons_of_the_data_sets_come_back_whole(tmp_path):
     folder = save_pretrained(small(17), tmp_path / 'coco')
     assert load(f'local-dir:{folder}').skeleton == SKELETONS['coco']
+
+
+def test_the_page_on_publishing_runs(hub, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = pathlib.Path(__file__).resolve().parents[1] / 'docs' / 'publish.md'
+    blocks = re.findall(r'```python\n(.*?)```', page.read_text(), re.S)
+    names: dict = {}
+    for block in blocks:
+        exec(block, names)
+    assert len(blocks) == 5
+    assert names['model'].num_classes == 4 and names['pinned'].skeleton.keypoints[0] == 'beak'
+    assert (tmp_path / 'my-cache').is_dir()
