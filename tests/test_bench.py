@@ -1,0 +1,75 @@
+import json
+import time
+
+import pytest
+from torch import nn
+
+from widehrnet_zoo.bench.contenders import Contender, count_macs
+from widehrnet_zoo.bench.report import table
+from widehrnet_zoo.bench.timing import Timing, cold_start, interleave
+from widehrnet_zoo.cli.main import main
+
+SIZE = (64, 64)
+
+
+def test_timings_are_of_the_calls_and_in_turn():
+    order = []
+
+    def sleeper(name, seconds):
+        def call():
+            order.append(name)
+            time.sleep(seconds)
+
+        return call
+
+    found = interleave({'slow': sleeper('slow', 0.02), 'fast': sleeper('fast', 0.005)}, 5, 0, progress=False)
+    assert order == ['slow', 'slow', 'fast', 'fast'] * 5
+    assert found['slow'].median >= 20 and 5 <= found['fast'].median < found['slow'].median
+    assert found['slow'].best <= found['slow'].low <= found['slow'].median <= found['slow'].high
+
+
+def test_a_timing_is_in_milliseconds():
+    timing = Timing.of([0.001, 0.002, 0.003])
+    assert (timing.median, timing.best, timing.runs) == pytest.approx((2.0, 1.0, 3))
+
+
+def test_macs_are_the_multiplications_of_one_image():
+    assert count_macs(nn.Conv2d(3, 8, 3, padding=1), (10, 12)) == 8 * 27 * 120
+    assert count_macs(nn.Conv2d(3, 6, 3, padding=1, groups=3), (10, 12)) == 6 * 9 * 120
+
+
+def test_the_command_writes_table_chart_and_json(tmp_path, capsys):
+    pytest.importorskip('matplotlib')
+    pytest.importorskip('onnxruntime')
+    args = ['bench', 'widehrnet_10', '--paths', 'eager,deployed,onnx', '--size', '64', '64', '--runs', '2', '--quiet']
+    assert main([*args, '--threads', '1', '--batches', '1', '2', '--out', str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    rows = json.loads((tmp_path / 'bench.json').read_text())['rows']
+    assert [(r['path'], r['batch']) for r in rows] == [(p, b) for b in (1, 2) for p in ('eager', 'deployed', 'onnx')]
+    assert all(r['median'] > 0 and r['gmacs_per_s'] > 0 for r in rows)
+    assert rows[0]['speedup'] == 1
+    assert (tmp_path / 'bench.md').read_text() in printed
+    assert (tmp_path / 'bench.png').read_bytes()[:4] == b'\x89PNG'
+
+
+def test_a_cold_start_is_of_a_new_process():
+    found = cold_start(Contender('widehrnet_10', 'deployed', 'f32', SIZE), threads=1)
+    assert 0.3 < found.first_result < 200
+    assert 50 < found.peak_memory < 5000
+
+
+def test_unknown_names_are_said(capsys):
+    assert main(['bench', '--paths', 'warp']) == 2
+    assert 'warp' in capsys.readouterr().err
+    assert main(['bench', 'no_such_model', '--paths', 'eager']) == 2
+    assert 'no_such_model' in capsys.readouterr().err
+    assert main(['bench', '--vs', 'missing.onnx']) == 2
+    assert 'missing.onnx' in capsys.readouterr().err
+
+
+def test_the_table_has_a_line_for_each_row():
+    row = {
+        'model': 'm', 'path': 'eager', 'precision': 'f32', 'batch': 2, 'median': 4.0, 'low': 3.0, 'high': 5.0,
+        'speedup': 1.0, 'gmacs_per_s': None,
+    }  # fmt: skip
+    assert table([row]).splitlines()[-1] == '| m | eager | f32 | 2 | 4.0 | 3.0-5.0 | 2.0 | 1.00 |  |'

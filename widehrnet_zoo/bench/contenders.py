@@ -1,0 +1,250 @@
+"""What is timed: a network, the path that runs it, and its precision."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from ..deployment.export import export
+from ..deployment.graph import GraphNetwork
+from ..deployment.network import deploy
+from ..errors import UserError
+from ..extras import require
+from ..models.widehrnet import WideHRNet
+
+PATHS = {
+    'eager': 'PyTorch, the network as it was trained',
+    'deployed': 'PyTorch, widehrnet_zoo.deploy()',
+    'native': 'PyTorch, widehrnet_zoo.deploy() with the compiled kernels of this package',
+    'compiled': 'torch.compile with frozen weights, of the deployed network where there is one',
+    'aot': 'AOTInductor package, of the deployed network where there is one',
+    'torchscript': 'TorchScript file of `widehrnet export`',
+    'onnx': 'ONNX Runtime, file of `widehrnet export`',
+    'onnx-plain': "ONNX Runtime, torch's own export of the network as it was trained",
+    'openvino': 'OpenVINO, file of `widehrnet export`',
+    'openvino-plain': 'OpenVINO, its own conversion of the network as it was trained',
+}
+"""The paths, and what each is."""
+
+PRECISIONS = ('f32', 'bf16', 'int8')
+
+Runner = Callable[[npt.NDArray[np.float32]], Any]
+
+_SUFFIXES = {'aot': '.pt2', 'torchscript': '.torchscript', 'onnx': '.onnx', 'openvino': '.xml'}
+_ALLOWED = {
+    'f32': set(PATHS),
+    'bf16': {'eager', 'deployed', 'native', 'compiled', 'aot', 'openvino', 'openvino-plain'},
+    'int8': {'onnx', 'openvino'},
+}
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One line of the table.
+
+    Attributes:
+        model: Name in timm's registry, or an ONNX file.
+        path: A key of `PATHS`.
+        precision: One of `PRECISIONS`.
+        size: Height and width.
+        file: What `prepare` wrote, or the ONNX file itself.
+        weights: File of weights, for networks of this package.
+    """
+
+    model: str
+    path: str
+    precision: str
+    size: tuple[int, int]
+    file: str | None = None
+    weights: str | None = None
+
+    @property
+    def label(self) -> str:
+        """Name in the table."""
+        return f'{Path(self.model).name} {self.path} {self.precision}'
+
+    def module(self) -> nn.Module:
+        """The network as it was trained, in evaluation mode.
+
+        Weights are random where none are given: they have no part in the time.
+
+        Raises:
+            UserError: If there is no such network.
+        """
+        import timm
+
+        from ..backends import open_backend
+
+        if self.weights is not None:
+            return open_backend(self.model, self.weights, 'cpu', self.size).module.eval()
+        torch.manual_seed(0)
+        try:
+            module = timm.create_model(self.model)
+        except RuntimeError as error:
+            raise UserError(f'timm knows no model {self.model!r}: see `timm.list_models()`.') from error
+        if isinstance(module, WideHRNet):
+            # the init of the paper would leave denormal numbers in the deep layers, which are slow
+            for m in module.modules():
+                if isinstance(m, nn.Conv2d):
+                    nn.init.kaiming_normal_(m.weight)
+        return module.eval()
+
+    def prepare(self, folder: Path, crops: npt.NDArray[np.uint8] | None = None) -> 'Contender':
+        """Write the file that the path runs, if it runs one.
+
+        Args:
+            folder: Where to.
+            crops: Real crops, for int8.
+
+        Returns:
+            The contender with its file.
+
+        Raises:
+            UserError: If the path does not run this model in this precision.
+        """
+        if self.path not in PATHS or self.precision not in PRECISIONS:
+            raise UserError(f'{self.path} {self.precision}: paths are {", ".join(PATHS)}; precisions f32, bf16, int8.')
+        if self.path not in _ALLOWED[self.precision]:
+            raise UserError(f'the path {self.path} does not run in {self.precision}.')
+        if self.file is not None or self.path in ('eager', 'deployed', 'native', 'compiled'):
+            return self
+        name = f'{Path(self.model).name}-{self.path}-{self.precision}'
+        module = self.module()
+        ours = isinstance(module, WideHRNet)
+        if self.path in ('onnx', 'openvino', 'torchscript') and ours:
+            file = folder / f'{name}{_SUFFIXES[self.path]}'
+            export(module, file, size=self.size, precision=self.precision, crops=crops)
+            return replace(self, file=str(file))
+        if self.precision == 'int8':
+            raise UserError(f'{self.model} {self.path}: int8 is made for networks of this package only.')
+        example = torch.zeros(1, 3, *self.size)
+        if self.path in ('onnx', 'onnx-plain'):
+            require('onnxscript', 'export')
+            file = folder / f'{name}.onnx'
+            torch.onnx.export(module, (example,), str(file), dynamo=True, external_data=False, verbose=False)
+        elif self.path in ('openvino', 'openvino-plain'):
+            ov = require('openvino', 'export')
+            file = folder / f'{name}.xml'
+            ov.save_model(ov.convert_model(module, example_input=example), str(file), compress_to_fp16=False)
+        elif self.path == 'aot':
+            from torch._inductor import aoti_compile_and_package
+
+            file = folder / f'{name}.pt2'
+            with torch.no_grad():
+                traced = torch.export.export(_fast(module, self.precision), (example.to(_dtype(self.precision)),))
+                aoti_compile_and_package(traced, package_path=str(file), inductor_configs={'freezing': True})
+        else:
+            file = folder / f'{name}.torchscript'
+            torch.jit.save(torch.jit.freeze(torch.jit.trace(module, example)), str(file))
+        return replace(self, file=str(file))
+
+    def open(self, threads: int) -> Runner:
+        """Make it ready to run.
+
+        Args:
+            threads: Threads to use.
+
+        Returns:
+            Normalised images (B, 3, H, W) to whatever the network gives.
+        """
+        torch.set_num_threads(threads)
+        if self.path in ('onnx', 'onnx-plain'):
+            return _onnx(str(self.file), threads)
+        if self.path in ('openvino', 'openvino-plain'):
+            return _openvino(str(self.file), threads, self.precision)
+        if self.path == 'torchscript':
+            module = torch.jit.load(str(self.file))
+        elif self.path == 'aot':
+            from torch._inductor import aoti_load_package
+
+            module = aoti_load_package(str(self.file))
+        else:
+            module = self._live(self.module())
+        dtype = _dtype(self.precision)
+
+        def run(images: npt.NDArray[np.float32]) -> Any:
+            with torch.inference_mode():
+                return module(torch.from_numpy(images).to(dtype))
+
+        return run
+
+    def _live(self, module: nn.Module) -> Any:
+        if self.path == 'eager':
+            return module.to(_dtype(self.precision))
+        if self.path == 'compiled':
+            import torch._inductor.config as inductor
+
+            inductor.freezing = True
+            # one graph for each batch: shapes that are known make faster loops
+            return torch.compile(_fast(module, self.precision), dynamic=False)
+        deployed = deploy(module)
+        if self.path == 'native':
+            from ..deployment.native import accelerate
+
+            return accelerate(deployed, self.precision)
+        return deployed.to(_dtype(self.precision))
+
+
+def _dtype(precision: str) -> torch.dtype:
+    return torch.bfloat16 if precision == 'bf16' else torch.float32
+
+
+def _fast(module: nn.Module, precision: str) -> nn.Module:
+    fast = GraphNetwork(deploy(module)) if isinstance(module, WideHRNet) else module
+    return fast.to(_dtype(precision)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _onnx(file: str, threads: int) -> Runner:
+    ort = require('onnxruntime', 'export')
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    session = ort.InferenceSession(file, options, providers=['CPUExecutionProvider'])
+    name = session.get_inputs()[0].name
+    return lambda images: session.run(None, {name: images})
+
+
+def _openvino(file: str, threads: int, precision: str) -> Runner:
+    ov = require('openvino', 'export')
+    core = ov.Core()
+    options = {
+        'PERFORMANCE_HINT': 'LATENCY',
+        'INFERENCE_NUM_THREADS': threads,
+        'INFERENCE_PRECISION_HINT': 'bf16' if precision == 'bf16' else 'f32',
+    }
+    model = core.read_model(file)
+    compiled: dict[tuple[int, ...], Any] = {}
+
+    def run(images: npt.NDArray[np.float32]) -> Any:
+        if images.shape not in compiled:
+            fixed = model.clone()
+            fixed.reshape(list(images.shape))
+            compiled[images.shape] = core.compile_model(fixed, 'CPU', options).create_infer_request()
+        return compiled[images.shape].infer({0: images})
+
+    return run
+
+
+def count_macs(module: nn.Module, size: tuple[int, int]) -> int:
+    """Multiplications of the convolutions and linear layers for one image.
+
+    Args:
+        module: The network as it was trained.
+        size: Height and width.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        module(torch.zeros(1, 3, *size))
+    return counter.get_total_flops() // 2
+
+
+def default_threads() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1

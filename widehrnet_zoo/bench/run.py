@@ -1,0 +1,95 @@
+"""A benchmark from names to rows."""
+
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ..errors import UserError
+from .contenders import Contender, Runner, count_macs
+from .timing import cold_start, interleave
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """What the figures hold for."""
+    name = platform.processor() or platform.machine()
+    info = Path('/proc/cpuinfo')
+    if info.exists():
+        lines = [line for line in info.read_text().splitlines() if line.startswith('model name')]
+        name = lines[0].partition(':')[2].strip() if lines else name
+    return {'processor': name, 'threads': threads, 'system': platform.system(), 'torch': torch.__version__}
+
+
+def bench(
+    contenders: Sequence[Contender],
+    folder: Path,
+    *,
+    batches: Sequence[int] = (1,),
+    threads: int = 1,
+    runs: int = 30,
+    baseline: str | None = None,
+    cold: bool = False,
+    crops: npt.NDArray[np.uint8] | None = None,
+    progress: bool = True,
+) -> list[dict[str, Any]]:
+    """Time contenders side by side: same images, same threads, in turn.
+
+    Args:
+        contenders: Who runs.
+        folder: Where exported files go.
+        batches: Images per call.
+        threads: Threads of every runtime.
+        runs: Rounds.
+        baseline: Label of the contender that `speedup` is measured against; the first one by default.
+        cold: Also measure first result and peak memory in a new process each.
+        crops: Real crops, for int8.
+        progress: Show a progress bar.
+
+    Returns:
+        A row for each contender and batch: the fields of `Timing`, `speedup`, `macs`, `gmacs_per_s`, and with `cold`
+        the fields of `ColdStart`.
+
+    Raises:
+        UserError: If a contender cannot run, or two are the same.
+    """
+    labels = [c.label for c in contenders]
+    if not labels or len(set(labels)) != len(labels):
+        raise UserError('name at least one model, and none twice.')
+    baseline = baseline or labels[0]
+    if baseline not in labels:
+        raise UserError(f'the baseline {baseline!r} does not run; choose one of: {", ".join(labels)}.')
+    prepared = [c.prepare(folder, crops) for c in contenders]
+    runners: dict[str, Runner] = {c.label: c.open(threads) for c in prepared}
+    macs: dict[str, int | None] = {}
+    for c in prepared:
+        if c.model not in macs:
+            macs[c.model] = None if c.model.endswith('.onnx') else count_macs(c.module(), c.size)
+    colds = {c.label: asdict(cold_start(c, threads)) for c in prepared} if cold else {}
+    rows = []
+    for batch in batches:
+        images = np.random.default_rng(0).standard_normal((batch, 3, *contenders[0].size)).astype(np.float32)
+        calls = {label: partial(run, images) for label, run in runners.items()}
+        timings = interleave(calls, runs, progress=progress)
+        for c in prepared:
+            timing = timings[c.label]
+            count = macs[c.model]
+            rows.append(
+                {
+                    'model': Path(c.model).name,
+                    'path': c.path,
+                    'precision': c.precision,
+                    'batch': batch,
+                    **asdict(timing),
+                    'speedup': timings[baseline].median / timing.median,
+                    'macs': count,
+                    'gmacs_per_s': None if count is None else count * batch / timing.median / 1e6,
+                    **colds.get(c.label, {}),
+                }
+            )
+    return rows

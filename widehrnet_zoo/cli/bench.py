@@ -1,0 +1,132 @@
+"""`widehrnet bench`: networks and runtimes side by side."""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+EPILOG = """\
+examples:
+  widehrnet bench
+  widehrnet bench widehrnet_18_attn --paths eager,deployed,onnx,openvino --precisions f32,bf16 --batches 1 8
+  widehrnet bench --vs resnet50 mobilenetv2_100 mine.onnx --out runs/bench --cold
+
+A path that does not run in a precision is left out. Times are of one call after another of the same kind, the
+contenders in turn.
+"""
+
+
+def add_parser(subparsers: 'argparse._SubParsersAction[argparse.ArgumentParser]') -> argparse.ArgumentParser:
+    """Add the command.
+
+    Args:
+        subparsers: Of the main parser.
+
+    Returns:
+        The command's parser.
+    """
+    parser = subparsers.add_parser(
+        'bench',
+        help='time models and runtimes side by side',
+        description='Time models, runtimes and precisions side by side: same images, same threads, in turn.',
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        'models', nargs='*', default=['widehrnet_18_attn'], help='variants (default: widehrnet_18_attn)'
+    )
+    parser.add_argument(
+        '--paths',
+        default='eager,deployed,onnx,openvino',
+        help='of eager, deployed, native, compiled, aot, torchscript, onnx, onnx-plain, openvino, openvino-plain '
+        '(default: eager,deployed,onnx,openvino)',
+    )
+    parser.add_argument('--precisions', default='f32', help='of f32, bf16, int8 (default: f32)')
+    parser.add_argument(
+        '--vs',
+        nargs='+',
+        default=[],
+        metavar='MODEL',
+        help='timm models, run by the same paths and precisions as far as they can be, and ONNX files',
+    )
+    parser.add_argument('--weights', metavar='FILE', help='weights of the first model, for int8')
+    parser.add_argument('--calibrate', metavar='PATH', type=Path, help='folder of 100 or more photos, for int8')
+    parser.add_argument('--size', type=int, nargs=2, default=(256, 192), metavar=('HEIGHT', 'WIDTH'))
+    parser.add_argument('--batches', type=int, nargs='+', default=[1], metavar='N', help='default: 1')
+    parser.add_argument('--threads', type=int, help='threads of every runtime (default: all processors)')
+    parser.add_argument('--runs', type=int, default=30, help='default: 30')
+    parser.add_argument('--cold', action='store_true', help='also first result and peak memory in a new process')
+    parser.add_argument('--out', type=Path, metavar='DIR', help='bench.json, bench.md and bench.png')
+    parser.add_argument('--quiet', action='store_true', help='no progress bar')
+    parser.set_defaults(run=run)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command.
+
+    Args:
+        args: What `add_parser` parsed.
+
+    Returns:
+        0.
+
+    Raises:
+        UserError: If a name is unknown or a file missing.
+    """
+    import json
+
+    from ..bench.contenders import _ALLOWED, PATHS, PRECISIONS, Contender, default_threads
+    from ..bench.report import chart, table
+    from ..bench.run import bench, machine
+    from ..errors import UserError
+    from ..files import write_whole
+
+    paths, precisions = args.paths.split(','), args.precisions.split(',')
+    unknown = [p for p in paths if p not in PATHS] + [p for p in precisions if p not in PRECISIONS]
+    if unknown:
+        raise UserError(
+            f'there is no {unknown[0]!r}: paths are {", ".join(PATHS)}; precisions {", ".join(PRECISIONS)}.'
+        )
+    threads = args.threads or default_threads()
+    if threads < 1 or args.runs < 1 or min(args.batches) < 1:
+        raise UserError('threads, runs and batches are at least 1.')
+    size = tuple(args.size)
+    chosen = [(path, precision) for precision in precisions for path in paths if path in _ALLOWED[precision]]
+    contenders = [
+        Contender(name, path, precision, size, weights=args.weights if name == args.models[0] else None)
+        for name in args.models
+        for path, precision in chosen
+    ]
+    same = {'deployed', 'native', 'onnx-plain', 'openvino-plain'}
+    for name in args.vs:
+        if name.endswith('.onnx'):
+            if not Path(name).is_file():
+                raise UserError(f'there is no file {name}.')
+            contenders.append(Contender(name, 'onnx', 'f32', size, file=name))
+            continue
+        contenders += [Contender(name, p, q, size) for p, q in chosen if p not in same and q != 'int8']
+    crops = None
+    if args.calibrate is not None:
+        from ..deployment.calibration import folder_crops
+
+        crops = folder_crops(args.calibrate, size)
+    with tempfile.TemporaryDirectory(prefix='widehrnet-bench-') as folder:
+        rows = bench(
+            contenders,
+            Path(folder),
+            batches=args.batches,
+            threads=threads,
+            runs=args.runs,
+            cold=args.cold,
+            crops=crops,
+            progress=not args.quiet,
+        )
+    about = machine(threads)
+    text = table(rows)
+    sys.stdout.write(f'{about["processor"]}, {threads} threads, {size[0]}x{size[1]}\n\n{text}')
+    if args.out is not None:
+        write_whole(args.out / 'bench.json', json.dumps({'machine': about, 'size': size, 'rows': rows}, indent=1))
+        write_whole(args.out / 'bench.md', text)
+        chart(rows, f'{size[0]}x{size[1]}, {about["processor"]}, {threads} threads', args.out / 'bench.png')
+    return 0
