@@ -1,13 +1,12 @@
 """What is known of the zoo's models: size, cost, weights and figures by tag."""
 
-import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from timm.models import PretrainedCfg, get_arch_pretrained_cfgs
 
 from ..skeletons import Skeleton, skeleton_of
-from ..weights import WEIGHTS
+from ..weights import shipped_metrics
 from .macs import MacCount, count_parameters, measure_macs
 from .registry import create_model, list_models
 from .widehrnet import REPOSITORY
@@ -22,8 +21,6 @@ PUBLISHED: dict[str, dict[str, float]] = {
     'widehrnet_30_attn.coco_256x192': {'COCO val2017 AP': 71.47, 'COCO val2017 AR': 77.14},
 }
 """The authors' figures of their weights, in per cent (their README; COCO with boxes of a detector of 56 AP)."""
-
-_MEASURED = WEIGHTS / 'metrics.json'
 
 
 @dataclass(frozen=True)
@@ -117,7 +114,7 @@ def _entry(name: str, parameters: int, macs: MacCount, cfg: PretrainedCfg, skele
         macs=macs.at((height, width)),
         official_macs=macs.at((height, width), official=True),
         weights=_weights(name, cfg),
-        figures=PUBLISHED.get(name) or _measured().get(name, {}),
+        figures=PUBLISHED.get(name) or shipped_metrics(name),
         license=cfg.license,
         paper=cfg.paper_name,
         origin=cfg.origin_url,
@@ -132,7 +129,3 @@ def _weights(name: str, cfg: PretrainedCfg) -> str:
     if cfg.has_weights:
         return 'hub'
     return 'convert' if cfg.license == 'unknown' and cfg.origin_url == REPOSITORY else 'none'
-
-
-def _measured() -> dict[str, dict[str, float]]:
-    return json.loads(_MEASURED.read_text(encoding='utf-8')) if _MEASURED.exists() else {}

@@ -25,7 +25,7 @@ def shipped_metrics(name: str) -> dict[str, float]:
         name: `variant.tag`.
 
     Returns:
-        `pck_human`, `pck_sport`, `oks_ap`, each 0..1; empty where nothing ships under that name.
+        Name to figure in per cent; empty where nothing ships under that name.
     """
     return dict(_index().get(f'{name}.safetensors', {}).get('metrics', {}))
 
