@@ -38,7 +38,7 @@ def create_model(model_name: str, *args: Any, **kwargs: Any) -> Any:  # noqa: D1
     return _create_model(model_name, *args, **kwargs)
 
 
-timm.list_models = list_models
+timm.list_models = list_models  # type: ignore[assignment]
 timm.create_model = create_model
 
 
