@@ -67,13 +67,7 @@ not trained on, as fractions, from the float16 file, with flip test.
 ### Official weights
 
 The authors publish checkpoints behind the share links of [their README]({repository}) and state no licence for them,
-so they are not passed on here. With a file of theirs:
-
-```sh
-widehrnet convert wide_hrnet_18_attn_coco_256x192.pth models/coco_18_attn
-```
-
-Then `timm.create_model('local-dir:models/coco_18_attn', pretrained=True)` is their network.
+so they are not passed on here. [Convert](convert.md) a file of theirs, and `local-dir:FOLDER` is their network.
 """
 
 

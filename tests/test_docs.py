@@ -21,8 +21,13 @@ ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = Path('widehrnet_zoo') / 'samples'
 BLOCK = re.compile(r'(?:^ *<!-- needs: ([^\n]+?) -->\n+)?^( *)```(\w*)[^\n]*\n(.*?)^\2```$', re.M | re.S)
 PRETRAINED = re.compile(r'pretrained=True|PoseEstimator\(|\bwidehrnet predict')
-# pages whose examples have tests of their own, on made-up data
-ELSEWHERE = {'fine-tune.md', 'backbone.md'} if (ROOT / 'tests' / 'test_training_docs.py').exists() else set()
+# pages whose Python examples need a server, a checkpoint or made-up data, and the test that runs them
+ELSEWHERE = {
+    'backbone.md': 'test_training_docs.py',
+    'convert.md': 'test_convert.py',
+    'fine-tune.md': 'test_training_docs.py',
+    'publish.md': 'test_hub.py',
+}
 SHELL = ('', 'sh', 'bash', 'console')
 RUN = ('list', 'info', 'predict')
 
@@ -62,9 +67,14 @@ def commands(code):
                 yield words[1:]
 
 
-PAGES = [ROOT / 'README.md', *sorted(p for p in (ROOT / 'docs').rglob('*.md') if p.name not in ELSEWHERE)]
+def is_run_elsewhere(page):
+    other = ROOT / 'tests' / ELSEWHERE.get(page.name, 'none')
+    return other.exists() and page.name in other.read_text(encoding='utf-8')
+
+
+PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md'))]
 BLOCKS = [block for page in PAGES for block in blocks(page)]
-PYTHON = [block for block in BLOCKS if block.language in ('python', 'py')]
+PYTHON = [block for block in BLOCKS if block.language in ('python', 'py') and not is_run_elsewhere(block.page)]
 COMMANDS = [(block, c) for block in BLOCKS if block.language in SHELL for c in commands(block.code)]
 
 
