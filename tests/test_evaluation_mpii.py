@@ -98,6 +98,14 @@ def test_columns_are_of_the_right_joints():
         assert wrong == {name, 'PCKh@0.5', 'PCKh@0.1'}
 
 
+def test_each_joint_on_demand():
+    offset = np.zeros(16)
+    offset[1] = 10  # a sixth of the head size
+    figures = score_of(offset, truth_of()).figures(by_joint=True)
+    assert {k for k, v in figures.items() if v < 1} == {'PCKh@0.1', 'PCKh@0.1: right_knee'}
+    assert len(figures) == 7 + 2 + 32
+
+
 def test_people_of_one_photo_are_drawn_together():
     score = MpiiScore(np.full((3, 16, 2), 99.0), truth_of(3), ('a', 'b', 'a'))
     assert score.num_images == 2

@@ -1,5 +1,7 @@
 """PCK, NME and AUC against mmpose's published test values, the reference scorer and values worked by hand."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,9 @@ from widehrnet_zoo.evaluation.coco import CocoScore, read_results
 from widehrnet_zoo.evaluation.labels import read_labels
 from widehrnet_zoo.evaluation.pck import auc, box_size, nme, normalised_errors, pck, torso_size
 from widehrnet_zoo.evaluation.people import PckScore, match_results
+from widehrnet_zoo.skeletons import SKELETONS
+
+COCO = SKELETONS['coco']
 
 SIGMAS = (
     np.array([0.26, 0.25, 0.25, 0.35, 0.35, 0.79, 0.79, 0.72, 0.72, 0.62, 0.62, 1.07, 1.07, 0.87, 0.87, 0.89, 0.89])
@@ -69,6 +74,23 @@ def test_results_are_matched_to_people():
         match_results(people, by_name[:1] * 2, 1)
     with pytest.raises(UserError, match='none of the results'):
         match_results(people, [{'image_id': 6, 'ann': 1, 'keypoints': [1, 2, 3]}], 1)
+
+
+def test_each_joint_on_demand(tmp_path):
+    names = COCO.keypoints
+    labels = np.stack([np.arange(17) * 10.0, np.arange(17) * 5.0, np.full(17, 2)], 1)
+    found = labels.copy()
+    found[names.index('left_knee'), 0] += 50
+    entry = {'id': 1, 'image_id': 1, 'bbox': [0, 0, 200, 100], 'keypoints': labels.ravel().tolist()}
+    path = tmp_path / 'labels.json'
+    path.write_text(json.dumps({'images': [{'id': 1, 'file_name': 'a.png'}], 'annotations': [entry]}))
+    score = PckScore(read_labels(path), [{'image_id': 1, 'score': 1, 'keypoints': found.ravel().tolist()}], names)
+    figures = score.figures(by_joint=True)
+    wrong = {k for k, v in figures.items() if k.startswith('PCK@0.2') and v == 0}
+    assert wrong == {'PCK@0.2 torso: left_knee', 'PCK@0.2 box: left_knee'}
+    assert figures['PCK@0.2 torso'] == pytest.approx(11 / 12)
+    assert figures['PCK@0.2 box'] == pytest.approx(16 / 17)
+    assert set(figures) - set(score.figures()) == {k for k in figures if ': ' in k}
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,7 @@ def add_parser(subparsers: 'argparse._SubParsersAction[argparse.ArgumentParser]'
         help="leave a detector's lower boxes out (default: 0)",
     )
     how.add_argument('--size', type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'), help="input, instead of the model's own")
+    how.add_argument('--by-joint', action='store_true', help='PCK or PCKh of each joint too (mpii, pck)')
     how.add_argument(
         '--bootstrap',
         type=int,
@@ -167,6 +168,7 @@ def run(args: argparse.Namespace) -> int:
         restart=args.restart,
         draws=args.bootstrap,
         worst=args.worst,
+        by_joint=args.by_joint,
         name=args.model,
     )
     sys.stdout.write(report.table())

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from ..errors import UserError
 from ..extras import require
+from ..skeletons import SKELETONS
 from .labels import are_numbers, read_json
 from .samples import Samples
 
@@ -205,7 +206,7 @@ class MpiiScore:
         values = np.nan_to_num(self.by_joint(threshold, rows)[counted])
         return float((values * weights).sum() / weights.sum()) if weights.sum() else float('nan')
 
-    def figures(self, images: npt.NDArray[np.intp] | None = None) -> dict[str, float]:
+    def figures(self, images: npt.NDArray[np.intp] | None = None, by_joint: bool = False) -> dict[str, float]:
         """The published columns and the means at 0.5 and 0.1, fractions in 0..1.
 
         HRNet's own script prints as "Mean@0.1" what it counts at 0.11 (index 11 of thresholds from 0 in steps of
@@ -213,6 +214,7 @@ class MpiiScore:
 
         Args:
             images: Indices of photos, repetitions allowed; `None` counts each once.
+            by_joint: Each of the 16 joints too, as `PCKh@0.5: left_knee`.
 
         Returns:
             Figures by name.
@@ -220,4 +222,10 @@ class MpiiScore:
         rows = None if images is None else np.concatenate([self._rows[i] for i in images])
         joints = self.by_joint(0.5, rows)
         columns = {name: float(joints[list(group)].mean()) for name, group in GROUPS.items()}
-        return {**columns, 'PCKh@0.5': self.mean(0.5, rows), 'PCKh@0.1': self.mean(0.1, rows)}
+        figures = {**columns, 'PCKh@0.5': self.mean(0.5, rows), 'PCKh@0.1': self.mean(0.1, rows)}
+        if by_joint:
+            for threshold in (0.5, 0.1):
+                values = self.by_joint(threshold, rows)
+                for joint, value in zip(SKELETONS['mpii'].keypoints, values, strict=True):
+                    figures[f'PCKh@{threshold}: {joint}'] = float(value)
+        return figures

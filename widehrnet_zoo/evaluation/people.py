@@ -96,6 +96,7 @@ class PckScore:
         truth = labels.keypoints(annotations)
         if truth.shape[1] != len(names):
             raise UserError(f'the labels have {truth.shape[1]} keypoints and the skeleton has {len(names)}.')
+        self._names = tuple(names)
         found = match_results(annotations, results, len(names))
         sources = np.array([labels.images[a['image_id']].get('source') or '' for a in annotations])
         self.image_ids = list(dict.fromkeys(a['image_id'] for a in annotations))
@@ -132,11 +133,12 @@ class PckScore:
         """Number of photos with a labelled person."""
         return len(self.image_ids)
 
-    def figures(self, images: npt.NDArray[np.intp] | None = None) -> dict[str, float]:
+    def figures(self, images: npt.NDArray[np.intp] | None = None, by_joint: bool = False) -> dict[str, float]:
         """All figures, fractions.
 
         Args:
             images: Indices of photos, repetitions allowed; `None` counts each once.
+            by_joint: The PCK of each joint too, as `PCK@0.2 torso: left_knee`.
 
         Returns:
             Figures by name; NaN where nothing counts.
@@ -144,9 +146,16 @@ class PckScore:
         everything = range(self.num_images) if images is None else images
         rows = np.concatenate([self._members[i] for i in everything])
         values = {name: pck(errors[rows], counts[rows], 0.2) for name, (errors, counts) in self._torso.items()}
+        if by_joint:
+            for name, (errors, counts) in self._torso.items():
+                for k, joint in enumerate(BODY):
+                    values[f'{name}: {joint}'] = pck(errors[rows, k : k + 1], counts[rows, k : k + 1], 0.2)
         errors, counts = self._box[0][rows], self._box[1][rows]
         for threshold in (0.05, 0.2):
             values[f'PCK@{threshold} box'] = pck(errors, counts, threshold)
+        if by_joint:
+            for k, joint in enumerate(self._names):
+                values[f'PCK@0.2 box: {joint}'] = pck(errors[:, k : k + 1], counts[:, k : k + 1], 0.2)
         values['NME box'] = nme(errors, counts & self._predicted[rows])
         values['AUC box'] = auc(errors, counts, 0.2)
         return values

@@ -5,6 +5,7 @@ import json
 import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,7 @@ def evaluate(
     restart: bool = False,
     draws: int = 0,
     worst: int = 12,
+    by_joint: bool = False,
     name: str | None = None,
 ) -> Report:
     """Measure a model, or results that are there already.
@@ -117,6 +119,7 @@ def evaluate(
         restart: Throw away predictions of another or an interrupted run in `out`.
         draws: Resamplings for the confidence intervals; 0 gives none.
         worst: People in the picture of the worst; 0 gives none.
+        by_joint: PCK or PCKh of each joint too (`mpii`, `pck`).
         name: What the report calls the model.
 
     Returns:
@@ -173,9 +176,9 @@ def evaluate(
     if labels is None:
         in_order = _in_order(found, len(samples))
         score: Any = mpii.MpiiScore(in_order, truth, samples.image_ids)
-        num_images, figures = score.num_images, score.figures
+        num_images, figures = score.num_images, partial(score.figures, by_joint=by_joint)
     else:
-        num_images, figures = _coco_figures(labels, found, skeleton, protocol)
+        num_images, figures = _coco_figures(labels, found, skeleton, protocol, by_joint)
     whole = figures(None)
     intervals = bootstrap(figures, num_images, draws, progress=protocol.predict.progress) if draws else {}
     switches = protocol.switches() if estimator is not None else {'protocol': protocol.name}
@@ -284,6 +287,7 @@ def _coco_figures(
     found: list[dict[str, Any]],
     skeleton: Skeleton,
     protocol: Protocol,
+    by_joint: bool,
 ) -> tuple[int, Callable[[Any], dict[str, float]]]:
     average = None
     if skeleton.sigmas is not None and all('area' in a for a in labels.annotations):
@@ -293,11 +297,11 @@ def _coco_figures(
         return average.num_images, average.figures
     score = PckScore(labels, found, skeleton.keypoints)
     if average is None:
-        return score.num_images, score.figures
+        return score.num_images, partial(score.figures, by_joint=by_joint)
 
     def figures(images: npt.NDArray[np.intp] | None) -> dict[str, float]:
         whole = average.figures(None if images is None else average.positions([score.image_ids[i] for i in images]))
-        return {**score.figures(images), 'OKS AP': whole['AP'], 'OKS AP50': whole['AP50']}
+        return {**score.figures(images, by_joint), 'OKS AP': whole['AP'], 'OKS AP50': whole['AP50']}
 
     return score.num_images, figures
 
