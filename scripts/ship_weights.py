@@ -76,6 +76,7 @@ def main() -> None:
         save_file(half, new, metadata={'format': 'pt'})
         if new.stat().st_size > MAX_BYTES:
             sys.exit(f'{new.stat().st_size} bytes are too many to ship; publish this tag on the Hub.')
+        new.chmod(0o644)  # safetensors writes files that only their owner may read
         new.replace(target)
     index_file = WEIGHTS / 'index.json'
     index = json.loads(index_file.read_text()) if index_file.exists() else {}
