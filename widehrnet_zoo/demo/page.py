@@ -79,7 +79,13 @@ def build_page(models: DemoModels | None = None, max_pixels: int = MAX_PIXELS) -
 
     # Gradio gives the place of a click to the parameter that is annotated so
     def clicked(
-        path: str | None, model: str, rows: Any, flip: bool, threshold: float, held: Held | None, event: gr.SelectData
+        path: str | None,
+        model: str,
+        rows: Any,
+        flip: bool,
+        threshold: float,
+        held: Held | None,
+        event: gr.SelectData,  # type: ignore[name-defined]
     ) -> tuple[Any, ...]:
         return doing.click(path, model, rows, flip, threshold, held, event.index)
 
@@ -110,10 +116,11 @@ def build_page(models: DemoModels | None = None, max_pixels: int = MAX_PIXELS) -
                     flip = gr.Checkbox(False, label='Average with the mirrored photo (twice the work)')
                     threshold = gr.Slider(0, 1, 0.2, step=0.05, label='Draw keypoints with at least this score')
                 gr.Markdown(_HINT)
+                # text, as the cells of a new row of numbers would be 0, which is a box, instead of empty
                 boxes = gr.Dataframe(
                     value=[],
                     headers=['x1', 'y1', 'x2', 'y2'],
-                    datatype='number',
+                    datatype='str',
                     type='array',
                     interactive=True,
                     label='Boxes, in pixels',
@@ -144,7 +151,8 @@ def build_page(models: DemoModels | None = None, max_pixels: int = MAX_PIXELS) -
         private = {'api_visibility': 'private'} if 'api_visibility' in event else {'api_name': False}
         photo.change(doing.open, inputs, outputs, **alone, **private)
         for changed in (model.input, flip.input, threshold.release, boxes.input):
-            changed(doing.find, inputs, outputs, **alone, **private)
+            # the table tells of every cell that is typed
+            changed(doing.find, inputs, outputs, trigger_mode='always_last', **alone, **private)
         clear.click(doing.open, inputs, outputs, **alone, **private)
         view.select(clicked, [*inputs, held], outputs, **alone, **private)
     page.queue(max_size=MAX_WAITING, default_concurrency_limit=1)
@@ -162,16 +170,19 @@ class _Doing:
 
     def open(self, path: str | None, model: str, rows: Any, flip_test: bool, threshold: float) -> tuple[Any, ...]:
         """A new photo, or a fresh start: no boxes."""
-        return self.find(path, model, [], flip_test, threshold)
+        values = self.find(path, model, [], flip_test, threshold)
+        return (*values[:5], [], None)
 
     def find(self, path: str | None, model: str, rows: Any, flip_test: bool, threshold: float) -> tuple[Any, ...]:
         """Find keypoints in the boxes of the table."""
         if path is None:
-            return self._nothing(_EMPTY, [])
+            return self._nothing(_EMPTY)
         try:
-            return self._find(path, self._read(path), model, rows, flip_test, threshold)
+            values = self._find(path, self._read(path), model, rows, flip_test, threshold)
         except (UserError, ImportError) as error:
-            return self._say(error, path, rows)
+            return self._say(error, path)
+        # somebody may be typing into the table
+        return (*values[:5], self.gradio.skip(), None)
 
     def click(
         self,
@@ -185,7 +196,7 @@ class _Doing:
     ) -> tuple[Any, ...]:
         """A click on the view, at x and y in its pixels."""
         if path is None:
-            return self._nothing(_EMPTY, [])
+            return self._nothing(_EMPTY)
         keep = self.gradio.skip()
         try:
             image = self._read(path)
@@ -202,7 +213,7 @@ class _Doing:
             said = 'Now click on the opposite corner.' if held.index is None else 'Now click where that should go.'
             return draw_view(image, None, after, held), said, keep, keep, keep, keep, held
         except (UserError, ImportError) as error:
-            return self._say(error, path, rows)
+            return self._say(error, path)
 
     def _read(self, path: str) -> npt.NDArray[np.uint8]:
         return read_image(path, self.max_pixels)
@@ -229,15 +240,15 @@ class _Doing:
             None,
         )
 
-    def _say(self, error: Exception, path: str, rows: Any) -> tuple[Any, ...]:
+    def _say(self, error: Exception, path: str) -> tuple[Any, ...]:
         # where the server keeps an upload is nobody's business
         said = str(error).replace(path, Path(path).name)
         self.gradio.Warning(said)
-        return self._nothing(said, rows)
+        return self._nothing(said)
 
-    def _nothing(self, said: str, rows: Any) -> tuple[Any, ...]:
+    def _nothing(self, said: str) -> tuple[Any, ...]:
         off = self.gradio.update(value=None, interactive=False)
-        return None, said, [], off, off, rows, None
+        return None, said, [], off, off, self.gradio.skip(), None
 
 
 def launch(

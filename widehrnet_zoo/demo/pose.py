@@ -76,7 +76,7 @@ def read_boxes(rows: Any, image_size: tuple[int, int]) -> npt.NDArray[np.float64
     """The page's table of boxes as numbers.
 
     Args:
-        rows: Rows of x1, y1, x2, y2, where a cell can be text or empty; wholly empty rows are left out.
+        rows: Rows of x1, y1, x2, y2, where a cell can be text; a row with an empty cell is being typed, and left out.
         image_size: Width and height of the photo.
 
     Returns:
@@ -88,7 +88,7 @@ def read_boxes(rows: Any, image_size: tuple[int, int]) -> npt.NDArray[np.float64
     boxes = []
     for index, row in enumerate(rows or []):
         cells = ['' if cell is None else str(cell).strip() for cell in row]
-        if not any(cells):
+        if not all(cells):
             continue
         try:
             x1, y1, x2, y2 = (float(cell) for cell in cells)
