@@ -184,7 +184,7 @@ def card(
     overall = [
         f'| {figure} | {_with_interval(value, report["intervals"].get(figure))} |'
         for figure, value in report['figures'].items()
-        if value is not None
+        if value is not None and ': ' not in figure  # `--by-joint` figures have a table of their own
     ]
     by_joint = [
         f'| {name} | {cell(f"human {name}")} | {cell(f"fused {name}")} | {int(joints.fused[1][:, k].sum())} |'

@@ -2,15 +2,18 @@
 
 Usage: python scripts/model_table.py
 
-Run it again when a variant, a tag, shipped weights or a model card has changed.
+Run it again when a variant, a tag, shipped weights, a model card or a file of `docs/bench` has changed. Files of
+`docs/bench` are the `bench.json` of `widehrnet bench --out`.
 """
 
+import json
 from pathlib import Path
+from typing import Any
 
 from widehrnet_zoo.files import write_whole
 from widehrnet_zoo.models.catalogue import Entry, entries
+from widehrnet_zoo.models.registry import list_models
 from widehrnet_zoo.models.widehrnet import REPOSITORY
-from widehrnet_zoo.weights import shipped_metrics
 
 DOCS = Path(__file__).resolve().parents[1] / 'docs'
 
@@ -21,11 +24,6 @@ ANCHORS = {
     'widehrnet_18_attn.coco_256x192': 'c-wide-hrnet-18-se-on-coco-256x192',
     'widehrnet_18_attn.coco_384x288': 'd-wide-hrnet-18-se-on-coco-384x288',
     'widehrnet_30_attn.coco_256x192': 'e-wide-hrnet-30-se-on-coco-256x192',
-}
-MEASURED = {
-    'pck_human': 'PCK@0.2 human {:.3f}',
-    'pck_sport': 'PCK@0.2 sport {:.3f}',
-    'oks_ap': 'OKS AP {:.3f}',
 }
 WEIGHTS = {
     'shipped': 'in the package',
@@ -60,9 +58,9 @@ this table whose weights are there. A variant without a tag means its first one.
 
 All other variants have the tag `untrained`: use `pretrained=False` and train them.
 
-Figures of `coco` and `mpii` tags are the authors', in per cent. This project has not reproduced them yet, since
-checkpoints and photos were not at hand. Figures of `people` tags are measured by this project on 500 photos that were
-not trained on, as fractions, from the float16 file, with flip test.
+All figures are in per cent. Those of `coco` and `mpii` tags are the authors'; this project has not reproduced them yet,
+since checkpoints and photos were not at hand. Those of `people` tags are measured by this project on 500 photos that
+were not trained on, from the float16 file, with flip test.
 
 ### Official weights
 
@@ -84,21 +82,39 @@ def page() -> str:
         ),
         weights='\n'.join(_row(tag) for tag in tags if tag.weights != 'none'),
         repository=REPOSITORY,
-    )
+    ) + ''.join(_speed(json.loads(file.read_text())) for file in sorted((DOCS / 'bench').glob('*.json')))
 
 
 def _row(tag: Entry) -> str:
     name = f'`{tag.name}`'
-    measured = shipped_metrics(tag.name)
-    if measured:
-        figures = ', '.join(text.format(measured[key]) for key, text in MEASURED.items())
-    else:
-        figures = ', '.join(f'{figure} {value:g}' for figure, value in tag.figures.items()) or '-'
+    figures = ', '.join(f'{figure} {value:g}' for figure, value in tag.figures.items()) or '-'
     anchor = 'weights-that-this-package-ships' if tag.weights == 'shipped' else ANCHORS.get(tag.name)
     check = f'[command](evaluation.md#{anchor})' if anchor else '-'
     if (DOCS / 'weights' / f'{tag.name}.md').exists():
         check = f'[card](weights/{tag.name}.md)'
     return f'| {name} | {tag.num_keypoints} ({tag.skeleton}) | {WEIGHTS[tag.weights]} | {figures} | {check} |'
+
+
+def _speed(run: dict[str, Any]) -> str:
+    """Milliseconds of our variants by runtime; columns in the order of the run."""
+    rows = [row for row in run['rows'] if row['batch'] == 1 and row['model'] in list_models()]
+    columns = list(dict.fromkeys(f'{row["path"]}, {row["precision"]}' for row in rows))
+    times = {(row['model'], f'{row["path"]}, {row["precision"]}'): f'{row["median"]:.1f}' for row in rows}
+    lines = [
+        '',
+        f'## Speed on {run["machine"]["processor"]}',
+        '',
+        f'Milliseconds per image, median, batch 1, {run["size"][0]}x{run["size"][1]}, '
+        f'{run["machine"]["threads"]} threads, by `widehrnet bench`.',
+        '',
+        f'| variant | {" | ".join(columns)} |',
+        f'|---|{"---:|" * len(columns)}',
+        *(
+            f'| `{name}` | {" | ".join(times.get((name, column), "-") for column in columns)} |'
+            for name in dict.fromkeys(row['model'] for row in rows)
+        ),
+    ]
+    return '\n'.join(lines) + '\n'
 
 
 if __name__ == '__main__':

@@ -59,10 +59,10 @@ def blocks(page):
 
 
 def commands(code):
-    """Arguments of each `widehrnet` command of a shell block."""
+    """Arguments of each `widehrnet` command of a shell block; `...` stands for arguments named before."""
     for line in code.replace('\\\n', ' ').splitlines():
         for part in line.removeprefix('$ ').split('&&'):
-            words = shlex.split(part, comments=True)
+            words = [word for word in shlex.split(part, comments=True) if word != '...']
             if words and words[0] == 'widehrnet':
                 yield words[1:]
 
@@ -173,6 +173,31 @@ def test_figures_are_those_of_the_script():
 def test_model_table_is_that_of_the_registry():
     page = (ROOT / 'docs' / 'models.md').read_text(encoding='utf-8')
     assert page == script('model_table').page(), 'run scripts/model_table.py'
+
+
+def test_model_table_shows_the_times_of_a_benchmark():
+    def row(model, path, precision, batch, median):
+        return {'model': model, 'path': path, 'precision': precision, 'batch': batch, 'median': median}
+
+    run = {
+        'machine': {'processor': 'Some CPU', 'threads': 2},
+        'size': [256, 192],
+        'rows': [
+            row('widehrnet_18', 'eager', 'f32', 1, 50.04),
+            row('widehrnet_18', 'onnx', 'f32', 1, 17.96),
+            row('widehrnet_18', 'onnx', 'f32', 8, 99.0),
+            row('widehrnet_10', 'onnx', 'f32', 1, 7.0),
+            row('resnet50', 'onnx', 'f32', 1, 40.0),
+        ],
+    }
+    table = script('model_table')._speed(run).splitlines()
+    assert table[1] == '## Speed on Some CPU' and '256x192, 2 threads' in table[3]
+    assert table[5:] == [
+        '| variant | eager, f32 | onnx, f32 |',
+        '|---|---:|---:|',
+        '| `widehrnet_18` | 50.0 | 18.0 |',
+        '| `widehrnet_10` | - | 7.0 |',
+    ]
 
 
 def test_every_page_is_in_the_menu():
