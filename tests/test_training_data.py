@@ -51,8 +51,8 @@ def dotted_crops(size=160, seed=0):
     crops = np.zeros((12, size, size, 3), np.uint8)
     keypoints = np.full((12, 2, 3), 2, np.float32)
     for crop, points in zip(crops, keypoints, strict=True):
-        points[:, :2] = rng.integers(size * 0.4, size * 0.6, (2, 2))
-        points[1, :2] += 18
+        points[:, :2] = rng.integers(size * 0.4, size * 0.6, 2)
+        points[1, :2] += 20
         for x, y in points[:, :2].astype(int):
             crop[y - 2 : y + 3, x - 2 : x + 3] = 255
     return torch.from_numpy(crops), torch.from_numpy(keypoints)

@@ -67,7 +67,7 @@ def tiny_recipe(folder: Path, out: Path, **changes: Any) -> dict[str, Any]:
         'size': [64, 64],
         'batch_size': 8,
         'epochs': 3,
-        'lr': 2e-3,
+        'lr': 5e-3,
         'warmup_steps': 2,
         'log_steps': 1,
         'cpu': True,

@@ -44,11 +44,7 @@ def make_accelerator(config: TrainConfig) -> Any:
         accelerate.InitProcessGroupKwargs(timeout=datetime.timedelta(hours=3)),
         accelerate.DistributedDataParallelKwargs(gradient_as_bucket_view=True),
     ]
-    return accelerate.Accelerator(
-        cpu=config.cpu,
-        mixed_precision='bf16' if config.precision == 'bf16' else 'no',
-        kwargs_handlers=handlers,
-    )
+    return accelerate.Accelerator(cpu=config.cpu, kwargs_handlers=handlers)
 
 
 class Trainer:
@@ -110,6 +106,8 @@ class Trainer:
             lr=config.lr,
             weight_decay=config.weight_decay,
             layer_decay=config.layer_decay,
+            # one pass over all parameters, on the CPU too; PyTorch's own optimisers have it
+            **({'fused': True} if config.opt in ('adam', 'adamw') else {}),
         )
         if state:
             self._load_optimizer(state['optimizer'])
@@ -258,7 +256,9 @@ class Trainer:
         images = normalise(batch.pixels, *self.stats)
         if config.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        heatmaps = self.network(images).float()
+        # not through the accelerator, whose precision is fixed for as long as Python runs
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == 'bf16'):
+            heatmaps = self.network(images).float()
         losses = keypoint_losses(heatmaps, batch.targets, config.target.sharpness)
         loss = mean_loss(losses, batch.weights, batch.total, config.target.ohkm) * self.world
         taught = torch.zeros((), device=self.device)

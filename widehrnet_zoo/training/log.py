@@ -5,7 +5,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from ..extras import require
+from ..errors import UserError
 from ..files import write_whole
 from .state import disk_errors
 
@@ -38,7 +38,7 @@ class RunLog:
         tensorboard: Write events to `tensorboard/` as well.
 
     Raises:
-        ImportError: If TensorBoard is asked for and not installed.
+        UserError: If TensorBoard is asked for and not installed.
     """
 
     def __init__(self, folder: Path, step: int = 0, tensorboard: bool = False):
@@ -52,10 +52,13 @@ class RunLog:
             write_whole(self.path, text.getvalue())
         self.events: Any = None
         if tensorboard:
-            require('tensorboard', 'train')
-            self.events = require('torch.utils.tensorboard', 'train').SummaryWriter(
-                str(folder / 'tensorboard'), purge_step=step
-            )
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError as error:
+                raise UserError(
+                    'tensorboard=true needs `pip install tensorboard`; log.csv is written anyway.'
+                ) from error
+            self.events = SummaryWriter(str(folder / 'tensorboard'), purge_step=step)
 
     @staticmethod
     def _format(row: dict[str, float]) -> dict[str, str]:

@@ -1,0 +1,297 @@
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from training_shapes import tiny_recipe, write_kites
+
+from widehrnet_zoo.errors import UserError
+from widehrnet_zoo.models.registry import create_model
+from widehrnet_zoo.skeletons import skeleton_of
+from widehrnet_zoo.training import load_config, train
+from widehrnet_zoo.training.log import read_log
+from widehrnet_zoo.training.start import freeze, load_model, start_model
+from widehrnet_zoo.training.state import latest_checkpoint, load_checkpoint, save_checkpoint
+
+pytest.importorskip('yaml')
+pytest.importorskip('accelerate')
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope='module')
+def kites(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('kites')
+    write_kites(folder, 24)
+    write_kites(folder, 6, seed=1, name='val')
+    return folder
+
+
+def losses(out):
+    return {int(row['step']): row['loss'] for row in read_log(Path(out) / 'log.csv') if 'loss' in row}
+
+
+def start(recipe, *flags, **environment):
+    path = Path(recipe['out']).with_suffix('.json')
+    path.write_text(json.dumps(recipe))
+    command = [sys.executable, '-m', 'widehrnet_zoo.cli.main', 'train', str(path), '--quiet', *flags]
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT), **environment}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture(scope='module')
+def whole_run(kites, tmp_path_factory):
+    out = tmp_path_factory.mktemp('whole') / 'run'
+    recipe = tiny_recipe(kites, out, epochs=4, data__val_labels=str(kites / 'val.json'), pck=0.1, eval_epochs=2)
+    torch.set_num_threads(1)
+    model = train(load_config(recipe), progress=False)
+    return recipe, out, model
+
+
+def test_a_run_leaves_model_log_and_pictures(whole_run):
+    recipe, out, model = whole_run
+    rows = read_log(out / 'log.csv')
+    assert [int(row['step']) for row in rows] == list(range(1, 13))
+    assert np.mean([r['loss'] for r in rows[-3:]]) < rows[0]['loss'] - 0.1
+    assert sum('val_pck' in row for row in rows) == 2 and all('train_pck' in row for row in rows)
+    assert rows[-1]['lr'] < 0.1 * recipe['lr'] < rows[2]['lr']
+    summary = json.loads((out / 'summary.json').read_text())
+    assert summary['steps'] == 12 and summary['val_pck@0.1'] == pytest.approx(rows[-1]['val_pck'])
+    assert load_config(out / 'recipe.json') == load_config(recipe)
+    for name in ('curves.png', 'validation.png'):
+        assert (out / name).stat().st_size > 2000
+    again = create_model(f'local-dir:{out / "model"}', pretrained=True).eval()
+    assert skeleton_of(again).keypoints[0] == 'tip' and skeleton_of(again).bones
+    x = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.allclose(again(x), model(x), rtol=1e-4, atol=1e-5)
+    assert all(torch.equal(v, again.state_dict()[k]) for k, v in model.state_dict().items())
+
+
+def test_a_second_run_in_the_same_folder_is_refused_without_resume(whole_run):
+    recipe, out, _ = whole_run
+    before = losses(out)
+    with pytest.raises(UserError, match='--resume'):
+        train(load_config(recipe), progress=False)
+    train(load_config(recipe), resume=True, progress=False)
+    assert losses(out) == before
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_any_moment_goes_on_to_the_same_curve(whole_run, tmp_path):
+    recipe, out, model = whole_run
+    recipe = {**recipe, 'out': str(tmp_path / 'killed'), 'save_minutes': 0}
+    kills = 0
+    for wait_for in (2, 6, 9):
+        child = start(recipe, '--resume')
+        while child.poll() is None and max(losses(recipe['out']), default=0) < wait_for:
+            time.sleep(0.01)
+        if child.poll() is None:
+            child.send_signal(signal.SIGKILL)
+            kills += 1
+        child.communicate()
+    assert kills >= 2 and max(losses(recipe['out'])) < 12
+    child = start(recipe, '--resume')
+    _, said = child.communicate()
+    assert child.returncode == 0, said
+    assert losses(recipe['out']) == losses(out)
+    ours = load_file(Path(recipe['out']) / 'model' / 'model.safetensors')
+    assert all(torch.equal(v.cpu(), ours[k]) for k, v in model.state_dict().items())
+    assert not list(Path(recipe['out']).glob('*.tmp'))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('sync_bn', [True, False])
+def test_two_processes_give_the_curve_of_one_at_the_same_total_batch(whole_run, tmp_path, sync_bn):
+    recipe, out, _ = whole_run
+    recipe = {**recipe, 'out': str(tmp_path / 'two'), 'sync_bn': sync_bn}
+    child = start(recipe, '--processes', '2')
+    _, said = child.communicate()
+    assert child.returncode == 0, said
+    one, two = losses(out), losses(recipe['out'])
+    difference = max(abs(one[step] - two[step]) / one[step] for step in one)
+    assert one.keys() == two.keys()
+    assert json.loads((tmp_path / 'two' / 'summary.json').read_text())['processes'] == 2
+    if sync_bn:
+        assert difference < 2e-3
+    else:
+        # each process normalises by its own half of the batch: close, and not the same
+        assert 2e-3 < difference < 0.2
+
+
+@pytest.mark.slow
+def test_sigterm_saves_the_state_and_resume_goes_on(whole_run, tmp_path):
+    recipe, out, _ = whole_run
+    recipe = {**recipe, 'out': str(tmp_path / 'stopped')}
+    child = start(recipe)
+    while child.poll() is None and not losses(recipe['out']):
+        time.sleep(0.01)
+    child.terminate()
+    _, said = child.communicate()
+    assert child.returncode == 130 and '--resume' in said, said
+    done = max(losses(recipe['out']))
+    assert load_checkpoint(latest_checkpoint(Path(recipe['out'])))['step'] == done < 12
+    train(load_config(recipe), resume=True, progress=False)
+    assert losses(recipe['out']) == losses(out)
+
+
+def test_a_loss_that_is_not_finite_stops_and_says_what_it_was(kites, tmp_path):
+    recipe = tiny_recipe(kites, tmp_path / 'run', lr=1e18, warmup_steps=0, clip_grad=None, opt='sgd', sched='constant')
+    with pytest.raises(UserError, match=r'not finite at step \d+.*learning rate 1e\+18.*(weights|overflows)'):
+        train(load_config(recipe), progress=False)
+    assert latest_checkpoint(tmp_path / 'run') is None
+
+
+def test_a_budget_of_minutes_ends_the_run_annealed(kites, tmp_path):
+    recipe = tiny_recipe(kites, tmp_path / 'run', epochs=10_000, minutes=0.05, warmup_steps=1, ema_decay=0)
+    train(load_config(recipe), progress=False)
+    rows = read_log(tmp_path / 'run' / 'log.csv')
+    assert rows[-1]['lr'] < 0.2 * recipe['lr'] and rows[-1]['minutes'] < 0.5
+
+
+def state(value):
+    return {'a': torch.full((3,), float(value))}, {'state': {0: {'m': torch.ones(2), 'n': 3}}, 'param_groups': [{}]}
+
+
+def test_a_full_disk_is_named_and_leaves_the_last_checkpoint(tmp_path, monkeypatch):
+    model, optimizer = state(1)
+    save_checkpoint(tmp_path, 1, model, optimizer, None, {'elapsed': 5.0})
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(os, 'fsync', full)
+    with pytest.raises(UserError, match='No space left on device'):
+        save_checkpoint(tmp_path, 2, *state(2), None, {'elapsed': 6.0})
+    monkeypatch.undo()
+    assert [p.name for p in tmp_path.iterdir()] == ['checkpoint-00000001']
+    loaded = load_checkpoint(latest_checkpoint(tmp_path))
+    assert loaded['step'] == 1 and loaded['elapsed'] == 5 and torch.equal(loaded['model']['a'], model['a'])
+    assert loaded['optimizer']['state'][0]['n'] == 3 and torch.equal(
+        loaded['optimizer']['state'][0]['m'], torch.ones(2)
+    )
+
+
+def test_half_written_and_damaged_checkpoints_are_not_taken(tmp_path):
+    save_checkpoint(tmp_path, 3, *state(1), None, {})
+    (tmp_path / 'checkpoint-00000009.tmp').mkdir()
+    (tmp_path / 'checkpoint-00000009.tmp' / 'state.json').write_text('{"step": 9}')
+    assert latest_checkpoint(tmp_path).name == 'checkpoint-00000003'
+    weights = tmp_path / 'checkpoint-00000003' / 'model.safetensors'
+    weights.write_bytes(weights.read_bytes()[:-4])
+    with pytest.raises(UserError, match='damaged'):
+        load_checkpoint(latest_checkpoint(tmp_path))
+
+
+def test_new_keypoints_get_a_new_head_and_known_names_keep_their_rows(whole_run):
+    from widehrnet_zoo.skeletons import Skeleton
+
+    _, out, model = whole_run
+    config = load_config({'model': {'name': f'local-dir:{out / "model"}'}}).model
+    started = start_model(config, Skeleton('other', ('tail', 'beak', 'tip')), (64, 64))
+    old, new = model.classifier.weight, started.classifier.weight
+    assert torch.equal(new[0], old[4]) and torch.equal(new[2], old[0]) and new.shape[0] == 3
+    assert new[1].abs().max() < 0.01
+    assert torch.equal(started.stem.conv.conv.weight, model.stem.conv.conv.weight)
+    same = load_model('widehrnet_10', str(out / 'model' / 'model.safetensors'), **load_args(out))
+    assert torch.equal(same.classifier.weight, old)
+    with pytest.raises(UserError, match='does not fit widehrnet_10'):
+        load_model('widehrnet_10', str(out / 'model' / 'model.safetensors'))
+
+
+def load_args(out):
+    recipe = json.loads((out / 'recipe.json').read_text())
+    return recipe['model']['args']
+
+
+def test_frozen_parts_do_not_move_and_their_norms_neither(whole_run, kites, tmp_path):
+    _, out, model = whole_run
+    name = f'local-dir:{out / "model"}'
+    recipe = tiny_recipe(kites, tmp_path / 'run', epochs=1, model__name=name, model__freeze=['backbone'], ema_decay=0)
+    recipe['model'].pop('args')
+    trained = train(load_config({**recipe, 'layer_decay': 0.8}), progress=False)
+    for key, value in model.state_dict().items():
+        moved = not torch.equal(value, trained.state_dict()[key])
+        assert moved == key.startswith('classifier.'), key
+    with pytest.raises(UserError, match='no module is called'):
+        freeze(model, ('stagse',))
+
+
+def test_layer_decay_gives_early_layers_smaller_steps():
+    from timm.optim import create_optimizer_v2
+
+    model = create_model('widehrnet_10')
+    groups = create_optimizer_v2(model, 'adamw', lr=1.0, layer_decay=0.5).param_groups
+    scale = {id(p): g['lr_scale'] for g in groups for p in g['params']}
+    stem, first, last, head = (
+        scale[id(p)]
+        for p in (
+            model.stem.conv.conv.weight,
+            model.stages[0][0].branches[0][0].conv_pw.conv.weight,
+            model.stages[2][0].branches[0][0].conv_pw.conv.weight,
+            model.classifier.weight,
+        )
+    )
+    assert stem < first < last < head == 1
+
+
+def test_a_teacher_teaches_by_heatmaps_and_by_keypoints(whole_run, kites, tmp_path):
+    _, out, _ = whole_run
+    name = f'local-dir:{out / "model"}'
+    recipe = tiny_recipe(kites, tmp_path / 'a', epochs=1, model__name=name, teacher__model=name, ema_decay=0)
+    recipe['model'].pop('args')
+    train(load_config(recipe), progress=False)
+    first = read_log(tmp_path / 'a' / 'log.csv')[0]
+    # training statistics of the norms are what tells the student from its own teacher
+    assert 0 <= first['teacher_loss'] < 1
+    data = json.loads((kites / 'train.json').read_text())
+    for annotation in data['annotations']:
+        points = np.array(annotation['keypoints'], float).reshape(-1, 3)
+        annotation['seen'] = np.concatenate((points[:, :2], np.full((5, 1), 0.5)), 1).ravel().tolist()
+        annotation['keypoints'] = [0, 0, 0] * 4 + annotation['keypoints'][:3]
+    (kites / 'taught.json').write_text(json.dumps(data))
+    recipe = tiny_recipe(kites, tmp_path / 'b', teacher__keypoints='seen', data__labels=str(kites / 'taught.json'))
+    train(load_config(recipe), progress=False)
+    rows = read_log(tmp_path / 'b' / 'log.csv')
+    assert rows[-1]['teacher_loss'] < rows[0]['teacher_loss'] - 0.1
+    recipe['teacher'] = {'keypoints': 'unseen'}
+    with pytest.raises(UserError, match='unseen'):
+        train(load_config(recipe), progress=False)
+
+
+@pytest.mark.parametrize(
+    'options', [{'precision': 'bf16'}, {'grad_checkpointing': True, 'channels_last': False}, {'opt': 'lion', 'ohkm': 3}]
+)
+def test_options_of_the_engine_train(kites, tmp_path, options, whole_run):
+    options = dict(options)
+    ohkm = options.pop('ohkm', 0)
+    recipe = tiny_recipe(kites, tmp_path / 'run', epochs=1, target__ohkm=ohkm, **options)
+    train(load_config(recipe), progress=False)
+    ours, plain = losses(tmp_path / 'run'), losses(whole_run[1])
+    if not ohkm:
+        assert ours[1] == pytest.approx(plain[1], rel=2e-2 if 'precision' in options else 1e-5)
+
+
+def test_the_command_draws_a_preview_and_names_mistakes(kites, tmp_path, capsys):
+    from widehrnet_zoo.cli.main import main
+
+    labels = ['--labels', str(kites / 'train.json'), '--images', str(kites / 'images'), '--out', str(tmp_path / 'run')]
+    picture = tmp_path / 'samples.png'
+    assert main(['train', *labels, '--size', '64', '64', '--preview', str(picture), '--samples', '4']) == 0
+    from PIL import Image
+
+    with Image.open(picture) as image:
+        assert min(image.size) > 150
+    assert main(['train', *labels, '--set', 'augment.rotatoin=3']) == 2
+    assert 'did you mean augment.rotation' in capsys.readouterr().err
+    assert main(['train', '--list']) == 0
+    assert 'coco_256x192' in capsys.readouterr().out
+    assert main(['train', 'coco_256x192', '--cpu']) == 2
+    assert 'data.labels' in capsys.readouterr().err

@@ -1,0 +1,68 @@
+import shutil
+
+import pytest
+import torch
+
+from widehrnet_zoo.models.registry import create_model
+from widehrnet_zoo.training.targets import gaussian_heatmaps, keypoint_losses, loss_total, mean_loss
+
+pytest.importorskip('ninja')
+if shutil.which('c++') is None and shutil.which('g++') is None:
+    pytest.skip('the fused kernels need a C++ compiler', allow_module_level=True)
+
+SMALL = {'stem_width': 16, 'channels': (8, 16, 32), 'num_modules': (1, 1), 'num_classes': 3}
+
+
+def small(attn):
+    torch.manual_seed(0)
+    model = create_model('widehrnet_10', attn_layer=attn, **SMALL).to(memory_format=torch.channels_last)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(module.weight)
+    return model
+
+
+def loss_of(model):
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(3, 3, 64, 64, generator=generator).contiguous(memory_format=torch.channels_last)
+    keypoints = torch.rand(3, 3, 3, generator=generator) * 60 + 1
+    heatmaps = model(images)
+    targets, weights = gaussian_heatmaps(keypoints, heatmaps.shape[2:], 1.5)
+    return mean_loss(keypoint_losses(heatmaps, targets), weights, loss_total(weights))
+
+
+@pytest.mark.parametrize('attn', [None, 'se'])
+def test_fused_training_is_the_same_function_with_the_same_gradients_and_statistics(attn):
+    from widehrnet_zoo.training.fused import fuse_training
+
+    plain, fused = small(attn), fuse_training(small(attn))
+    assert sum('forward' in vars(module) for module in fused.modules()) > 20
+    losses = [loss_of(model) for model in (plain, fused)]
+    for loss in losses:
+        loss.backward()
+    assert torch.allclose(*losses, rtol=1e-5)
+    # biases before a norm have no gradient but rounding, hence the floor
+    floor = 1e-5 * max(p.grad.abs().max() for p in plain.parameters())
+    for (name, a), b in zip(plain.named_parameters(), fused.parameters(), strict=True):
+        assert (a.grad - b.grad).abs().max() < 2e-4 * a.grad.abs().max() + floor, name
+    for (name, a), b in zip(plain.named_buffers(), fused.buffers(), strict=True):
+        assert torch.allclose(a, b, rtol=1e-4, atol=1e-5), name
+    with torch.inference_mode():
+        x = torch.randn(1, 3, 64, 64)
+        assert torch.allclose(plain.eval()(x), fused.eval()(x), rtol=1e-3, atol=1e-4)
+    assert list(plain.state_dict()) == list(fused.state_dict())
+
+
+def test_a_frozen_block_keeps_its_own_forward_and_statistics():
+    from widehrnet_zoo.training.fused import fuse_training
+    from widehrnet_zoo.training.start import freeze, train_mode
+
+    model = small('se')
+    freeze(model, ('stages.0',))
+    fuse_training(model)
+    train_mode(model)
+    before = {k: v.clone() for k, v in model.stages[0].state_dict().items()}
+    loss_of(model).backward()
+    assert all(torch.equal(v, before[k]) for k, v in model.stages[0].state_dict().items())
+    assert all(p.grad is None for p in model.stages[0].parameters())
+    assert all(p.grad is not None for p in model.stages[1].parameters())
