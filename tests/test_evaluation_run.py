@@ -217,6 +217,24 @@ def test_real_coco_labels_and_photos(shared, tmp_path):
     assert (tmp_path / 'out' / 'worst.png').stat().st_size > 10_000
 
 
+def test_bfloat16_and_other_backends_are_measured_and_named(tmp_path):
+    data = dotted_set(tmp_path)
+    plain = evaluate(quiet('pck'), data, tmp_path, estimator_of(), name='dots')
+    assert plain.subject['model'] == 'dots, input 256x192' and plain.subject['precision'] == 'float32'
+    dots = ReadsDots(17)
+
+    def backend(images):
+        with torch.inference_mode():
+            return dots(torch.from_numpy(images)).numpy()
+
+    other = PoseEstimator(backend=backend, size=(256, 192), skeleton=COCO, mean=(0, 0, 0), std=(1, 1, 1))
+    assert evaluate(quiet('pck'), data, tmp_path, other).figures == plain.figures
+    half = PoseEstimator(dots, size=(256, 192), skeleton=COCO, mean=(0, 0, 0), std=(1, 1, 1), bf16=True)
+    report = evaluate(quiet('pck'), data, tmp_path, half)
+    assert report.subject['precision'] == 'bfloat16 autocast'
+    assert report.figures['PCK@0.2 box'] == 1
+
+
 def test_missing_photos_are_named(tmp_path):
     data = dotted_set(tmp_path)
     (tmp_path / '2.png').unlink()
