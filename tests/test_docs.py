@@ -149,6 +149,8 @@ def test_command_of_the_docs_runs(block, arguments, places, monkeypatch):
     block.skip_if_missing()
     monkeypatch.chdir(places(block.page)[0])
     assert main(arguments) == 0
+    for file in re.findall(r'`(out/[\w.]+)`', block.page.read_text(encoding='utf-8')):
+        assert Path(file).exists(), f'{block.page.name} names {file}, and there is no such file'
 
 
 def test_there_are_examples_in_the_docs():
