@@ -62,7 +62,9 @@ def commands(code):
     """Arguments of each `widehrnet` command of a shell block; `...` stands for arguments named before."""
     for line in code.replace('\\\n', ' ').splitlines():
         for part in line.removeprefix('$ ').split('&&'):
-            words = [word for word in shlex.split(part, comments=True) if word != '...']
+            words = shlex.split(part, comments=True)
+            # as the value of an option it stays
+            words = [w for w, before in zip(words, ['', *words], strict=False) if w != '...' or before.startswith('--')]
             if words and words[0] == 'widehrnet':
                 yield words[1:]
 
