@@ -41,8 +41,8 @@ PAGE = """\
 
 Parameters and multiply-accumulates (MACs; most papers call them FLOPs) with 17 keypoints at 256x192 (height x width).
 `_x2` and `_x6` are the expansions, `_attn` has squeeze-excitation. `widehrnet_10` is ours, the others are the authors'.
-`widehrnet list` prints the same. The authors' code computes a doubled term of the [fusion](concepts.md#the-official-sum)
-twice, so its count is about 6 % higher for the same result.
+`widehrnet list` prints the same. The authors' code computes a doubled term of the
+[fusion](concepts.md#the-official-sum) twice, so its count is about 6 % higher for the same result.
 
 | variant | parameters | MACs |
 |---|---:|---:|
