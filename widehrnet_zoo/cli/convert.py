@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         )
     except UserError as error:
         if 'already' in str(error) and not args.force:
-            raise UserError(f'{error} --force does.') from error
+            raise UserError(f'{error} (--force)') from error
         raise
     found = done.architecture
     arguments = ''.join(f', {k}={v}' for k, v in found.model_args.items())

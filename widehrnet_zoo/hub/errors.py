@@ -6,6 +6,7 @@ import pickle
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from ..errors import UserError
 
@@ -44,6 +45,10 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         pending = pending.__cause__ or pending.__context__
 
 
+def _answer(error: BaseException) -> Any:
+    return getattr(error, 'response', None)
+
+
 def _explain(error: Exception, model_name: str) -> str | None:
     if model_name.startswith('local-dir:'):
         return _explain_file(error, model_name.removeprefix('local-dir:'))
@@ -77,7 +82,8 @@ def _explain(error: Exception, model_name: str) -> str | None:
     missing = first(hf.EntryNotFoundError)
     if missing is not None and not isinstance(missing, hf.LocalEntryNotFoundError):
         return _explain_missing(missing, name, page)
-    http = first(hf.HfHubHTTPError)
+    # in older clients LocalEntryNotFoundError is an HTTP error too, without an answer
+    http = next((e for e in chain if isinstance(e, hf.HfHubHTTPError) and _answer(e) is not None), None)
     if http is not None:
         return _explain_status(http, name, page)
     if first(hf.FileMetadataError):
@@ -89,20 +95,20 @@ def _explain(error: Exception, model_name: str) -> str | None:
     if isinstance(full, OSError) and full.errno == errno.ENOSPC:
         return f'The disk of the cache ({constants.HF_HUB_CACHE}) is full: free space, or give another cache_dir.'
     if any('Consistency check failed' in str(e) for e in chain):
-        return f'The transfer of {name} broke off and nothing of it was kept: run the command again.'
+        return f'The transfer of {name} broke off and was not taken: run the command again.'
     if any(type(e).__module__.partition('.')[0] in _HTTP_LIBRARIES for e in chain) or first(
         hf.LocalEntryNotFoundError, ConnectionError, TimeoutError
     ):
+        cached = f', and {repo} is not in the cache' if first(hf.LocalEntryNotFoundError) else ''
         return (
-            f'{constants.ENDPOINT} cannot be reached or broke off, and {repo} is not in the cache: check the '
-            'connection, the proxy and HF_ENDPOINT, and run the command again.'
+            f'{constants.ENDPOINT} cannot be reached or broke off{cached}: check the connection, the proxy and '
+            'HF_ENDPOINT, and run the command again.'
         )
     return _explain_file(error, repo)
 
 
 def _explain_missing(error: BaseException, name: str, page: str) -> str:
-    response = getattr(error, 'response', None)
-    url = str(getattr(response, 'url', '') or error)
+    url = str(getattr(_answer(error), 'url', '') or error)
     match = re.search(r'/resolve/[^/]+/([^\s?]+)', url)
     file = match[1].rstrip('.') if match else 'such file'
     if file == 'model.safetensors':
@@ -116,8 +122,7 @@ def _explain_missing(error: BaseException, name: str, page: str) -> str:
 
 
 def _explain_status(error: BaseException, name: str, page: str) -> str:
-    response = getattr(error, 'response', None)
-    status = getattr(response, 'status_code', None)
+    status = getattr(_answer(error), 'status_code', None)
     said = str(getattr(error, 'server_message', None) or '').strip().rstrip('.')
     if status == 401:
         return (

@@ -63,7 +63,7 @@ def save_pretrained(
         raise UserError(f'{folder} is a file: give a folder.')
     taken = [name for name in _FILES if (folder / name).exists()]
     if taken and not overwrite:
-        raise UserError(f'{folder} has {" and ".join(taken)} already: give another folder, or ask to overwrite.')
+        raise UserError(f'{folder} has {", ".join(taken)} already: give another folder, or ask to overwrite.')
     parent = folder.absolute().parent
     with hub_errors(f'local-dir:{folder}'):
         parent.mkdir(parents=True, exist_ok=True)
