@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -79,10 +79,10 @@ class Contender:
         """
         import timm
 
-        from ..backends import open_backend
+        from ..backends import TorchBackend, open_backend
 
         if self.weights is not None:
-            return open_backend(self.model, self.weights, 'cpu', self.size).module.eval()
+            return cast(TorchBackend, open_backend(self.model, self.weights, 'cpu', self.size)).module.eval()
         torch.manual_seed(0)
         try:
             module = timm.create_model(self.model)
@@ -197,7 +197,7 @@ def _dtype(precision: str) -> torch.dtype:
 
 def _fast(module: nn.Module, precision: str) -> nn.Module:
     fast = GraphNetwork(deploy(module)) if isinstance(module, WideHRNet) else module
-    return fast.to(_dtype(precision)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return fast.to(_dtype(precision)).to(memory_format=torch.channels_last)
 
 
 def _onnx(file: str, threads: int) -> Runner:

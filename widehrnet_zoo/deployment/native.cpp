@@ -8,7 +8,9 @@
 #endif
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <vector>
 
 using torch::Tensor;
@@ -25,6 +27,26 @@ inline Vec relu(Vec v) {
   return v > zero ? v : zero;
 }
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Scratch memory that grows and is kept; on cache lines, since a load across two of them costs twice.
+template <typename T>
+class Scratch {
+ public:
+  T* get(int64_t size) {
+    if (size > size_) {
+      std::free(data_);
+      data_ = static_cast<T*>(std::aligned_alloc(64, ceil_div(size * sizeof(T), 64) * 64));
+      TORCH_CHECK(data_, "out of memory");
+      size_ = size;
+    }
+    return data_;
+  }
+  ~Scratch() { std::free(data_); }
+
+ private:
+  T* data_ = nullptr;
+  int64_t size_ = 0;
+};
 
 // Output channels of a product, cut into panels of nearly equal width. Panel p has vectors [first(p), first(p + 1)).
 struct Panels {
@@ -143,7 +165,7 @@ void product(const typename K::T* a, int64_t lda, const typename K::T* packed, i
 // Rows of float32 as inputs of a product, times a factor per channel if there is one.
 template <typename K>
 const typename K::T* inputs(const float* x, int64_t ldx, int64_t m, int64_t k, const float* gate, int64_t& lda,
-                            std::vector<typename K::T>& buffer) {
+                            Scratch<typename K::T>& scratch) {
   if constexpr (K::Step == 1) {
     if (!gate) {
       lda = ldx;
@@ -151,10 +173,10 @@ const typename K::T* inputs(const float* x, int64_t ldx, int64_t m, int64_t k, c
     }
   }
   lda = padded<K>(k);
-  if (static_cast<int64_t>(buffer.size()) < m * lda) buffer.assign(m * lda, 0);
+  auto* buffer = scratch.get(m * lda);
   for (int64_t i = 0; i < m; ++i) {
     const float* row = x + i * ldx;
-    auto* out = buffer.data() + i * lda;
+    auto* out = buffer + i * lda;
     int64_t j = 0;
 #if defined(__AVX512BF16__)
     if constexpr (K::Step == 2) {
@@ -171,7 +193,7 @@ const typename K::T* inputs(const float* x, int64_t ldx, int64_t m, int64_t k, c
       for (; j < k; ++j) out[j] = K::convert(row[j]);
     for (j = k; j < lda; ++j) out[j] = 0;
   }
-  return buffer.data();
+  return buffer;
 }
 
 // A row of a depthwise 3x3: `above`, `here`, `below` point at the pixel left of the first one; vectors of channels.
@@ -239,20 +261,21 @@ void block_image(float* x, int64_t H, int64_t W, int64_t C, int64_t start, const
   const int64_t bands = panels.count % threads == 0 ? 1 : std::min(threads, H);
   std::vector<float> sums(bands * ld, 0.f);
   at::parallel_for(0, panels.count * bands, 1, [&](int64_t begin, int64_t end) {
-    static thread_local std::vector<float> ring;
-    static thread_local std::vector<typename K::T> buffer;
+    static thread_local Scratch<float> scratch;
+    static thread_local Scratch<typename K::T> buffer;
     for (int64_t unit = begin; unit < end; ++unit) {
       const int64_t p = unit % panels.count, band = unit / panels.count;
       const int64_t vectors = panels.first(p + 1) - panels.first(p), at = panels.first(p) * kLanes;
       const int64_t wide = vectors * kLanes, row = (W + 2) * wide;
       // three rows in turn and one of zeros; the pixels left and right of a row stay zero
-      ring.assign(4 * row, 0.f);
+      float* ring = scratch.get(4 * row);
+      std::fill(ring, ring + 4 * row, 0.f);
       const int64_t top = H * band / bands, bottom = H * (band + 1) / bands;
       auto fill = [&](int64_t r) {
         if (r < 0 || r >= H) return;
         int64_t lda;
         const auto* a = inputs<K>(x + r * W * C + start, C, W, expand.k, nullptr, lda, buffer);
-        panel<K>(a, lda, weights<K>(expand), expand.k, expand.bias, ring.data() + (r % 3) * row + wide, wide, W,
+        panel<K>(a, lda, weights<K>(expand), expand.k, expand.bias, ring + (r % 3) * row + wide, wide, W,
                  panels.first(p + 1) * kLanes, panels, p, false, true);
       };
       fill(top - 1);
@@ -262,7 +285,7 @@ void block_image(float* x, int64_t H, int64_t W, int64_t C, int64_t start, const
         const float* rows[3];
         for (int64_t i = 0; i < 3; ++i) {
           const int64_t from = r - 1 + i;
-          rows[i] = ring.data() + (from < 0 || from >= H ? 3 : from % 3) * row;
+          rows[i] = ring + (from < 0 || from >= H ? 3 : from % 3) * row;
         }
         depthwise_row(rows, wide, dw + at, dw_bias + at, ld, y + r * W * ld + at, ld, W, 1, vectors, true,
                       se.w1 ? sums.data() + band * ld + at : nullptr);
@@ -282,7 +305,7 @@ void block_image(float* x, int64_t H, int64_t W, int64_t C, int64_t start, const
     for (auto& v : gate) v = 1.f / (1.f + std::exp(-v));
   }
   at::parallel_for(0, H * W, 1 + H * W / (4 * threads), [&](int64_t begin, int64_t end) {
-    static thread_local std::vector<typename K::T> buffer;
+    static thread_local Scratch<typename K::T> buffer;
     constexpr int64_t kRows = 40;
     for (int64_t i = begin; i < end; i += kRows) {
       const int64_t m = std::min(kRows, end - i);
@@ -358,10 +381,9 @@ void block(Tensor x, int64_t start, const Tensor& expand, const Tensor& expand_b
   const int64_t ld = Panels(middle).width();
   dispatch(bf16, [&](auto kind) {
     each_image(B, [&](int64_t b) {
-      static thread_local std::vector<float> y;
-      if (static_cast<int64_t>(y.size()) < H * W * ld) y.resize(H * W * ld);
+      static thread_local Scratch<float> y;
       block_image<decltype(kind)>(x.data_ptr<float>() + b * H * W * C, H, W, C, start, e, dw.data_ptr<float>(),
-                                  dw_bias.data_ptr<float>(), p, se, y.data());
+                                  dw_bias.data_ptr<float>(), p, se, y.get(H * W * ld));
     });
   });
 }
@@ -376,7 +398,7 @@ void pointwise(const Tensor& x, const Tensor& packed, const Tensor& bias, int64_
   dispatch(bf16, [&](auto kind) {
     using K = decltype(kind);
     at::parallel_for(0, rows, 40, [&](int64_t begin, int64_t end) {
-      static thread_local std::vector<typename K::T> buffer;
+      static thread_local Scratch<typename K::T> buffer;
       constexpr int64_t kRows = 40;
       for (int64_t i = begin; i < end; i += kRows) {
         const int64_t m = std::min(kRows, end - i);
@@ -399,12 +421,12 @@ void separable(const Tensor& x, const Tensor& dw, const Tensor& dw_bias, int64_t
   dispatch(bf16, [&](auto kind) {
     using K = decltype(kind);
     at::parallel_for(0, x.size(0) * h, 1, [&](int64_t begin, int64_t end) {
-      static thread_local std::vector<float> ring, middle;
-      static thread_local std::vector<typename K::T> buffer;
+      static thread_local Scratch<float> scratch, results;
+      static thread_local Scratch<typename K::T> buffer;
       // rows are copied to have zeros beside them, and channels to whole vectors
       const int64_t row = in_width * wide;
-      ring.assign(4 * row, 0.f);
-      middle.resize(w * wide);
+      float *ring = scratch.get(4 * row), *middle = results.get(w * wide);
+      std::fill(ring, ring + 4 * row, 0.f);
       int64_t held[3] = {-1, -1, -1};
       for (int64_t unit = begin; unit < end; ++unit) {
         const int64_t b = unit / h, r = unit % h;
@@ -412,10 +434,10 @@ void separable(const Tensor& x, const Tensor& dw, const Tensor& dw_bias, int64_t
         for (int64_t i = 0; i < 3; ++i) {
           const int64_t from = r * stride - 1 + i, slot = (from + 3) % 3, name = b * H + from;
           if (from < 0 || from >= H) {
-            rows[i] = ring.data() + 3 * row;
+            rows[i] = ring + 3 * row;
             continue;
           }
-          float* to = ring.data() + slot * row;
+          float* to = ring + slot * row;
           if (held[slot] != name) {
             const float* pixels = x.data_ptr<float>() + name * W * C;
             for (int64_t j = 0; j < W; ++j) std::memcpy(to + (j + 1) * wide, pixels + j * C, C * sizeof(float));
@@ -423,10 +445,10 @@ void separable(const Tensor& x, const Tensor& dw, const Tensor& dw_bias, int64_t
           }
           rows[i] = to;
         }
-        depthwise_row(rows, wide, dw.data_ptr<float>(), dw_bias.data_ptr<float>(), wide, middle.data(), wide, w, stride,
+        depthwise_row(rows, wide, dw.data_ptr<float>(), dw_bias.data_ptr<float>(), wide, middle, wide, w, stride,
                       wide / kLanes, false, nullptr);
         int64_t lda;
-        const auto* a = inputs<K>(middle.data(), wide, w, C, nullptr, lda, buffer);
+        const auto* a = inputs<K>(middle, wide, w, C, nullptr, lda, buffer);
         product<K>(a, lda, weights<K>(p), C, p.bias, out.data_ptr<float>() + unit * w * n, n, w, n, add, positive);
       }
     });
@@ -467,12 +489,122 @@ Tensor finish(const Tensor& x, const Tensor& gather) {
   return out;
 }
 
+// The whole network as a list of steps on numbered slots, so that running it is one call.
+class Program {
+ public:
+  using Slots = std::vector<Tensor>;
+
+  void block(int64_t slot, int64_t start, Tensor expand, Tensor expand_bias, int64_t middle, Tensor dw, Tensor dw_bias,
+             Tensor project, Tensor project_bias, int64_t half, std::vector<Tensor> squeeze, bool bf16) {
+    add({slot}, [=](Slots& s) {
+      ::block(s[slot], start, expand, expand_bias, middle, dw, dw_bias, project, project_bias, half, squeeze, bf16);
+    });
+  }
+  int64_t stem(int64_t from, Tensor weight, Tensor bias) {
+    const int64_t to = next();
+    add({from, to}, [=](Slots& s) {
+      const Tensor x = s[from].contiguous(at::MemoryFormat::ChannelsLast);
+      s[to] = at::conv2d(x, weight, bias, 2, 1).relu_().permute({0, 2, 3, 1}).contiguous();
+    });
+    return to;
+  }
+  int64_t pointwise(int64_t from, Tensor packed, Tensor bias, int64_t n, bool positive, bool bf16) {
+    const int64_t to = next();
+    add({from, to}, [=](Slots& s) {
+      const Tensor& x = s[from];
+      s[to] = at::empty({x.size(0), x.size(1), x.size(2), n}, x.options());
+      ::pointwise(x, packed, bias, n, s[to], false, positive, bf16);
+    });
+    return to;
+  }
+  int64_t separable(int64_t from, Tensor dw, Tensor dw_bias, int64_t stride, Tensor packed, Tensor bias, int64_t n,
+                    int64_t into, bool positive, bool bf16) {
+    const int64_t to = into < 0 ? next() : into;
+    add({from, to}, [=](Slots& s) {
+      const Tensor& x = s[from];
+      if (into < 0)
+        s[to] = at::empty({x.size(0), (x.size(1) - 1) / stride + 1, (x.size(2) - 1) / stride + 1, n}, x.options());
+      ::separable(x, dw, dw_bias, stride, packed, bias, n, s[to], into >= 0, positive, bf16);
+    });
+    return to;
+  }
+  void add_upsampled(int64_t to, int64_t low, int64_t start) {
+    add({to, low}, [=](Slots& s) { ::add_upsampled(s[to], s[low], start); });
+  }
+  void add_bilinear(int64_t to, int64_t low) {
+    add({to, low}, [=](Slots& s) {
+      Tensor& x = s[to];
+      const Tensor up = at::upsample_bilinear2d(s[low].permute({0, 3, 1, 2}), {x.size(1), x.size(2)}, true);
+      x.add_(up.permute({0, 2, 3, 1}));
+    });
+  }
+  int64_t copy(int64_t from) {
+    const int64_t to = next();
+    add({from, to}, [=](Slots& s) { s[to] = s[from].clone(); });
+    return to;
+  }
+  void add_bias(int64_t to, Tensor bias) {
+    add({to}, [=](Slots& s) { s[to].add_(bias); });
+  }
+  void relu(int64_t to) {
+    add({to}, [=](Slots& s) { s[to].relu_(); });
+  }
+  int64_t finish(int64_t from, Tensor gather) {
+    const int64_t to = next();
+    add({from, to}, [=](Slots& s) { s[to] = ::finish(s[from], gather); });
+    return to;
+  }
+  int64_t gather(int64_t from, Tensor order) {
+    const int64_t to = next();
+    add({from, to}, [=](Slots& s) { s[to] = s[from].index_select(3, order); });
+    return to;
+  }
+  Tensor run(const Tensor& x, int64_t result) const {
+    torch::NoGradGuard guard;
+    Slots slots(slots_);
+    slots[0] = x;
+    for (size_t i = 0; i < steps_.size(); ++i) {
+      steps_[i](slots);
+      // memory that was just read is what the next result should be written to
+      for (int64_t slot : used_[i])
+        if (last_use_[slot] == i && slot != result) slots[slot].reset();
+    }
+    return slots[result].permute({0, 3, 1, 2}).contiguous();
+  }
+
+ private:
+  int64_t next() {
+    last_use_.resize(slots_ + 1);
+    return slots_++;
+  }
+  void add(std::vector<int64_t> used, std::function<void(Slots&)> step) {
+    last_use_.resize(slots_);
+    for (int64_t slot : used) last_use_[slot] = steps_.size();
+    used_.push_back(std::move(used));
+    steps_.push_back(std::move(step));
+  }
+
+  int64_t slots_ = 1;
+  std::vector<std::function<void(Slots&)>> steps_;
+  std::vector<std::vector<int64_t>> used_;  // slots of each step
+  std::vector<size_t> last_use_;            // step of each slot
+};
+
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("has_bf16", &has_bf16);
   m.def("pack", &pack);
-  m.def("block", &block);
-  m.def("pointwise", &pointwise);
-  m.def("separable", &separable);
-  m.def("add_upsampled", &add_upsampled);
-  m.def("finish", &finish);
+  pybind11::class_<Program>(m, "Program")
+      .def(pybind11::init<>())
+      .def("block", &Program::block)
+      .def("stem", &Program::stem)
+      .def("pointwise", &Program::pointwise)
+      .def("separable", &Program::separable)
+      .def("add_upsampled", &Program::add_upsampled)
+      .def("add_bilinear", &Program::add_bilinear)
+      .def("copy", &Program::copy)
+      .def("add_bias", &Program::add_bias)
+      .def("relu", &Program::relu)
+      .def("finish", &Program::finish)
+      .def("gather", &Program::gather)
+      .def("run", &Program::run, pybind11::call_guard<pybind11::gil_scoped_release>());
 }

@@ -8,7 +8,7 @@ and float32 activations between the layers.
 import functools
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -54,111 +54,94 @@ def _pad(x: Tensor) -> Tensor:
     return F.pad(x, (0, -x.shape[-1] % _LANES)).contiguous()
 
 
-class _Product:
-    def __init__(self, layer: Pointwise, bf16: bool):
-        self.packed = kernels().pack(layer.weight.contiguous(), bf16)
-        self.bias = _pad(layer.bias)
-        self.inputs, self.outputs = layer.weight.shape
+class _Recorder:
+    """Puts the layers of a deployed network down as the steps of a program; takes and returns numbers of slots."""
+
+    def __init__(self, bf16: bool):
+        self.program = kernels().Program()
         self.bf16 = bf16
 
-    def __call__(self, x: Tensor, relu: bool = False) -> Tensor:
-        out = x.new_empty(*x.shape[:-1], self.outputs)
-        kernels().pointwise(x, self.packed, self.bias, self.outputs, out, False, relu, self.bf16)
-        return out
+    def _product(self, layer: Pointwise) -> tuple[Tensor, Tensor, int]:
+        packed = kernels().pack(layer.weight.contiguous(), self.bf16)
+        return packed, _pad(layer.bias), layer.weight.shape[1]
 
+    def pointwise(self, layer: Pointwise, x: int, relu: bool = False) -> int:
+        return self.program.pointwise(x, *self._product(layer), relu, self.bf16)
 
-class _Separable:
-    def __init__(self, dw: Depthwise, pw: Pointwise, relu: bool, bf16: bool):
-        self.weight, self.bias = _pad(dw.weight.flatten(1).t()), _pad(dw.bias)
-        self.stride, self.relu = dw.stride, relu
-        self.pw = _Product(pw, bf16)
+    def separable(self, dw: Depthwise, pw: Pointwise, relu: bool, x: int, into: int = -1) -> int:
+        weight, bias = _pad(dw.weight.flatten(1).t()), _pad(dw.bias)
+        return self.program.separable(x, weight, bias, dw.stride, *self._product(pw), into, relu, self.bf16)
 
-    def __call__(self, x: Tensor, into: Tensor | None = None) -> Tensor:
-        b, h, w, _ = x.shape
-        out = into
-        if out is None:
-            out = x.new_empty(b, (h - 1) // self.stride + 1, (w - 1) // self.stride + 1, self.pw.outputs)
-        pw = self.pw
-        kernels().separable(
-            x,
-            self.weight,
-            self.bias,
-            self.stride,
-            pw.packed,
-            pw.bias,
-            pw.outputs,
-            out,
-            into is not None,
-            self.relu,
-            pw.bf16,
-        )
-        return out
-
-
-class _Block:
-    def __init__(self, block: Block, bf16: bool):
-        self.start = block.start
-        self.expand, self.project = _Product(block.expand, bf16), _Product(block.project, bf16)
-        self.weight, self.bias = _pad(block.dw.weight.flatten(1).t()), _pad(block.dw.bias)
-        self.squeeze: list[Tensor] = []
+    def block(self, block: Block, x: int) -> None:
+        squeeze: list[Tensor] = []
         if block.attn is not None:
             gate = cast(Gate, block.attn)
-            self.squeeze = [_pad(t) for fc in (gate.fc1, gate.fc2) for t in (fc.weight, fc.bias)]
+            squeeze = [_pad(t) for fc in (gate.fc1, gate.fc2) for t in (fc.weight, fc.bias)]
+        weight, bias = _pad(block.dw.weight.flatten(1).t()), _pad(block.dw.bias)
+        expand, project = self._product(block.expand), self._product(block.project)
+        self.program.block(x, block.start, *expand, weight, bias, *project, squeeze, self.bf16)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        expand, project = self.expand, self.project
-        kernels().block(
-            x,
-            self.start,
-            expand.packed,
-            expand.bias,
-            expand.outputs,
-            self.weight,
-            self.bias,
-            project.packed,
-            project.bias,
-            project.outputs,
-            self.squeeze,
-            expand.bf16,
-        )
+    def branch(self, blocks: nn.Sequential, x: int) -> int:
+        for block in blocks:
+            if isinstance(block, Gather):
+                x = self.program.gather(x, block.order)
+            else:
+                self.block(cast(Block, block), x)
         return x
 
-
-class _Fusion:
-    def __init__(self, fusion: Fusion, bf16: bool):
-        self.fusion = fusion
-        self.up = [_Product(cast(Pointwise, up), bf16) for up in fusion.up]
-        paths = cast(list[DownPath], list(fusion.down))
-        self.down = [
-            (
-                p.source,
-                p.target,
-                [_Separable(s.dw, s.pw, s.relu, bf16) for s in cast(list[Separable], list(p.steps))],
-                _Separable(p.dw, p.pw, False, bf16),
-            )
-            for p in paths
-        ]
-
-    def __call__(self, x: list[Tensor]) -> list[Tensor]:
-        k, channels = kernels(), self.fusion.channels
-        below = [up(branch) for up, branch in zip(self.up, x[1:], strict=True)]
-        sums = [x[0]] + [branch.clone() for branch in x[1:]]
+    def fusion(self, fusion: Fusion, x: list[int]) -> list[int]:
+        program, channels = self.program, fusion.channels
+        below = [self.pointwise(cast(Pointwise, up), branch) for up, branch in zip(fusion.up, x[1:], strict=True)]
+        # paths from the lower branches read them as they were, those from the highest read its sum
+        sums = [x[0]] + [program.copy(branch) for branch in x[1:]]
         for j in range(len(below) - 1, 0, -1):
-            k.add_upsampled(below[j - 1], below[j], 0)
+            program.add_upsampled(below[j - 1], below[j], 0)
         for i, low in enumerate(below):
-            k.add_upsampled(sums[i], low, low.shape[-1] - channels[i])
-        for source, target, steps, last in self.down:
-            # the paths from the highest resolution read its sum, which is written in place
-            y = x[source]
-            for step in steps:
-                y = step(y)
-            last(y, sums[target])
-        sums[-1].add_(self.fusion.bias)
+            program.add_upsampled(sums[i], low, sum(channels[:i]))
+        for path in cast(list[DownPath], list(fusion.down)):
+            y = x[path.source]
+            for step in cast(list[Separable], list(path.steps)):
+                y = self.separable(step.dw, step.pw, step.relu, y)
+            self.separable(path.dw, path.pw, False, y, sums[path.target])
+        program.add_bias(sums[-1], fusion.bias)
         out = []
         for i, z in enumerate(sums):
-            gather = getattr(self.fusion, f'gather{i}')
-            out.append(z.relu_() if gather is None else k.finish(z, gather))
+            gather = getattr(fusion, f'gather{i}')
+            if gather is None:
+                program.relu(z)
+            out.append(z if gather is None else program.finish(z, gather))
         return out
+
+    def transition(self, transition: Transition, x: list[int]) -> list[int]:
+        new = self._whole(transition.new, x[-1])
+        return [
+            self._whole(k, y) if isinstance(k, Separable) else y for k, y in zip(transition.keep, x, strict=True)
+        ] + [new]
+
+    def _whole(self, layer: Separable, x: int) -> int:
+        return self.separable(layer.dw, layer.pw, layer.relu, x)
+
+    def network(self, deployed: DeployedWideHRNet) -> int:
+        stem = deployed.stem
+        y = self.program.stem(0, stem.weight, stem.bias)
+        branches = [self._whole(stem.separable, self.pointwise(stem.mix, y, relu=True))]
+        for module in deployed.body:
+            if isinstance(module, Transition):
+                branches = self.transition(module, branches)
+            else:
+                stage = cast(Stage, module)
+                branches = [
+                    self.branch(cast(nn.Sequential, blocks), y)
+                    for blocks, y in zip(stage.branches, branches, strict=True)
+                ]
+                branches = self.fusion(stage.fusion, branches)
+        y = branches[-1]
+        for i, project in enumerate(cast(list[Separable], list(deployed.neck))):
+            if i:
+                self.program.add_bilinear(branches[-1 - i], y)
+                y = branches[-1 - i]
+            y = self._whole(project, y)
+        return self.pointwise(cast(Pointwise, deployed.head), y)
 
 
 class NativeWideHRNet(nn.Module):
@@ -166,37 +149,19 @@ class NativeWideHRNet(nn.Module):
 
     Attributes:
         num_classes: Number of keypoints.
+        in_chans: Number of input channels.
         pretrained_cfg: Of the trained model.
     """
 
     def __init__(self, deployed: DeployedWideHRNet, bf16: bool):
         super().__init__()
         self.num_classes = deployed.num_classes
+        self.in_chans = deployed.in_chans
         self.pretrained_cfg = deployed.pretrained_cfg
-        stem = deployed.stem
-        # the only layers that stay with PyTorch; in a list, so that they are no parameters of this module
-        self._stem = [stem]
-        self._mix = _Product(stem.mix, bf16)
-        self._open = self._separable(stem.separable, bf16)
-        self._body: list[Any] = []
-        for module in deployed.body:
-            if isinstance(module, Transition):
-                keep = [self._separable(m, bf16) if isinstance(m, Separable) else None for m in module.keep]
-                self._body.append((keep, self._separable(module.new, bf16)))
-            else:
-                stage = cast(Stage, module)
-                branches = [
-                    [m if isinstance(m, Gather) else _Block(m, bf16) for m in cast(nn.Sequential, branch)]
-                    for branch in stage.branches
-                ]
-                self._body.append((branches, _Fusion(stage.fusion, bf16)))
-        self._neck = [self._separable(cast(Separable, m), bf16) for m in deployed.neck]
-        self._head = _Product(cast(Pointwise, deployed.head), bf16)
+        recorder = _Recorder(bf16)
+        self._result = recorder.network(deployed)
+        self._program = recorder.program
         self.eval()
-
-    @staticmethod
-    def _separable(layer: Separable, bf16: bool) -> _Separable:
-        return _Separable(layer.dw, layer.pw, layer.relu, bf16)
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
@@ -205,32 +170,13 @@ class NativeWideHRNet(nn.Module):
         Raises:
             UserError: If the size does not fit, or the images are not float32 on the CPU.
         """
-        if x.dtype != torch.float32 or x.device.type != 'cpu' or x.shape[2] % 32 or x.shape[3] % 32:
+        fits = x.ndim == 4 and x.shape[1] == self.in_chans and x.shape[2] % 32 == 0 == x.shape[3] % 32
+        if x.dtype != torch.float32 or x.device.type != 'cpu' or not fits:
             raise UserError(
-                f'the kernels take float32 images on the CPU whose height and width are multiples of 32, not {x.dtype} '
-                f'{tuple(x.shape)} on {x.device}.'
+                f'the kernels take float32 images (B, {self.in_chans}, H, W) on the CPU, H and W multiples of 32, not '
+                f'{x.dtype} {tuple(x.shape)} on {x.device}.'
             )
-        stem = self._stem[0]
-        x = x.contiguous(memory_format=torch.channels_last)
-        y = F.conv2d(x, stem.weight, stem.bias, stride=2, padding=1).relu_().permute(0, 2, 3, 1).contiguous()
-        branches = [self._open(self._mix(y, relu=True))]
-        for parts, last in self._body:
-            if isinstance(last, _Separable):
-                new = last(branches[-1])
-                branches = [y if keep is None else keep(y) for keep, y in zip(parts, branches, strict=True)] + [new]
-                continue
-            for i, blocks in enumerate(parts):
-                for block in blocks:
-                    branches[i] = block(branches[i])
-            branches = last(branches)
-        y = branches[-1]
-        for i, project in enumerate(self._neck):
-            if i:
-                branch = branches[-1 - i]
-                up = F.interpolate(y.permute(0, 3, 1, 2), branch.shape[1:3], mode='bilinear', align_corners=True)
-                y = branch.add_(up.permute(0, 2, 3, 1))
-            y = project(y)
-        return self._head(y).permute(0, 3, 1, 2).contiguous()
+        return self._program.run(x, self._result)
 
 
 def accelerate(deployed: DeployedWideHRNet, precision: str = 'f32') -> NativeWideHRNet:
