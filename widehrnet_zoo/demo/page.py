@@ -154,7 +154,8 @@ def build_page(models: DemoModels | None = None, max_pixels: int = MAX_PIXELS) -
             # the table tells of every cell that is typed
             changed(doing.find, inputs, outputs, trigger_mode='always_last', **alone, **private)
         clear.click(doing.open, inputs, outputs, **alone, **private)
-        view.select(clicked, [*inputs, held], outputs, **alone, **private)
+        # a second click may come while the first is being served
+        view.select(clicked, [*inputs, held], outputs, trigger_mode='multiple', **alone, **private)
     page.queue(max_size=MAX_WAITING, default_concurrency_limit=1)
     return page
 
