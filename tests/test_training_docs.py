@@ -1,5 +1,6 @@
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -27,10 +28,12 @@ def test_your_own_keypoints_reach_pck_of_95_hundredths(tmp_path, monkeypatch):
     import random
 
     random.seed(0)
+    wall, cpu = time.monotonic(), time.process_time()
     page = run_page('fine-tune.md', tmp_path, monkeypatch)
     summary = json.loads((tmp_path / 'kites' / 'summary.json').read_text())
     assert summary['val_pck@0.1'] > 0.95
-    assert summary['minutes'] < 2 or torch.get_num_threads() == 1
+    # on a machine that is busy with other things the processor's own time is what counts
+    assert min(time.monotonic() - wall, time.process_time() - cpu) < 120
     tail = page['result'].named(0)['tail']
     truth = page['annotations'][60]['keypoints'][-3:-1]
     assert abs(tail.x - truth[0]) + abs(tail.y - truth[1]) < 8

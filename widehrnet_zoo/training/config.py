@@ -27,6 +27,8 @@ __all__ = [
 CONFIGS = Path(__file__).parents[1] / 'configs'
 """Folder of the recipes that ship."""
 
+_MOST_VALUES = 100_000
+
 
 @dataclass
 class DataConfig:
@@ -334,7 +336,7 @@ def _convert(value: Any, hint: Any, key: str) -> Any:
             return hint(float(value))
     except UserError:
         raise
-    except (TypeError, ValueError, AttributeError):
+    except (TypeError, ValueError, AttributeError, OverflowError):
         pass
     raise UserError(f'{key} must be {expected}, not {value!r}.')
 
@@ -390,11 +392,24 @@ def read_file(path: Path) -> Any:
             return tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise UserError(f'{path} is no TOML: {error}.') from error
+    return _load_yaml(text, str(path)) or {}
+
+
+def _load_yaml(text: str, name: str) -> Any:
     yaml: Any = require('yaml', 'train')
     try:
-        return yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise UserError(f'{path} is no YAML: {" ".join(str(error).split())}.') from error
+        value = yaml.safe_load(text)
+    except Exception as error:  # PyYAML lets all kinds of errors out on what looks like a date or a number
+        raise UserError(f'{name} is no YAML: {" ".join(str(error).split())[:300]}.') from error
+    # aliases make a small file endless, or so large that no copy of it fits anywhere
+    pending, count = [value], 0
+    while pending:
+        count += 1
+        if count > _MOST_VALUES:
+            raise UserError(f'{name} unfolds to more than {_MOST_VALUES} values: write it without aliases (*name).')
+        item = pending.pop()
+        pending.extend([*item, *item.values()] if isinstance(item, dict) else item if isinstance(item, list) else ())
+    return value
 
 
 def load_config(
@@ -432,11 +447,7 @@ def load_config(
         key, equals, raw = text.partition('=')
         if not equals:
             raise UserError(f'An override is written key=value, not {text!r}.')
-        yaml: Any = require('yaml', 'train')
-        try:
-            value = yaml.safe_load(raw)
-        except yaml.YAMLError as error:
-            raise UserError(f'The value of {key} cannot be read: {raw!r}.') from error
+        value = _load_yaml(raw, f'The value of {key}, {raw[:80]!r},')
         for part in reversed(key.strip().split('.')):
             value = {part: value}
         _merge(values, value)

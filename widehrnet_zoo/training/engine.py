@@ -100,6 +100,7 @@ class Trainer:
         if self.ema is not None and state:
             self._load(self.ema.module, state['ema'] or state['model'])
         self.model = self._prepare_model(model)
+        fused: dict[str, Any] = {'fused': True} if config.opt in ('adam', 'adamw') else {}
         self.optimizer = create_optimizer_v2(
             self.model,
             opt=config.opt,
@@ -107,7 +108,7 @@ class Trainer:
             weight_decay=config.weight_decay,
             layer_decay=config.layer_decay,
             # one pass over all parameters, on the CPU too; PyTorch's own optimisers have it
-            **({'fused': True} if config.opt in ('adam', 'adamw') else {}),
+            **fused,
         )
         if state:
             self._load_optimizer(state['optimizer'])

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ..crops import PADDING
 from ..errors import UserError
-from ..evaluation.labels import CocoLabels, read_json, read_labels
+from ..evaluation.labels import CocoLabels, are_numbers, read_json, read_labels
 from ..evaluation.mpii import read_annotations
 from ..skeletons import SKELETONS, Skeleton, skeleton_from_names
 from .config import read_file
@@ -103,7 +103,7 @@ def read_people(
         if len(points) != 3 * skeleton.num_keypoints:
             raise UserError(f'{where} has {len(points) // 3} keypoints; the skeleton has {skeleton.num_keypoints}.')
         x, y, w, h = _numbers(person['bbox'], where, 'bbox')
-        if w <= 0 or h <= 0:
+        if not (x + w > x and y + h > y):
             raise UserError(f'{where} has an empty bbox {person["bbox"]}; expected x, y, width, height.')
         file = coco.images[person['image_id']].get('file_name')
         if not isinstance(file, str):
@@ -139,13 +139,9 @@ def _check_numbers(content: Any, path: str | Path) -> None:
 
 
 def _numbers(values: Any, where: str, what: str) -> npt.NDArray[np.float64]:
-    try:
-        numbers = np.array(values, float)
-    except (TypeError, ValueError) as error:
-        raise UserError(f'{where}: {what} must be numbers.') from error
-    if numbers.ndim != 1 or not np.isfinite(numbers).all():
+    if not are_numbers(values):
         raise UserError(f'{where}: {what} must be a flat list of finite numbers.')
-    return numbers
+    return np.array(values, float)
 
 
 def _skeleton_of_category(coco: CocoLabels, path: str | Path) -> Skeleton:
@@ -181,14 +177,15 @@ def _read_mpii(path: str | Path, skeleton: Skeleton) -> People:
     keypoints = np.zeros((len(entries), skeleton.num_keypoints, 3), np.float32)
     for i, entry in enumerate(entries):
         where = f'{path}: entry {i}'
+        given, seen = entry.get('joints'), entry.get('joints_vis')
+        if not (are_numbers(seen) and isinstance(given, list) and all(are_numbers(joint) for joint in given)):
+            raise UserError(f'{where} needs "joints" (x, y of each) and "joints_vis", finite numbers, to learn from.')
         try:
-            joints, visible = np.array(entry['joints'], float), np.array(entry['joints_vis'], float)
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f'{where} needs "joints" (x, y of each) and "joints_vis" to learn from.') from error
+            joints, visible = np.array(given, float), np.array(seen, float)
+        except ValueError as error:
+            raise UserError(f'{where} has joints of different lengths; expected x, y of each.') from error
         if joints.shape != (skeleton.num_keypoints, 2) or visible.shape != joints.shape[:1]:
             raise UserError(f'{where} has joints of shape {joints.shape}; expected ({skeleton.num_keypoints}, 2).')
-        if not np.isfinite(joints).all():
-            raise UserError(f'{where}: joints must be finite numbers.')
         # MATLAB counts pixels from 1
         keypoints[i, :, :2] = joints - 1
         keypoints[i, :, 2] = np.where(visible > 0, 2, 0)
