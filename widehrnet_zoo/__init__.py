@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .deployment import deploy
     from .drawing import draw_poses
     from .estimator import PoseEstimator
+    from .hub.saving import push_to_hub, save_pretrained
     from .images import read_image
     from .models.widehrnet import WideHRNet
     from .results import Keypoint, PoseResult
@@ -36,7 +37,9 @@ __all__ = [
     'draw_poses',
     'list_models',
     'list_pretrained',
+    'push_to_hub',
     'read_image',
+    'save_pretrained',
 ]
 
 _LATER = {
@@ -47,7 +50,9 @@ _LATER = {
     'decode_heatmaps': 'decoding',
     'deploy': 'deployment',
     'draw_poses': 'drawing',
+    'push_to_hub': 'hub.saving',
     'read_image': 'images',
+    'save_pretrained': 'hub.saving',
 }
 
 

@@ -13,32 +13,13 @@ import numpy.typing as npt
 
 from ..errors import UserError
 from ..extras import require
+from ..results import rescore
 from .labels import CocoLabels, are_numbers, read_json
 from .oks import oks_nms
 from .samples import Samples
 
 FIGURES = ('AP', 'AP50', 'AP75', 'APm', 'APl', 'AR', 'AR50', 'AR75', 'ARm', 'ARl')
 """What pycocotools summarises for keypoints, in its order."""
-
-
-def rescore(
-    keypoint_scores: npt.ArrayLike, box_scores: npt.ArrayLike, threshold: float = 0.2
-) -> npt.NDArray[np.float64]:
-    """Score of a person: the box's score times the mean of the keypoint scores above a threshold.
-
-    Source: mmpose 0.24's COCO evaluation. With no keypoint above the threshold the score is 0.
-
-    Args:
-        keypoint_scores: (N, K).
-        box_scores: (N,).
-        threshold: Keypoint scores must be above it to count.
-
-    Returns:
-        (N,) scores.
-    """
-    scores = np.asarray(keypoint_scores, float)
-    counted = scores > threshold
-    return np.asarray(box_scores, float) * (scores * counted).sum(-1) / np.maximum(counted.sum(-1), 1)
 
 
 def view_areas(boxes: npt.ArrayLike, size: tuple[int, int], padding: float = 1.25) -> npt.NDArray[np.float64]:
