@@ -11,7 +11,7 @@ from .results import PoseResult
 
 __all__ = ['SIDE_COLOURS', 'draw_poses']
 
-# the blue is Okabe and Ito's, for colour-blind people (https://jfly.uni-koeln.de/color); the three differ in lightness too
+# the blue is from Okabe and Ito's palette for colour-blind people (https://jfly.uni-koeln.de/color)
 SIDE_COLOURS: dict[str, tuple[int, int, int]] = {
     'left': (86, 180, 233),
     'right': (230, 120, 0),
