@@ -54,11 +54,6 @@ def _path(payload: Any) -> str | None:
     return getattr(payload, 'path', None)
 
 
-def _look(gradio: ModuleType) -> dict[str, Any]:
-    # named fonts would be fetched from Google's servers
-    return {'theme': gradio.themes.Default(font=['system-ui', 'sans-serif'], font_mono=['ui-monospace', 'monospace'])}
-
-
 def build_page(models: DemoModels | None = None, max_pixels: int = MAX_PIXELS) -> Any:
     """Build the page.
 
@@ -93,7 +88,6 @@ def build_page(models: DemoModels | None = None, max_pixels: int = MAX_PIXELS) -
         title='WideHRNet: human pose',
         analytics_enabled=False,
         delete_cache=(3600, 3600),
-        **_known(gr.Blocks.__init__, **_look(gr)),
     ) as page:
         gr.Markdown(
             '# WideHRNet\nKeypoints of people in photos, by light networks. Photos are deleted within two hours.'
@@ -129,8 +123,7 @@ def build_page(models: DemoModels | None = None, max_pixels: int = MAX_PIXELS) -
                 clear = gr.Button('Remove all boxes', size='sm', elem_id='clear')
             with gr.Column(scale=3, min_width=340):
                 # a label or buttons would lie over corners that want to be clicked
-                bare = _known(gr.Image.__init__, buttons=[], show_download_button=False, show_fullscreen_button=False)
-                view = gr.Image(show_label=False, interactive=False, format='jpeg', elem_id='view', **bare)
+                view = gr.Image(show_label=False, interactive=False, format='jpeg', elem_id='view', buttons=[])
                 gr.Markdown('Left is blue, right is orange; the fainter, the less sure.')
                 status = gr.Markdown(_EMPTY, elem_id='status')
                 with gr.Row():
@@ -147,8 +140,7 @@ def build_page(models: DemoModels | None = None, max_pixels: int = MAX_PIXELS) -
         outputs = [view, status, table, picture, data, boxes, held]
         # all share one slot: a network uses all cores by itself
         alone = {'concurrency_id': 'pose', 'concurrency_limit': 1}
-        event = inspect.signature(photo.change).parameters
-        private = {'api_visibility': 'private'} if 'api_visibility' in event else {'api_name': False}
+        private = {'api_visibility': 'private'}
         photo.change(doing.open, inputs, outputs, **alone, **private)
         for changed in (model.input, flip.input, threshold.release, boxes.input):
             # the table tells of every cell that is typed
@@ -284,7 +276,8 @@ def launch(
     page = build_page(models, max_pixels)
     options = _known(
         page.launch,
-        **_look(gr),
+        # named fonts would be fetched from Google's servers
+        theme=gr.themes.Default(font=['system-ui', 'sans-serif'], font_mono=['ui-monospace', 'monospace']),
         footer_links=['api'],
         run_history=False,
         ssr_mode=False,
