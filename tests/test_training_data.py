@@ -264,7 +264,7 @@ def change(data, **fields):
         (lambda d: d['images'][2].pop('file_name'), 'file_name'),
         (lambda d: d['categories'][0].update(keypoints=['a', 'a', 'b', 'c', 'd']), 'no name twice'),
         (lambda d: d['annotations'].__setitem__(1, 7), 'entry 1 of the annotations'),
-        (lambda d: d['images'].__setitem__(1, 7), 'broken label file'),
+        (lambda d: d['images'].__setitem__(1, 7), 'image entry 1'),
     ],
 )
 def test_a_broken_label_file_is_named(kites, tmp_path, broken, says):

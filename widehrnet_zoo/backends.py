@@ -168,7 +168,8 @@ def _with_weights(name: str | None, weights: Path, skeleton: Skeleton | None) ->
     count = found.num_classes
     if name is None or '.' not in name:
         name = _tag_for(found.variant, count, weights)
-    module = create_model(name, num_classes=count, **found.model_args)
+    # without memory until the weights are known to fit
+    module = create_model(name, num_classes=count, device='meta', **found.model_args)
     config = get_pretrained_cfg(name) if '.' in name else None
     if config is not None and config.num_classes != count and skeleton is None:
         raise UserError(
@@ -196,18 +197,13 @@ def _tag_for(variant: str, count: int, weights: Path) -> str:
 
 
 def _load(module: nn.Module, weights: str | Path, state: dict[str, Tensor] | None = None) -> None:
+    from .checkpoints import misfits
     from .convert import read_weights
 
     state = read_weights(weights) if state is None else state
     own = module.state_dict()
-    missing = [k for k in own if k not in state]
-    unexpected = [k for k in state if k not in own]
-    misshapen = [k for k in state if k in own and state[k].shape != own[k].shape]
-    problems = [
-        f'{len(keys)} {what} ({", ".join(keys[:3])}{", ..." if len(keys) > 3 else ""})'
-        for what, keys in (('missing', missing), ('unexpected', unexpected), ('misshapen', misshapen))
-        if keys
-    ]
-    if problems:
-        raise UserError(f'{Path(weights).name} does not fit the model: {"; ".join(problems)}.')
+    if problems := misfits(state, own):
+        raise UserError(f'{Path(weights).name} does not fit the model: {problems}.')
+    if any(tensor.is_meta for tensor in own.values()):
+        module.to_empty(device='cpu')
     module.load_state_dict(state)

@@ -11,12 +11,38 @@ from torch import Tensor
 
 from .errors import UserError
 
-__all__ = ['first_of', 'official_state', 'read_checkpoint']
+__all__ = ['first_of', 'misfits', 'official_state', 'read_checkpoint']
 
 
 def first_of(keys: list[str]) -> str:
     """The first three of a list of names, and how many there are."""
     return f'{", ".join(keys[:3])}{f", ... ({len(keys)} in all)" if len(keys) > 3 else ""}'
+
+
+def misfits(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
+    """Why weights are not those of a network.
+
+    Args:
+        state: Weights by name.
+        expected: The network's own, on any device.
+
+    Returns:
+        What is wrong, by kind and with the first names of each; empty if nothing is.
+    """
+    shared = [k for k in state if k in expected]
+    fitting = [k for k in shared if state[k].shape == expected[k].shape]
+    dense = [k for k in fitting if state[k].layout == torch.strided and state[k].device.type == 'cpu']
+    numbers = [k for k in dense if state[k].is_floating_point() == expected[k].is_floating_point()]
+    problems = {
+        'missing': [k for k in expected if k not in state],
+        'unexpected': [k for k in state if k not in expected],
+        'misshapen': [
+            f'{k} {tuple(state[k].shape)} instead of {tuple(expected[k].shape)}' for k in shared if k not in fitting
+        ],
+        'of another type': [f'{k} {str(state[k].dtype).removeprefix("torch.")}' for k in fitting if k not in numbers],
+        'not finite': [k for k in numbers if not state[k].float().isfinite().all()],
+    }
+    return '; '.join(f'{len(keys)} {what} ({first_of(keys)})' for what, keys in problems.items() if keys)
 
 
 def read_checkpoint(file: str | Path) -> dict[str, Any]:

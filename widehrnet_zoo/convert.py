@@ -2,14 +2,14 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from .checkpoints import first_of, official_state, read_checkpoint
+from .checkpoints import first_of, misfits, official_state, read_checkpoint
 from .errors import UserError
 from .skeletons import SKELETONS, Skeleton
 
@@ -154,15 +154,15 @@ def find_architecture(state: Mapping[str, Tensor]) -> Architecture:
         UserError: If too little is there to tell.
     """
     channels: dict[int, int] = {}
-    modules: Counter[int] = Counter()
-    blocks = 0
+    modules: dict[int, set[int]] = {}
+    blocks: set[int] = set()
     expansions: Counter[float] = Counter()
     for name, value in state.items():
         if match := re.match(r'stages\.(\d+)\.(\d+)\.branches\.(\d+)\.(\d+)\.', name):
             stage, module, branch, block = map(int, match.groups())
-            modules[stage] = max(modules[stage], module + 1)
-            blocks = max(blocks, block + 1)
-            if name.endswith('.conv_pw.conv.weight'):
+            modules.setdefault(stage, set()).add(module)
+            blocks.add(block)
+            if name.endswith('.conv_pw.conv.weight') and value.ndim == 4 and value.numel():
                 channels[branch] = 2 * value.shape[1]
                 expansions[value.shape[0] / value.shape[1]] += 1
     head = state.get('classifier.weight')
@@ -170,16 +170,18 @@ def find_architecture(state: Mapping[str, Tensor]) -> Architecture:
     missing = [
         what
         for what, found in (('the blocks', expansions), ('the final layer', head), ('the stem', stem))
-        if found is None or not len(found)
+        if found is None or (isinstance(found, Tensor) and found.ndim != 4) or not len(found)
     ]
-    if missing or sorted(channels) != list(range(len(channels))) or sorted(modules) != list(range(len(modules))):
+    # a gap is a damaged name, and its number may be too large to build so many
+    indices: list[Collection[int]] = [channels, modules, blocks, *modules.values()]
+    if missing or any(max(found) != len(found) - 1 for found in indices):
         raise UserError(
             f'Not a whole WideHRNet checkpoint: {" and ".join(missing) or "a branch or a stage"} missing. '
             'Expected an official mmpose checkpoint with backbone.* and keypoint_head.*.'
         )
     assert head is not None and stem is not None
     widths = tuple(channels[i] for i in range(len(channels)))
-    depth = tuple(modules[i] for i in range(len(modules)))
+    depth = tuple(len(modules[i]) for i in range(len(modules)))
     expansion = expansions.most_common(1)[0][0]
     attn = '_attn' if any('.attn.' in k for k in state) else ''
     model_args: dict[str, Any] = {}
@@ -190,8 +192,8 @@ def find_architecture(state: Mapping[str, Tensor]) -> Architecture:
     if suffix is None or (layers == 10 and suffix):
         suffix = ''
         model_args['expansion'] = expansion
-    if blocks != 2:
-        model_args['num_blocks'] = blocks
+    if len(blocks) != 2:
+        model_args['num_blocks'] = len(blocks)
     if stem.shape[0] != 32:
         model_args['stem_width'] = stem.shape[0]
     if stem.shape[1] != 3:
@@ -229,27 +231,6 @@ def _find_size(checkpoint: Mapping[str, Any], file: Path, num_classes: int) -> t
     if match is not None and int(match[1]) % 32 == int(match[2]) % 32 == 0:
         return (int(match[1]), int(match[2])), "the file's name"
     return ((256, 256) if num_classes == 16 else (256, 192)), 'a guess, --size sets it'
-
-
-def _strict(state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    problems = []
-    for what, keys in (
-        ('missing', [k for k in expected if k not in state]),
-        ('unexpected', [k for k in state if k not in expected]),
-        (
-            'misshapen',
-            [
-                f'{k} {tuple(v.shape)} instead of {tuple(expected[k].shape)}'
-                for k, v in state.items()
-                if k in expected and v.shape != expected[k].shape
-            ],
-        ),
-        ('not finite', [k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()]),
-    ):
-        if keys:
-            problems.append(f'{len(keys)} {what} ({first_of(keys)})')
-    if problems:
-        raise UserError(f'The checkpoint is damaged or from another network: {"; ".join(problems)}.')
 
 
 def convert_checkpoint(
@@ -309,9 +290,11 @@ def convert_checkpoint(
         'origin_url': REPOSITORY,
         'file': None,
     }
-    model = create_model(found.variant, pretrained_cfg_overlay=described, **found.model_args)
-    _strict(state, model.state_dict())
-    model.load_state_dict(state)
+    # without memory at first: what damaged names and shapes claim may not fit into any
+    model = create_model(found.variant, pretrained_cfg_overlay=described, device='meta', **found.model_args)
+    if problems := misfits(state, model.state_dict()):
+        raise UserError(f'The checkpoint is damaged or from another network: {problems}.')
+    model.to_empty(device='cpu').load_state_dict(state)
     folder = save_pretrained(model, out_dir, skeleton=skeleton, overwrite=overwrite)
     parameters = sum(p.numel() for p in model.parameters())
     return Conversion(folder, found, size, size_source, skeleton, parameters, tuple(notes))

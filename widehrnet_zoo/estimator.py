@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import index
 from pathlib import Path
 from typing import Any, overload
 
@@ -87,14 +88,16 @@ class PoseEstimator:
         found_skeleton = skeleton or getattr(backend, 'skeleton', None)
         if found_size is None or found_skeleton is None:
             raise UserError('a backend must say its size=(height, width) and its skeleton, or they must be given.')
-        self.size: tuple[int, int] = (int(found_size[0]), int(found_size[1]))
+        try:
+            height, width = (index(side) for side in found_size)
+        except (TypeError, ValueError) as error:
+            raise UserError(f'the size is height and width in whole pixels, not {found_size!r:.80}.') from error
+        self.size: tuple[int, int] = (height, width)
         self.skeleton: Skeleton = found_skeleton
         if min(self.size) < 32 or any(side % 32 for side in self.size):
-            raise UserError(f'the input must be a multiple of 32 in height and width, not {size}.')
-        self.mean = tuple(getattr(backend, 'mean', IMAGENET_DEFAULT_MEAN) if mean is None else mean)
-        self.std = tuple(getattr(backend, 'std', IMAGENET_DEFAULT_STD) if std is None else std)
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise UserError('mean and std are three numbers each, std above 0.')
+            raise UserError(f'the input must be a multiple of 32 in height and width, not {self.size}.')
+        self.mean = _three(getattr(backend, 'mean', IMAGENET_DEFAULT_MEAN) if mean is None else mean, 'mean', -1000)
+        self.std = _three(getattr(backend, 'std', IMAGENET_DEFAULT_STD) if std is None else std, 'std', 1e-6)
         self.decoder = decoder
         self.flip_test = flip_test
         self.batch_size = batch_size
@@ -270,6 +273,16 @@ class PoseEstimator:
                 'the flip test needs to know which keypoints are left and right, and this model does not say: give the '
                 'skeleton, or switch the flip test off.'
             )
+
+
+def _three(values: Any, name: str, least: float) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(v) for v in values)
+    except (TypeError, ValueError, OverflowError):
+        numbers = ()
+    if len(numbers) != 3 or not all(least <= v <= 1000 for v in numbers):
+        raise UserError(f'{name} is three numbers of the size of an input in 0..1, std above 0, not {values!r}.')
+    return numbers
 
 
 @dataclass

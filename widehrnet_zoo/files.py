@@ -24,8 +24,11 @@ def write_whole(path: str | Path, content: str | bytes) -> None:
             file.write(content.encode('utf-8') if isinstance(content, str) else content)
         os.chmod(temporary, mode)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            # a full disk is told without the name of the file
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 

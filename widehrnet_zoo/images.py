@@ -20,6 +20,11 @@ MAX_PIXELS = 178_956_970
 """Largest picture that is read, in pixels: 512 MiB of RGB, the size at which Pillow refuses as well."""
 
 
+# drawings that Pillow hands to another program (Ghostscript, GDI), icons whose size changes while they are decoded, and
+# files of which it knows no more than their first bytes
+_NO_PHOTOS = frozenset(('EPS', 'WMF', 'ICO', 'CUR', 'ICNS', 'FPX', 'MIC', 'BUFR', 'GRIB', 'HDF5', 'MPEG'))
+
+
 def read_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
     """Read a picture as upright 8-bit RGB.
 
@@ -67,6 +72,9 @@ def _from_file(source: str | Path, max_pixels: int) -> npt.NDArray[np.uint8]:
     try:
         if path.is_dir():
             raise UserError(f'{name} is a folder: give the path of a picture.')
+        if path.exists() and not path.is_file():
+            # opening a pipe would wait for somebody to write into it
+            raise UserError(f'{name} is a pipe or a device: give the path of a picture.')
         with open(path, 'rb') as file:
             return _open(file, name, max_pixels)
     except FileNotFoundError:
@@ -78,8 +86,9 @@ def _from_file(source: str | Path, max_pixels: int) -> npt.NDArray[np.uint8]:
 
 
 def _open(file: Any, name: str, max_pixels: int) -> npt.NDArray[np.uint8]:
+    Image.init()
     try:
-        image = Image.open(file)
+        image = Image.open(file, formats=[kind for kind in Image.ID if kind not in _NO_PHOTOS])
     except Image.DecompressionBombError as error:
         raise UserError(
             f'{name} is too large: {error}. Make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS and max_pixels if '
@@ -114,9 +123,9 @@ def _from_pillow(image: Image.Image, name: str, max_pixels: int) -> npt.NDArray[
         upright = image
     try:
         return _to_rgb(upright, name)
-    except (ValueError, OSError) as error:
-        if isinstance(error, UserError):
-            raise
+    except UserError:
+        raise
+    except Exception as error:  # see _open
         raise UserError(f'{name} has colours that cannot be converted to RGB ({image.mode}): {error}.') from error
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -159,7 +160,9 @@ class PoseResult:
         Args:
             indent: Spaces per level; None for one line.
         """
-        return json.dumps(self.to_dict(), indent=indent, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(self.to_dict(), indent=indent, ensure_ascii=False, allow_nan=False)
+        # a name of a file that is no Unicode comes as lone surrogates, which JSON can hold as escapes only
+        return re.sub('[\ud800-\udfff]', lambda found: f'\\u{ord(found[0]):04x}', text)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> 'PoseResult':
@@ -185,7 +188,7 @@ class PoseResult:
                 image_size=(int(values['image_size']['width']), int(values['image_size']['height'])),
                 path=values.get('path'),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             if isinstance(error, UserError):
                 raise
             raise UserError(f'this is no result of PoseResult.to_dict: {type(error).__name__}: {error}.') from error

@@ -1,9 +1,11 @@
 """Skeletons: what the keypoints of a data set are called and how they hang together."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from operator import index
 from typing import Any
 
 from .errors import UserError
@@ -42,7 +44,7 @@ class Skeleton:
         flipped = [i for pair in self.flip_pairs for i in pair]
         if len(set(flipped)) != len(flipped):
             raise UserError(f'Skeleton {self.name!r}: a keypoint stands in more than one flip pair.')
-        if self.sigmas is not None and (len(self.sigmas) != count or any(not s > 0 for s in self.sigmas)):
+        if self.sigmas is not None and (len(self.sigmas) != count or any(not 0 < s < math.inf for s in self.sigmas)):
             raise UserError(f'Skeleton {self.name!r} needs one positive sigma for each of its {count} keypoints.')
 
     @property
@@ -79,24 +81,30 @@ class Skeleton:
         Raises:
             UserError: If a field is missing, unknown or of the wrong type.
         """
+        if not isinstance(values, Mapping):
+            raise UserError(f'A skeleton is given by its fields, not by {values!r:.200}.')
         unknown = set(values) - {'name', 'keypoints', 'flip_pairs', 'bones', 'sigmas'}
         if unknown or 'keypoints' not in values:
             raise UserError(
                 'A skeleton has the fields name, keypoints, flip_pairs, bones and sigmas; '
-                f'{"unknown: " + ", ".join(sorted(unknown)) if unknown else "keypoints is missing"}.'
+                f'{"unknown: " + ", ".join(sorted(map(str, unknown))) if unknown else "keypoints is missing"}.'
             )
-        if isinstance(values['keypoints'], str):
-            raise UserError(f'keypoints must be a list of names, not {values["keypoints"]!r}.')
+        names = values['keypoints']
+        # whole numbers are names that YAML took for numbers
+        if not isinstance(names, (list, tuple)) or not all(
+            isinstance(name, (str, int)) and not isinstance(name, bool) for name in names
+        ):
+            raise UserError(f'keypoints must be a list of names, not {names!r:.200}.')
         try:
             sigmas = values.get('sigmas')
             return cls(
                 name=str(values.get('name', 'custom')),
-                keypoints=tuple(str(name) for name in values['keypoints']),
-                flip_pairs=tuple((int(a), int(b)) for a, b in values.get('flip_pairs') or ()),
-                bones=tuple((int(a), int(b)) for a, b in values.get('bones') or ()),
+                keypoints=tuple(map(str, names)),
+                flip_pairs=tuple((index(a), index(b)) for a, b in values.get('flip_pairs') or ()),
+                bones=tuple((index(a), index(b)) for a, b in values.get('bones') or ()),
                 sigmas=None if sigmas is None else tuple(float(s) for s in sigmas),
             )
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             if isinstance(error, UserError):
                 raise
             raise UserError(f'The skeleton cannot be read: {error}.') from error

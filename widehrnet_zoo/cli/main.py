@@ -59,6 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 done, 1 done in part or failed, 2 wrong input, 130 interrupted.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # a file's name need not be text, and a console need not know all letters
+        if hasattr(stream, 'reconfigure'):
+            stream.reconfigure(errors='backslashreplace')
     args = build_parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO if args.debug else logging.WARNING, format='%(message)s')
     try:

@@ -1,7 +1,9 @@
 """What an exported file says about itself."""
 
 import json
+import math
 from dataclasses import dataclass
+from operator import index
 from typing import Any
 
 from ..errors import UserError
@@ -61,16 +63,26 @@ class ExportMetadata:
         """
         try:
             values: dict[str, Any] = json.loads(text or '')
-            return cls(
+            height, width = map(index, values['size'])
+            (m0, m1, m2), (s0, s1, s2) = (map(float, values[key]) for key in ('mean', 'std'))
+            said = cls(
                 name=values['name'],
                 skeleton=Skeleton.from_dict(values['skeleton']),
-                size=(int(values['size'][0]), int(values['size'][1])),
-                mean=tuple(values['mean']),
-                std=tuple(values['std']),
-                pipeline=bool(values['pipeline']),
+                size=(height, width),
+                mean=(m0, m1, m2),
+                std=(s0, s1, s2),
+                pipeline=values['pipeline'],
                 precision=values['precision'],
             )
-        except (ValueError, KeyError, TypeError, IndexError) as error:
+            if not (
+                isinstance(said.name, str)
+                and isinstance(said.pipeline, bool)
+                and said.precision in ('f32', 'bf16', 'int8')
+                and all(map(math.isfinite, said.mean + said.std))
+            ):
+                raise ValueError('a field has a value that it cannot have')
+            return said
+        except (ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError) as error:
             raise UserError(
                 f'{file} does not say its skeleton, size, mean and std: it was not written by `widehrnet export`. '
                 'Give PoseEstimator a callable as backend=, with size= and skeleton= beside it.'

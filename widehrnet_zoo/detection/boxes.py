@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import UserError
-from ..evaluation.labels import read_json
+from ..evaluation.labels import are_numbers, is_id, read_json
 
 
 class BoxFile:
@@ -45,8 +45,7 @@ class BoxFile:
         else:
             raise UserError(f'{path} is not a file of boxes: expected names with boxes, or COCO detections.')
         for name, box in entries:
-            numbers = isinstance(box, list) and all(isinstance(v, (int, float)) for v in box)
-            if not numbers or len(box) not in (4, 5) or not np.isfinite(box).all():
+            if not are_numbers(box) or len(box) not in (4, 5):
                 raise UserError(f'{path}: a box of {name!r} is {box!r}; expected four numbers and, at most, a score.')
             self._boxes.setdefault(name, []).append([*box, 1.0][:5])
         if not any(self._boxes.values()):
@@ -58,12 +57,12 @@ class BoxFile:
         return boxes
 
     def _detection(self, index: int, entry: Any) -> tuple[str | int, list[Any]]:
-        if not isinstance(entry, dict) or 'image_id' not in entry or not isinstance(entry.get('bbox'), list):
+        if not isinstance(entry, dict) or not is_id(entry.get('image_id')) or not isinstance(entry.get('bbox'), list):
             raise UserError(f'{self.path}: entry {index} lacks "image_id" or "bbox"; expected COCO detections.')
         try:
             x, y, w, h = entry['bbox']
             return entry['image_id'], [x, y, x + w, y + h, entry.get('score', 1.0)]
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise UserError(
                 f'{self.path}: entry {index} has the bbox {entry["bbox"]!r}; expected 4 numbers.'
             ) from error

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ..errors import UserError
 from ..extras import require
 from ..results import rescore
-from .labels import CocoLabels, are_numbers, read_json
+from .labels import CocoLabels, are_numbers, is_id, read_json
 from .oks import oks_nms
 from .samples import Samples
 
@@ -107,6 +107,8 @@ def read_results(path: str | Path, num_keypoints: int | None = None) -> list[dic
     for index, result in enumerate(results):
         if not isinstance(result, dict) or not {'image_id', 'keypoints', 'score'} <= result.keys():
             raise UserError(f'{path}: entry {index} lacks one of "image_id", "keypoints" and "score".')
+        if not is_id(result['image_id']) or not is_id(result.get('ann', 0)):
+            raise UserError(f'{path}: entry {index} has something else than a number or a text as "image_id" or "ann".')
         if not are_numbers(result['keypoints']) or not are_numbers([result['score']]):
             raise UserError(f'{path}: entry {index} has keypoints or a score that are no finite numbers.')
         count = len(result['keypoints'])

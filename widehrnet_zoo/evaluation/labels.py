@@ -1,7 +1,6 @@
 """COCO-keypoints label files, and files of boxes beside them."""
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,9 @@ import numpy.typing as npt
 
 from ..errors import UserError
 from .samples import Samples
+
+LARGEST = 1e12
+"""Size of the largest number that is taken for a coordinate, an area or a score."""
 
 
 @dataclass(frozen=True)
@@ -66,15 +68,22 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text(encoding='utf-8'))
     except OSError as error:
         raise UserError(f'{path} cannot be read: {error.strerror}.') from error
+    except RecursionError as error:
+        raise UserError(f'{path} is nested too deep to be read.') from error
     except ValueError as error:
         raise UserError(f'{path} is not a JSON file: {error}.') from error
 
 
 def are_numbers(values: Any) -> bool:
-    """Whether something from a JSON file is a list of finite numbers."""
+    """Whether something from a JSON file is a list of finite numbers, none beyond 1e12, so that sums stay finite."""
     return isinstance(values, list) and all(
-        isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) for v in values
+        isinstance(v, (int, float)) and not isinstance(v, bool) and -LARGEST <= v <= LARGEST for v in values
     )
+
+
+def is_id(value: Any) -> bool:
+    """Whether something from a JSON file can tell entries apart: a whole number or a text."""
+    return isinstance(value, (int, str)) or (isinstance(value, float) and value.is_integer())
 
 
 def read_labels(path: str | Path) -> CocoLabels:
@@ -104,13 +113,20 @@ def read_labels(path: str | Path) -> CocoLabels:
     category = _keypoint_category(data, path)
     images: dict[int | str, dict[str, Any]] = {}
     for index, image in enumerate(data['images']):
-        if not isinstance(image, dict) or 'id' not in image or not isinstance(image.get('file_name'), str):
+        if not isinstance(image, dict) or not is_id(image.get('id')) or not isinstance(image.get('file_name'), str):
             raise UserError(f'{path}: image entry {index} lacks "id" or "file_name".')
+        if not are_numbers([image.get(side) or 0 for side in ('width', 'height')]):
+            raise UserError(f'{path}: image {image["id"]} has a width or height that is no number.')
         if image['id'] in images:
             raise UserError(f'{path}: two images have the id {image["id"]}.')
         images[image['id']] = image
     count = len(category.get('keypoints', ())) or next(
-        (len(a['keypoints']) // 3 for a in data['annotations'] if isinstance(a, dict) and a.get('keypoints')), 0
+        (
+            len(a['keypoints']) // 3
+            for a in data['annotations']
+            if isinstance(a, dict) and isinstance(a.get('keypoints'), list) and a['keypoints']
+        ),
+        0,
     )
     annotations = []
     ids = set()
@@ -121,11 +137,13 @@ def read_labels(path: str | Path) -> CocoLabels:
             continue
         entry = {'iscrowd': 0, 'keypoints': [0] * 3 * count, 'category_id': category['id'], **raw}
         entry.setdefault('id', index + 1)
+        if not is_id(entry['id']):
+            raise UserError(f'{path}: annotation entry {index} has no number or text as "id", but {entry["id"]!r}.')
         where = f'{path}: annotation {entry["id"]}'
         if entry['id'] in ids:
             raise UserError(f'{where} is there twice.')
         ids.add(entry['id'])
-        if entry.get('image_id') not in images:
+        if not is_id(entry.get('image_id')) or entry['image_id'] not in images:
             raise UserError(f'{where} is of image {entry.get("image_id")}, which is not among the images.')
         if not are_numbers(entry['keypoints']) or len(entry['keypoints']) != 3 * count:
             raise UserError(f'{where} has no "keypoints" of 3 x {count} finite numbers.')
@@ -134,6 +152,8 @@ def read_labels(path: str | Path) -> CocoLabels:
         if not are_numbers([entry.get('area', 0)]):
             raise UserError(f'{where} has the area {entry["area"]!r}; expected a finite number.')
         entry.setdefault('num_keypoints', sum(v > 0 for v in entry['keypoints'][2::3]))
+        if not are_numbers([entry['num_keypoints']]):
+            raise UserError(f'{where} has {entry["num_keypoints"]!r} as "num_keypoints"; expected a number.')
         annotations.append(entry)
     if not any(a['num_keypoints'] for a in annotations):
         raise UserError(f'{path} has no person with a labelled keypoint.')
@@ -142,7 +162,13 @@ def read_labels(path: str | Path) -> CocoLabels:
 
 def _keypoint_category(data: dict[str, Any], path: str | Path) -> dict[str, Any]:
     categories = data.get('categories') or [{'id': 1, 'name': 'person'}]
+    if not isinstance(categories, list) or not all(isinstance(c, dict) and is_id(c.get('id')) for c in categories):
+        raise UserError(f'{path}: "categories" is no list of objects, each with an "id".')
     with_keypoints = [c for c in categories if c.get('keypoints')]
+    for category in with_keypoints:
+        names = category['keypoints']
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise UserError(f'{path}: the "keypoints" of category {category["id"]} are no list of names.')
     if len(with_keypoints) > 1:
         raise UserError(
             f'{path} has keypoints for {len(with_keypoints)} categories '
@@ -196,7 +222,7 @@ def labelled_boxes(labels: CocoLabels, images: str | Path, clip: bool = True, pa
             box = clip_box(person['bbox'], image['width'], image['height'])
             if box is None or person.get('area', 1) <= 0:
                 continue
-        elif w <= 0 or h <= 0:
+        elif not (x + w > x and y + h > y):
             raise UserError(f'annotation {person["id"]} has an empty bbox {person["bbox"]}.')
         rows.append((person['image_id'], person['id'], box, 1.0))
     return _samples(labels, images, rows, padding)
@@ -228,7 +254,7 @@ def detected_boxes(
     found = read_json(detections)
     if not isinstance(found, list) or not all(
         isinstance(d, dict)
-        and isinstance(d.get('image_id'), (int, str))
+        and is_id(d.get('image_id'))
         and are_numbers([d.get('score')])
         and are_numbers(d.get('bbox'))
         and len(d['bbox']) == 4
@@ -246,8 +272,8 @@ def detected_boxes(
             detection['image_id'] in labels.images
             and of_category
             and detection['score'] >= min_score
-            and w > 0
-            and h > 0
+            and x + w > x
+            and y + h > y
         ):
             rows.append((detection['image_id'], None, (x, y, x + w, y + h), float(detection['score'])))
     if not rows:

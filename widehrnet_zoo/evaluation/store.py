@@ -2,7 +2,6 @@
 
 import json
 import os
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy.typing as npt
 
 from ..errors import UserError
 from ..files import write_whole
+from .labels import read_json
 
 
 class PredictionStore:
@@ -35,7 +35,9 @@ class PredictionStore:
             for part in self._folder.glob('part-*.npz'):
                 part.unlink()
         elif stamp.exists():
-            before = json.loads(stamp.read_text(encoding='utf-8'))
+            before = read_json(stamp)
+            if not isinstance(before, dict):
+                raise UserError(f'{stamp} is damaged: --restart throws the predictions beside it away.')
             changed = [key for key in sorted(run.keys() | before.keys()) if run.get(key) != before.get(key)]
             if changed:
                 raise UserError(
@@ -59,11 +61,14 @@ class PredictionStore:
         for path in sorted(self._folder.glob('part-*.npz')):
             try:
                 with np.load(path) as part:
-                    rows, values = part['rows'], part['keypoints']
-            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+                    rows, values = part['rows'], part['keypoints'].astype(np.float32)
+                if rows.dtype.kind not in 'iu' or rows.min() < 0 or values.shape != (len(rows), num_keypoints, 3):
+                    raise ValueError('not what was stored')
+                if not np.isfinite(values).all():
+                    raise ValueError('not finite')
+                keypoints[rows], done[rows] = values, True
+            except Exception:  # a torn archive fails in many ways; what it held is predicted again
                 path.unlink()
-                continue
-            keypoints[rows], done[rows] = values, True
         return keypoints, done
 
     def add(self, rows: npt.NDArray[np.intp], keypoints: npt.NDArray[np.float32]) -> None:

@@ -90,6 +90,11 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dic
             for k, v in state_dict.items()
             if k in own and shape(k, v) != shape(k, own[k])
         ],
+        'of another type': [
+            f'{k} {v.dtype}'
+            for k, v in state_dict.items()
+            if k in own and v.is_floating_point() != own[k].is_floating_point()
+        ],
     }
     if any(problems.values()):
         found = '; '.join(

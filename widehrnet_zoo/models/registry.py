@@ -14,6 +14,14 @@ from . import widehrnet
 
 __all__ = ['create_model', 'list_models', 'list_pretrained']
 
+# what timm and torch raise on arguments of the wrong type or size, which may be those of a stranger's config.json
+_UNBUILDABLE = (
+    TypeError, ValueError, AttributeError, LookupError, ArithmeticError, AssertionError, RuntimeError, MemoryError
+)  # fmt: skip
+
+# larger than any network here by far; a config.json beyond it would fill the memory
+_LARGEST, _DEEPEST = 8192, 100
+
 _MODULE = widehrnet.__name__.rpartition('.')[2]
 
 
@@ -60,9 +68,17 @@ def create_model(model_name: str, pretrained: bool = False, **kwargs: Any) -> nn
 
     from ..hub.errors import hub_errors
 
-    with hub_errors(model_name):
-        skeleton = _saved_skeleton(model_name, kwargs.get('cache_dir'))
-        model = timm.create_model(model_name, pretrained=pretrained, **kwargs)
+    try:
+        with hub_errors(model_name):
+            skeleton = _saved_skeleton(model_name, kwargs.get('cache_dir'))
+            model = timm.create_model(model_name, pretrained=pretrained, **kwargs)
+    except UserError:
+        raise
+    except _UNBUILDABLE as error:
+        raise UserError(
+            f'{model_name}: its config.json, or the call, describes no network that can be built '
+            f'({" ".join(str(error).split())[:200] or type(error).__name__}).'
+        ) from error
     if skeleton is not None and skeleton.num_keypoints == getattr(model, 'num_classes', None):
         model.skeleton = skeleton  # type: ignore[assignment]
     return model
@@ -84,5 +100,16 @@ def _saved_skeleton(model_name: str, cache_dir: str | Path | None) -> Skeleton |
     config = json.loads(file.read_text(encoding='utf-8'))
     if not isinstance(config, dict) or 'architecture' not in config:
         raise UserError(f'The config.json of {place} has no architecture, so it is not of a timm model.')
+    _check_size(config, place)
     values = config.get('skeleton')
     return None if values is None else Skeleton.from_dict(values)
+
+
+def _check_size(config: dict[str, Any], place: str) -> None:
+    args = config.get('model_args')
+    values = {'num_classes': config.get('num_classes'), **(args if isinstance(args, dict) else {})}
+    for key, value in values.items():
+        limit = _DEEPEST if key in ('num_modules', 'num_blocks') else _LARGEST
+        items = value if isinstance(value, list) else [value]
+        if any(isinstance(v, (int, float)) and not abs(v) <= limit for v in items) or len(items) > _DEEPEST:
+            raise UserError(f'The config.json of {place} has {key}={str(value)[:80]}: no network is that large.')

@@ -150,6 +150,8 @@ def load_checkpoint(folder: Path) -> dict[str, Any]:
     """
     try:
         state = json.loads((folder / 'state.json').read_text())
+        if type(state.get('step')) is not int or state['step'] < 0:
+            raise ValueError('state.json does not say the step')
         ema = folder / 'ema.safetensors'
         return {
             **state,
@@ -157,7 +159,7 @@ def load_checkpoint(folder: Path) -> dict[str, Any]:
             'ema': load_file(ema) if ema.exists() else None,
             'optimizer': _join_optimizer(load_file(folder / 'optimizer.safetensors'), state['optimizer']),
         }
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
         raise UserError(f'The checkpoint {folder} is damaged: {error}. Remove it and start anew.') from error
 
 
