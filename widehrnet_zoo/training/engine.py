@@ -173,6 +173,11 @@ class Trainer:
         for group, own in zip(state['param_groups'], self.optimizer.param_groups, strict=True):
             group.update({k: own[k] for k in ('fused', 'foreach', 'capturable') if k in own})
         self.optimizer.load_state_dict(state)
+        # a checkpoint has no strides, and fused steps walk through memory: channels-last parameters need theirs alike
+        for parameter, values in self.optimizer.state.items():
+            for key, value in values.items():
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    values[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
     @property
     def elapsed(self) -> float:
