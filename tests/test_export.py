@@ -80,7 +80,8 @@ def test_openvino_is_equal(model, tmp_path):
 
 def test_torchscript_is_equal(model, tmp_path):
     assert export(model, tmp_path / 'pose.torchscript', size=SIZE) < 1e-4
-    assert difference(model, open_backend(tmp_path / 'pose.torchscript'), images(3, 64, 64)) < 1e-4
+    for shape in ((3, 64, 64), (1, 96, 128)):
+        assert difference(model, open_backend(tmp_path / 'pose.torchscript'), images(*shape)) < 1e-4
 
 
 @pytest.mark.slow

@@ -89,10 +89,7 @@ class Contender:
         except RuntimeError as error:
             raise UserError(f'timm knows no model {self.model!r}: see `timm.list_models()`.') from error
         if isinstance(module, WideHRNet):
-            # the init of the paper would leave denormal numbers in the deep layers, which are slow
-            for m in module.modules():
-                if isinstance(m, nn.Conv2d):
-                    nn.init.kaiming_normal_(m.weight)
+            _settle(module)
         return module.eval()
 
     def prepare(self, folder: Path, crops: npt.NDArray[np.uint8] | None = None) -> 'Contender':
@@ -189,6 +186,18 @@ class Contender:
 
             return accelerate(deployed, self.precision)
         return deployed.to(_dtype(self.precision))
+
+
+def _settle(module: WideHRNet) -> None:
+    """Random weights whose activations are of the size of trained ones, so that low precisions can be checked."""
+    # the init of the paper would leave denormal numbers in the deep layers, which are slow
+    for m in module.modules():
+        if isinstance(m, nn.Conv2d):
+            nn.init.kaiming_normal_(m.weight)
+        elif isinstance(m, nn.BatchNorm2d):
+            m.momentum = 1.0
+    with torch.no_grad():
+        module.train()(torch.randn(8, module.in_chans, 64, 64))
 
 
 def _dtype(precision: str) -> torch.dtype:

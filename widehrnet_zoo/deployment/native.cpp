@@ -1,225 +1,19 @@
-// Kernels of the deployed network on a CPU. Tensors are float32 with rows of channels, one row per pixel. Products run on
-// panels of at most five vectors of output channels, so that a tile of five pixels stays in registers; they take float32
-// or, where the processor has the instruction, bfloat16 inputs, and always sum in float32.
+// Kernels of the deployed network on a CPU. Tensors are float32 with rows of channels, one row per pixel.
 #include <ATen/Parallel.h>
-#include <torch/extension.h>
-#if defined(__AVX512BF16__)
-#include <immintrin.h>
-#endif
 
-#include <algorithm>
-#include <cstdlib>
-#include <cstring>
+#include <cmath>
 #include <functional>
-#include <vector>
+#include <memory>
+#include <utility>
 
+#include "products.h"
+
+using namespace widehrnet;
 using torch::Tensor;
 
 namespace {
 
-constexpr int64_t kLanes = 16, kPanel = 5, kTile = 5;
-typedef float Vec __attribute__((vector_size(64), aligned(4), may_alias));
-
-inline Vec load(const float* p) { return *reinterpret_cast<const Vec*>(p); }
-inline void store(float* p, Vec v) { *reinterpret_cast<Vec*>(p) = v; }
-inline Vec relu(Vec v) {
-  const Vec zero = {};
-  return v > zero ? v : zero;
-}
-inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-// Scratch memory that grows and is kept; on cache lines, since a load across two of them costs twice.
-template <typename T>
-class Scratch {
- public:
-  T* get(int64_t size) {
-    if (size > size_) {
-      std::free(data_);
-      data_ = static_cast<T*>(std::aligned_alloc(64, ceil_div(size * sizeof(T), 64) * 64));
-      TORCH_CHECK(data_, "out of memory");
-      size_ = size;
-    }
-    return data_;
-  }
-  ~Scratch() { std::free(data_); }
-
- private:
-  T* data_ = nullptr;
-  int64_t size_ = 0;
-};
-
-// Output channels of a product, cut into panels of nearly equal width. Panel p has vectors [first(p), first(p + 1)).
-struct Panels {
-  int64_t vectors, count;
-  explicit Panels(int64_t n) : vectors(ceil_div(n, kLanes)), count(ceil_div(vectors, kPanel)) {}
-  int64_t first(int64_t p) const { return vectors * p / count; }
-  int64_t width() const { return vectors * kLanes; }
-};
-
-// How the two kinds of inputs are multiplied. `Step` values of k share one broadcast.
-struct F32 {
-  using T = float;
-  static constexpr int64_t Step = 1;
-  static Vec fma(const T* a, const T* b, Vec c) { return c + *a * load(b); }
-  static T convert(float v) { return v; }
-};
-#if defined(__AVX512BF16__)
-struct BF16 {
-  using T = uint16_t;
-  static constexpr int64_t Step = 2;
-  static Vec fma(const T* a, const T* b, Vec c) {
-    int32_t pair;
-    std::memcpy(&pair, a, 4);
-    return (Vec)_mm512_dpbf16_ps((__m512)c, (__m512bh)_mm512_set1_epi32(pair), (__m512bh)_mm512_loadu_si512(b));
-  }
-  static T convert(float v) {
-    uint32_t bits;
-    std::memcpy(&bits, &v, 4);
-    return static_cast<T>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-  }
-};
-#endif
-
-template <typename K>
-int64_t padded(int64_t k) {
-  return ceil_div(k, K::Step) * K::Step;
-}
-
-// One tile: R pixels by V vectors. c = [c +] a b + bias, with or without ReLU.
-template <typename K, int R, int V>
-void tile(const typename K::T* a, int64_t lda, const typename K::T* b, int64_t k, const float* bias, float* c,
-          int64_t ldc, int64_t n, bool add, bool positive) {
-  Vec sum[R][V];
-#pragma GCC unroll 8
-  for (int v = 0; v < V; ++v) {
-    const Vec start = load(bias + v * kLanes);
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) sum[r][v] = start;
-  }
-  for (int64_t i = 0; i < k; i += K::Step) {
-    const auto* row = b + i * V * kLanes;
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 8
-      for (int v = 0; v < V; ++v) sum[r][v] = K::fma(a + r * lda + i, row + v * kLanes * K::Step, sum[r][v]);
-    }
-  }
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 8
-    for (int v = 0; v < V; ++v) {
-      float* out = c + r * ldc + v * kLanes;
-      const int64_t left = n - v * kLanes;
-      if (left >= kLanes) {
-        Vec s = sum[r][v];
-        if (add) s += load(out);
-        store(out, positive ? relu(s) : s);
-      } else {
-        float parts[kLanes];
-        store(parts, sum[r][v]);
-        for (int64_t j = 0; j < left; ++j) {
-          const float s = parts[j] + (add ? out[j] : 0.f);
-          out[j] = positive ? std::max(0.f, s) : s;
-        }
-      }
-    }
-  }
-}
-
-template <typename K, int V>
-void strip(const typename K::T* a, int64_t lda, const typename K::T* b, int64_t k, const float* bias, float* c,
-           int64_t ldc, int64_t m, int64_t n, bool add, bool positive) {
-  // narrow panels take taller tiles, to have enough sums in flight
-  constexpr int R = V == 1 ? 8 : V == 2 ? 8 : V == 3 ? 8 : V == 4 ? 6 : kTile;
-  int64_t i = 0;
-  for (; i + R <= m; i += R) tile<K, R, V>(a + i * lda, lda, b, k, bias, c + i * ldc, ldc, n, add, positive);
-  for (; i < m; ++i) tile<K, 1, V>(a + i * lda, lda, b, k, bias, c + i * ldc, ldc, n, add, positive);
-}
-
-// One panel of the product: m pixels, output channels from vector `first` on. `n` is the number of all outputs.
-template <typename K>
-void panel(const typename K::T* a, int64_t lda, const typename K::T* packed, int64_t k, const float* bias, float* c,
-           int64_t ldc, int64_t m, int64_t n, const Panels& panels, int64_t p, bool add, bool positive) {
-  const int64_t first = panels.first(p), vectors = panels.first(p + 1) - first, start = first * kLanes;
-  const auto* b = packed + start * padded<K>(k);
-  k = padded<K>(k);
-  n -= start;
-  bias += start;
-  switch (vectors) {
-    case 1: return strip<K, 1>(a, lda, b, k, bias, c, ldc, m, n, add, positive);
-    case 2: return strip<K, 2>(a, lda, b, k, bias, c, ldc, m, n, add, positive);
-    case 3: return strip<K, 3>(a, lda, b, k, bias, c, ldc, m, n, add, positive);
-    case 4: return strip<K, 4>(a, lda, b, k, bias, c, ldc, m, n, add, positive);
-    default: return strip<K, 5>(a, lda, b, k, bias, c, ldc, m, n, add, positive);
-  }
-}
-
-template <typename K>
-void product(const typename K::T* a, int64_t lda, const typename K::T* packed, int64_t k, const float* bias, float* c,
-             int64_t ldc, int64_t m, int64_t n, bool add, bool positive) {
-  const Panels panels(n);
-  for (int64_t p = 0; p < panels.count; ++p)
-    panel<K>(a, lda, packed, k, bias, c + panels.first(p) * kLanes, ldc, m, n, panels, p, add, positive);
-}
-
-// Rows of float32 as inputs of a product, times a factor per channel if there is one.
-template <typename K>
-const typename K::T* inputs(const float* x, int64_t ldx, int64_t m, int64_t k, const float* gate, int64_t& lda,
-                            Scratch<typename K::T>& scratch) {
-  if constexpr (K::Step == 1) {
-    if (!gate) {
-      lda = ldx;
-      return x;
-    }
-  }
-  lda = padded<K>(k);
-  auto* buffer = scratch.get(m * lda);
-  for (int64_t i = 0; i < m; ++i) {
-    const float* row = x + i * ldx;
-    auto* out = buffer + i * lda;
-    int64_t j = 0;
-#if defined(__AVX512BF16__)
-    if constexpr (K::Step == 2) {
-      for (; j + kLanes <= k; j += kLanes) {
-        Vec v = load(row + j);
-        if (gate) v *= load(gate + j);
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + j), (__m256i)_mm512_cvtneps_pbh((__m512)v));
-      }
-    }
-#endif
-    if (gate)
-      for (; j < k; ++j) out[j] = K::convert(row[j] * gate[j]);
-    else
-      for (; j < k; ++j) out[j] = K::convert(row[j]);
-    for (j = k; j < lda; ++j) out[j] = 0;
-  }
-  return buffer;
-}
-
-// A row of a depthwise 3x3: `above`, `here`, `below` point at the pixel left of the first one; vectors of channels.
-inline void depthwise_row(const float* const* rows, int64_t ldx, const float* weight, const float* bias, int64_t ldw,
-                          float* out, int64_t ldo, int64_t width, int64_t stride, int64_t vectors, bool positive,
-                          float* pooled) {
-  for (int64_t v = 0; v < vectors; ++v) {
-    const int64_t at = v * kLanes;
-    Vec w[9];
-    for (int i = 0; i < 9; ++i) w[i] = load(weight + i * ldw + at);
-    const Vec start = load(bias + at);
-    Vec total = {};
-    for (int64_t x = 0; x < width; ++x) {
-      Vec s = start;
-#pragma GCC unroll 3
-      for (int i = 0; i < 3; ++i) {
-        const float* p = rows[i] + x * stride * ldx + at;
-        s += w[3 * i] * load(p) + w[3 * i + 1] * load(p + ldx) + w[3 * i + 2] * load(p + 2 * ldx);
-      }
-      if (positive) s = relu(s);
-      store(out + x * ldo + at, s);
-      total += s;
-    }
-    if (pooled) store(pooled + at, load(pooled + at) + total);
-  }
-}
+constexpr int64_t kSmall = 1 << 15;  // numbers that one thread has moved before another one has started
 
 struct Product {
   int64_t k, n;
@@ -460,7 +254,7 @@ void add_upsampled(Tensor x, const Tensor& low, int64_t start) {
   check(x);
   check(low);
   const int64_t H = x.size(1), W = x.size(2), C = x.size(3), L = low.size(3);
-  at::parallel_for(0, x.size(0) * H, 8, [&](int64_t begin, int64_t end) {
+  at::parallel_for(0, x.size(0) * H, ceil_div(kSmall, W * C), [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       float* to = x.data_ptr<float>() + r * W * C;
       const float* from = low.data_ptr<float>() + (r / H * (H / 2) + r % H / 2) * (W / 2) * L + start;
@@ -470,23 +264,92 @@ void add_upsampled(Tensor x, const Tensor& low, int64_t start) {
   });
 }
 
+// A row in another order, with ReLU. Permutations of registers are several times faster than gathers from memory.
+class Reorder {
+ public:
+  explicit Reorder(const Tensor& order)
+      : chs_(order.numel()), places_(order.data_ptr<int64_t>(), order.data_ptr<int64_t>() + order.numel()) {
+    places_.resize(Panels(chs_).width());
+  }
+  void row(const float* from, float* to) const {
+    int64_t c = 0;
+#if defined(__AVX512F__)
+    const int64_t pairs = ceil_div(chs_, 2 * kLanes);
+    for (; c + kLanes <= chs_; c += kLanes) {
+      const __m512i at = _mm512_loadu_si512(places_.data() + c);
+      const __m512i pair = _mm512_srli_epi32(at, 5);
+      __m512 v = _mm512_setzero_ps();
+      for (int64_t i = 0; i < pairs; ++i) {
+        const float* p = from + i * 2 * kLanes;
+        const int64_t left = chs_ - i * 2 * kLanes;
+        const __m512 low = _mm512_maskz_loadu_ps(lanes(left), p);
+        const __m512 high = _mm512_maskz_loadu_ps(lanes(left - kLanes), p + kLanes);
+        const __mmask16 here = _mm512_cmpeq_epi32_mask(pair, _mm512_set1_epi32(static_cast<int>(i)));
+        v = _mm512_mask_mov_ps(v, here, _mm512_permutex2var_ps(low, at, high));
+      }
+      _mm512_storeu_ps(to + c, _mm512_max_ps(v, _mm512_setzero_ps()));
+    }
+#endif
+    for (; c < chs_; ++c) to[c] = std::max(0.f, from[places_[c]]);
+  }
+
+ private:
+#if defined(__AVX512F__)
+  static __mmask16 lanes(int64_t left) {
+    return left >= kLanes ? 0xffff : left <= 0 ? 0 : static_cast<__mmask16>((1 << left) - 1);
+  }
+#endif
+  int64_t chs_;
+  std::vector<int32_t> places_;
+};
+
 // relu(x) with channels in another order
-Tensor finish(const Tensor& x, const Tensor& gather) {
+Tensor finish(const Tensor& x, const Reorder& order) {
   check(x);
   const int64_t C = x.size(3), rows = x.numel() / C;
-  const int64_t* order = gather.data_ptr<int64_t>();
-  std::vector<int32_t> places(order, order + C);
   Tensor out = torch::empty_like(x);
-  at::parallel_for(0, rows, 64, [&](int64_t begin, int64_t end) {
-    const int32_t* at = places.data();
-    for (int64_t r = begin; r < end; ++r) {
-      const float* from = x.data_ptr<float>() + r * C;
-      float* to = out.data_ptr<float>() + r * C;
-#pragma GCC ivdep
-      for (int64_t c = 0; c < C; ++c) to[c] = std::max(0.f, from[at[c]]);
-    }
+  at::parallel_for(0, rows, ceil_div(kSmall, C), [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) order.row(x.data_ptr<float>() + r * C, out.data_ptr<float>() + r * C);
   });
   return out;
+}
+
+// The first convolution, 3x3 with stride 2, and the 1x1 convolution after it, each with ReLU, in one pass over the rows
+// of images x (B, C, H, W). The 3x3 is a product over rows of patches.
+void stem(const Tensor& x, const Tensor& conv, const Tensor& conv_bias, int64_t middle, const Tensor& mix,
+          const Tensor& mix_bias, int64_t n, Tensor out, bool bf16) {
+  check(x);
+  check(out);
+  const int64_t C = x.size(1), H = x.size(2), W = x.size(3), h = out.size(1), w = out.size(2), k = 9 * C;
+  const Product first = product_of(conv, conv_bias, k, middle), second = product_of(mix, mix_bias, middle, n);
+  dispatch(bf16, [&](auto kind) {
+    using K = decltype(kind);
+    at::parallel_for(0, x.size(0) * h, 1, [&](int64_t begin, int64_t end) {
+      static thread_local Scratch<float> scratch, results;
+      static thread_local Scratch<typename K::T> buffer;
+      float *patches = scratch.get(w * k), *row = results.get(w * middle);
+      for (int64_t unit = begin; unit < end; ++unit) {
+        const int64_t b = unit / h, r = unit % h;
+        for (int64_t c = 0; c < C; ++c)
+          for (int64_t i = 0; i < 3; ++i) {
+            const int64_t y = 2 * r - 1 + i;
+            const float* from = x.data_ptr<float>() + ((b * C + c) * H + y) * W;
+            float* to = patches + (c * 3 + i) * 3;
+            for (int64_t j = 0; j < w; ++j)
+              for (int64_t d = 0; d < 3; ++d) {
+                const int64_t at = 2 * j - 1 + d;
+                to[j * k + d] = y < 0 || y >= H || at < 0 || at >= W ? 0.f : from[at];
+              }
+          }
+        int64_t lda;
+        const auto* a = inputs<K>(patches, k, w, k, nullptr, lda, buffer);
+        product<K>(a, lda, weights<K>(first), k, first.bias, row, middle, w, middle, false, true);
+        a = inputs<K>(row, middle, w, middle, nullptr, lda, buffer);
+        product<K>(a, lda, weights<K>(second), middle, second.bias, out.data_ptr<float>() + unit * w * n, n, w, n,
+                   false, true);
+      }
+    });
+  });
 }
 
 // The whole network as a list of steps on numbered slots, so that running it is one call.
@@ -500,11 +363,13 @@ class Program {
       ::block(s[slot], start, expand, expand_bias, middle, dw, dw_bias, project, project_bias, half, squeeze, bf16);
     });
   }
-  int64_t stem(int64_t from, Tensor weight, Tensor bias) {
+  int64_t stem(int64_t from, Tensor conv, Tensor conv_bias, int64_t middle, Tensor mix, Tensor mix_bias, int64_t n,
+               bool bf16) {
     const int64_t to = next();
     add({from, to}, [=](Slots& s) {
-      const Tensor x = s[from].contiguous(at::MemoryFormat::ChannelsLast);
-      s[to] = at::conv2d(x, weight, bias, 2, 1).relu_().permute({0, 2, 3, 1}).contiguous();
+      const Tensor x = s[from].contiguous();
+      s[to] = at::empty({x.size(0), (x.size(2) - 1) / 2 + 1, (x.size(3) - 1) / 2 + 1, n}, x.options());
+      ::stem(x, conv, conv_bias, middle, mix, mix_bias, n, s[to], bf16);
     });
     return to;
   }
@@ -538,20 +403,13 @@ class Program {
       x.add_(up.permute({0, 2, 3, 1}));
     });
   }
-  int64_t copy(int64_t from) {
-    const int64_t to = next();
-    add({from, to}, [=](Slots& s) { s[to] = s[from].clone(); });
-    return to;
-  }
-  void add_bias(int64_t to, Tensor bias) {
-    add({to}, [=](Slots& s) { s[to].add_(bias); });
-  }
   void relu(int64_t to) {
     add({to}, [=](Slots& s) { s[to].relu_(); });
   }
   int64_t finish(int64_t from, Tensor gather) {
     const int64_t to = next();
-    add({from, to}, [=](Slots& s) { s[to] = ::finish(s[from], gather); });
+    const Reorder order(gather);
+    add({from, to}, [=](Slots& s) { s[to] = ::finish(s[from], order); });
     return to;
   }
   int64_t gather(int64_t from, Tensor order) {
@@ -559,14 +417,35 @@ class Program {
     add({from, to}, [=](Slots& s) { s[to] = s[from].index_select(3, order); });
     return to;
   }
+  // Steps recorded between the two calls may run side by side: one list for each branch, begun by `next_branch`.
+  void begin_branches() { branches_ = std::make_shared<Branches>(); }
+  void next_branch() { branches_->emplace_back(); }
+  void end_branches() {
+    const auto branches = std::exchange(branches_, nullptr);
+    std::vector<int64_t> used;
+    for (const auto& branch : *branches)
+      for (const auto& step : branch) used.insert(used.end(), step.used.begin(), step.used.end());
+    add(used, [=](Slots& s) {
+      auto run = [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i)
+          for (const auto& step : (*branches)[i]) step.call(s);
+      };
+      const int64_t count = branches->size();
+      // a thread for each branch waits less than all threads on every branch, if the branches go round
+      if (count % at::get_num_threads() == 0)
+        at::parallel_for(0, count, 1, run);
+      else
+        run(0, count);
+    });
+  }
   Tensor run(const Tensor& x, int64_t result) const {
     torch::NoGradGuard guard;
     Slots slots(slots_);
     slots[0] = x;
     for (size_t i = 0; i < steps_.size(); ++i) {
-      steps_[i](slots);
+      steps_[i].call(slots);
       // memory that was just read is what the next result should be written to
-      for (int64_t slot : used_[i])
+      for (int64_t slot : steps_[i].used)
         if (last_use_[slot] == i && slot != result) slots[slot].reset();
     }
     return slots[result].permute({0, 3, 1, 2}).contiguous();
@@ -577,17 +456,26 @@ class Program {
     last_use_.resize(slots_ + 1);
     return slots_++;
   }
-  void add(std::vector<int64_t> used, std::function<void(Slots&)> step) {
+  struct Step {
+    std::vector<int64_t> used;
+    std::function<void(Slots&)> call;
+  };
+  using Branches = std::vector<std::vector<Step>>;
+
+  void add(std::vector<int64_t> used, std::function<void(Slots&)> call) {
+    if (branches_) {
+      branches_->back().push_back({std::move(used), std::move(call)});
+      return;
+    }
     last_use_.resize(slots_);
     for (int64_t slot : used) last_use_[slot] = steps_.size();
-    used_.push_back(std::move(used));
-    steps_.push_back(std::move(step));
+    steps_.push_back({std::move(used), std::move(call)});
   }
 
   int64_t slots_ = 1;
-  std::vector<std::function<void(Slots&)>> steps_;
-  std::vector<std::vector<int64_t>> used_;  // slots of each step
-  std::vector<size_t> last_use_;            // step of each slot
+  std::vector<Step> steps_;
+  std::shared_ptr<Branches> branches_;
+  std::vector<size_t> last_use_;  // step of each slot
 };
 
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
@@ -601,10 +489,11 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
       .def("separable", &Program::separable)
       .def("add_upsampled", &Program::add_upsampled)
       .def("add_bilinear", &Program::add_bilinear)
-      .def("copy", &Program::copy)
-      .def("add_bias", &Program::add_bias)
       .def("relu", &Program::relu)
       .def("finish", &Program::finish)
       .def("gather", &Program::gather)
+      .def("begin_branches", &Program::begin_branches)
+      .def("next_branch", &Program::next_branch)
+      .def("end_branches", &Program::end_branches)
       .def("run", &Program::run, pybind11::call_guard<pybind11::gil_scoped_release>());
 }

@@ -89,28 +89,49 @@ class _Recorder:
                 self.block(cast(Block, block), x)
         return x
 
+    def blocks(self, blocks: list[nn.Sequential], x: list[int]) -> list[int]:
+        # the lowest two resolutions have the same work, and little of it for two threads to share
+        alone = len(x) - 2 if len(x) > 2 else len(x)
+        out = [self.branch(branch, y) for branch, y in zip(blocks[:alone], x[:alone], strict=True)]
+        if alone < len(x):
+            self.program.begin_branches()
+            for branch, y in zip(blocks[alone:], x[alone:], strict=True):
+                self.program.next_branch()
+                out.append(self.branch(branch, y))
+            self.program.end_branches()
+        return out
+
     def fusion(self, fusion: Fusion, x: list[int]) -> list[int]:
         program, channels = self.program, fusion.channels
         below = [self.pointwise(cast(Pointwise, up), branch) for up, branch in zip(fusion.up, x[1:], strict=True)]
-        # paths from the lower branches read them as they were, those from the highest read its sum
-        sums = [x[0]] + [program.copy(branch) for branch in x[1:]]
         for j in range(len(below) - 1, 0, -1):
             program.add_upsampled(below[j - 1], below[j], 0)
+        # every sum is in place: paths from a lower branch read it before its own sum, so the lowest targets come first;
+        # paths from the highest resolution read its sum
+        paths = sorted(cast(list[DownPath], list(fusion.down)), key=lambda p: (p.source == 0, -p.target))
+        for path in [p for p in paths if p.source > 0]:
+            self.down(path, x, None)
         for i, low in enumerate(below):
-            program.add_upsampled(sums[i], low, sum(channels[:i]))
-        for path in cast(list[DownPath], list(fusion.down)):
-            y = x[path.source]
-            for step in cast(list[Separable], list(path.steps)):
-                y = self.separable(step.dw, step.pw, step.relu, y)
-            self.separable(path.dw, path.pw, False, y, sums[path.target])
-        program.add_bias(sums[-1], fusion.bias)
+            program.add_upsampled(x[i], low, sum(channels[:i]))
+        for path in [p for p in paths if p.source == 0]:
+            self.down(path, x, fusion.bias if path.target == len(x) - 1 else None)
         out = []
-        for i, z in enumerate(sums):
+        for i, z in enumerate(x):
             gather = getattr(fusion, f'gather{i}')
             if gather is None:
                 program.relu(z)
             out.append(z if gather is None else program.finish(z, gather))
         return out
+
+    def down(self, path: DownPath, x: list[int], bias: Tensor | None) -> None:
+        y = x[path.source]
+        for step in cast(list[Separable], list(path.steps)):
+            y = self.separable(step.dw, step.pw, step.relu, y)
+        packed, zeros, outputs = self._product(path.pw)
+        weight, dw_bias = _pad(path.dw.weight.flatten(1).t()), _pad(path.dw.bias)
+        added = zeros if bias is None else _pad(bias)
+        into = x[path.target]
+        self.program.separable(y, weight, dw_bias, path.dw.stride, packed, added, outputs, into, False, self.bf16)
 
     def transition(self, transition: Transition, x: list[int]) -> list[int]:
         new = self._whole(transition.new, x[-1])
@@ -123,17 +144,16 @@ class _Recorder:
 
     def network(self, deployed: DeployedWideHRNet) -> int:
         stem = deployed.stem
-        y = self.program.stem(0, stem.weight, stem.bias)
-        branches = [self._whole(stem.separable, self.pointwise(stem.mix, y, relu=True))]
+        conv = stem.weight.flatten(1).t().contiguous()
+        first = (kernels().pack(conv, self.bf16), _pad(stem.bias), conv.shape[1])
+        y = self.program.stem(0, *first, *self._product(stem.mix), self.bf16)
+        branches = [self._whole(stem.separable, y)]
         for module in deployed.body:
             if isinstance(module, Transition):
                 branches = self.transition(module, branches)
             else:
                 stage = cast(Stage, module)
-                branches = [
-                    self.branch(cast(nn.Sequential, blocks), y)
-                    for blocks, y in zip(stage.branches, branches, strict=True)
-                ]
+                branches = self.blocks(cast(list[nn.Sequential], list(stage.branches)), branches)
                 branches = self.fusion(stage.fusion, branches)
         y = branches[-1]
         for i, project in enumerate(cast(list[Separable], list(deployed.neck))):
