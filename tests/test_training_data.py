@@ -119,6 +119,17 @@ def test_half_body_looks_at_one_half_and_needs_names_that_tell():
         halves(Skeleton('kite', ('tip', 'tail')), config)
 
 
+def test_from_far_the_person_is_smaller_and_still_in_the_picture():
+    config = AugmentConfig(rotation_prob=0, scale=1, shift=0, flip_prob=0, far_prob=1, far=2.2)
+    corners = torch.tensor([[40.0, 30, 2], [40, 130, 2], [120, 30, 2], [120, 130, 2]]).expand(50, 4, 3)
+    views = sample_views(torch.full((50,), 125.0), corners, 160, (128, 96), config, draw(50, 2))
+    zoom = views.maps[:, 0, 0] * 128 / 125
+    assert zoom.min() >= 1 and 2 < zoom.max() < 2.2
+    moved = move_keypoints(corners, views, range(4))
+    assert (moved[..., 0] > -10).all() and (moved[..., 0] < 106).all() and (moved[..., 1] > -10).all()
+    assert moved[..., 0].mean(1).std() > 3
+
+
 def test_a_sample_looks_the_same_in_one_process_and_in_two(kites):
     recipe = tiny_recipe(kites, kites / 'run', augment__blur_prob=0.5, augment__cutout_prob=0.7, augment__grey_prob=0.3)
     config = load_config(recipe)
@@ -324,7 +335,7 @@ def test_unknown_and_misfitting_settings_are_refused_by_name(tmp_path):
     with pytest.raises(UserError, match='key=value'):
         load_config(None, ['lr'])
     with pytest.raises(UserError, match='fused needs'):
-        load_config({'fused': True, 'precision': 'bf16'})
+        load_config({'fused': True, 'compile': 'blocks'})
     (tmp_path / 'bad.yaml').write_text('lr: [1')
     with pytest.raises(UserError, match='no YAML'):
         load_config(tmp_path / 'bad.yaml')

@@ -53,6 +53,29 @@ def test_fused_training_is_the_same_function_with_the_same_gradients_and_statist
     assert list(plain.state_dict()) == list(fused.state_dict())
 
 
+def test_in_bfloat16_fused_training_is_as_close_to_float32_as_autocast_is():
+    from widehrnet_zoo.training.fused import fuse_training
+
+    losses, gradients = {}, {}
+    for name, model, bf16 in (
+        ('float32', small('se'), False),
+        ('autocast', small('se'), True),
+        ('fused', fuse_training(small('se')), True),
+    ):
+        with torch.autocast('cpu', torch.bfloat16, enabled=bf16):
+            loss = loss_of(model)
+        loss.backward()
+        losses[name] = loss.item()
+        gradients[name] = torch.cat([p.grad.flatten() for p in model.parameters()])
+        assert all(p.grad.dtype == torch.float32 for p in model.parameters())
+    assert losses['fused'] == pytest.approx(losses['float32'], rel=0.02)
+
+    def distance(name):
+        return (gradients[name] - gradients['float32']).norm() / gradients['float32'].norm()
+
+    assert distance('fused') < 1.5 * distance('autocast') < 0.6
+
+
 def test_a_frozen_block_keeps_its_own_forward_and_statistics():
     from widehrnet_zoo.training.fused import fuse_training
     from widehrnet_zoo.training.start import freeze, train_mode

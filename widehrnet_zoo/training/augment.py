@@ -110,7 +110,11 @@ def sample_views(
         turned = kind < config.any_rotation_prob + config.rotation_prob
         angle = torch.deg2rad(torch.where(turned, angle, torch.zeros(num)))
         mirror = torch.where(table[:, 5] < config.flip_prob, -1.0, 1.0)
-        centre = centre + sign[:, 6:8] * config.shift * views[:, None]
+        is_far = table[:, 28] < config.far_prob
+        zoom = torch.where(is_far, zoom * (1 + (config.far - 1) * table[:, 29]), zoom)
+        # within a view that is zoom times as large, the person may stand anywhere
+        reach = torch.where(is_far, (config.shift + (zoom - 1).clamp(min=0) / 3), torch.tensor(config.shift))
+        centre = centre + sign[:, 6:8] * (reach * views)[:, None]
     step = views / height * zoom
     cos, sin = torch.cos(angle) * step, torch.sin(angle) * step
     linear = torch.stack((cos * mirror, -sin, sin * mirror, cos), 1).view(num, 2, 2)

@@ -94,6 +94,9 @@ class AugmentConfig:
             standard deviation of the factor about 1.
         normal: Draw rotation (cut at two deviations) and scale (cut at one) from normal distributions.
         shift: Largest shift, as a share of the view's height.
+        far_prob: How often a sample is seen from further away, and further off the centre, as the person is in a photo
+            without a box.
+        far: Largest additional factor of the view then.
         flip_prob: How often a sample is mirrored.
         half_body_prob: How often only the upper or the lower body is looked at, where more than eight keypoints
             are labelled.
@@ -114,6 +117,8 @@ class AugmentConfig:
     scale: float = 1.3
     normal: bool = False
     shift: float = 0.06
+    far_prob: float = 0.0
+    far: float = 2.2
     flip_prob: float = 0.5
     half_body_prob: float = 0.0
     lower_body: tuple[str, ...] = ('hip', 'knee', 'ankle', 'pelvis', 'heel', 'foot', 'toe')
@@ -269,8 +274,8 @@ class TrainConfig:
             raise UserError('teacher.model and teacher.keypoints exclude each other: give one.')
         if not self.teacher.temperature > 0:
             raise UserError(f'teacher.temperature must be above 0, not {self.teacher.temperature}.')
-        if self.fused and (self.precision != 'float32' or self.compile != 'none' or self.grad_checkpointing):
-            raise UserError('fused needs precision float32, compile none and no grad_checkpointing.')
+        if self.fused and (self.compile != 'none' or self.grad_checkpointing):
+            raise UserError('fused needs compile none and no grad_checkpointing.')
         if self.fused and self.sync_bn:
             raise UserError('fused kernels know the batch of their own process only: leave sync_bn or fused out.')
 
