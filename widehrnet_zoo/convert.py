@@ -61,6 +61,8 @@ _DEPTHS: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {
     ((40, 80, 160, 320), (2, 4, 2)): 18,
     ((40, 80, 160, 320), (3, 8, 3)): 30,
 }
+# a tensor of one number can claim any shape by strides of 0
+_MOST_KEYPOINTS = 8192
 _EXPANSIONS = {2.0: '_x2', 4.0: '', 6.0: '_x6'}
 
 
@@ -170,7 +172,7 @@ def find_architecture(state: Mapping[str, Tensor]) -> Architecture:
     missing = [
         what
         for what, found in (('the blocks', expansions), ('the final layer', head), ('the stem', stem))
-        if found is None or (isinstance(found, Tensor) and found.ndim != 4) or not len(found)
+        if found is None or (isinstance(found, Tensor) and (found.ndim != 4 or not found.numel())) or not len(found)
     ]
     # a gap is a damaged name, and its number may be too large to build so many
     indices: list[Collection[int]] = [channels, modules, blocks, *modules.values()]
@@ -180,6 +182,8 @@ def find_architecture(state: Mapping[str, Tensor]) -> Architecture:
             'Expected an official mmpose checkpoint with backbone.* and keypoint_head.*.'
         )
     assert head is not None and stem is not None
+    if len(head) > _MOST_KEYPOINTS:
+        raise UserError(f'The checkpoint claims {len(head)} keypoints, so its final layer is damaged: get it again.')
     widths = tuple(channels[i] for i in range(len(channels)))
     depth = tuple(len(modules[i]) for i in range(len(modules)))
     expansion = expansions.most_common(1)[0][0]

@@ -228,7 +228,7 @@ def pth_input(state: dict[str, torch.Tensor]) -> Callable[[Random], bytes]:
                 lambda: torch.full_like(numbers, 3e38), lambda: value.flatten(), lambda: value[None],
                 lambda: value.reshape(-1)[:1].reshape(()), lambda: value[:0], lambda: torch.empty((0, 2**40)),
                 lambda: numbers.reshape(-1)[:1].expand(2**20, 2**20), lambda: numbers.to_sparse(),
-                lambda: value.to('meta'),
+                lambda: numbers.reshape(-1)[:1].expand(2**40, 8, 1, 1), lambda: value.to('meta'),
                 lambda: torch.quantize_per_tensor(numbers, 0.1, 0, torch.qint8), lambda: torch.nn.Parameter(numbers),
                 lambda: 1.5, lambda: None, lambda: 'text', lambda: value.tolist(), lambda: {'weight': value},
             )

@@ -107,8 +107,8 @@ def _saved_skeleton(model_name: str, cache_dir: str | Path | None) -> Skeleton |
 
 def _check_size(config: dict[str, Any], place: str) -> None:
     args = config.get('model_args')
-    values = {'num_classes': config.get('num_classes'), **(args if isinstance(args, dict) else {})}
-    for key, value in values.items():
+    values = [('num_classes', config.get('num_classes')), *(args.items() if isinstance(args, dict) else ())]
+    for key, value in values:
         limit = _DEEPEST if key in ('num_modules', 'num_blocks') else _LARGEST
         items = value if isinstance(value, list) else [value]
         if any(isinstance(v, (int, float)) and not abs(v) <= limit for v in items) or len(items) > _DEEPEST:
