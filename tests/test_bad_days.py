@@ -408,12 +408,20 @@ def labels(**change):
         (labels(categories=('id', None)), 'categories'),
         (labels(categories=('keypoints', 'nose')), 'list of names'),
         (labels(categories=('keypoints', [1])), 'list of names'),
+        (labels(categories=('keypoints', False), annotations=('keypoints', 3)), 'keypoints'),
     ],
 )
 def test_labels_of_the_wrong_kind_are_named(tmp_path, content, said):
     (tmp_path / 'labels.json').write_text(content)
     with pytest.raises(UserError, match=said):
         read_labels(tmp_path / 'labels.json')
+
+
+@pytest.mark.parametrize('change', [{'path': float('inf')}, {'image_size': {'width': float('inf'), 'height': 1}}])
+def test_a_result_with_values_of_another_kind_is_not_read_back(change):
+    result = PoseResult([[[1, 2]]], [[0.5]], [[0, 0, 9, 9]], [1], Skeleton('one', ('a',)), (9, 9))
+    with pytest.raises(UserError, match='no result'):
+        PoseResult.from_dict({**result.to_dict(), **change})
 
 
 @pytest.mark.parametrize('box', [[1, 2, 3, 10**400], [1, 2, 3, 1e300], [1, 2, True, 4]])

@@ -177,6 +177,8 @@ class PoseResult:
         try:
             skeleton = Skeleton.from_dict(values['skeleton'])
             people = values['people']
+            if not isinstance(values.get('path'), (str, type(None))):
+                raise TypeError('path is no text')
             rows = [[(k['x'], k['y'], k['score']) for k in person['keypoints']] for person in people]
             points = np.array(rows, np.float32).reshape(len(people), skeleton.num_keypoints, 3)
             return cls(

@@ -32,7 +32,7 @@ class CocoLabels:
     @property
     def names(self) -> tuple[str, ...]:
         """Keypoint names; empty if the file gives none."""
-        return tuple(self.category.get('keypoints', ()))
+        return tuple(self.category.get('keypoints') or ())
 
     @property
     def people(self) -> list[dict[str, Any]]:
@@ -120,7 +120,7 @@ def read_labels(path: str | Path) -> CocoLabels:
         if image['id'] in images:
             raise UserError(f'{path}: two images have the id {image["id"]}.')
         images[image['id']] = image
-    count = len(category.get('keypoints', ())) or next(
+    count = len(category.get('keypoints') or ()) or next(
         (
             len(a['keypoints']) // 3
             for a in data['annotations']
