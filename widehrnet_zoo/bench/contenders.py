@@ -40,7 +40,7 @@ _SUFFIXES = {'aot': '.pt2', 'torchscript': '.torchscript', 'onnx': '.onnx', 'ope
 _ALLOWED = {
     'f32': set(PATHS),
     'bf16': {'eager', 'deployed', 'native', 'compiled', 'aot', 'openvino', 'openvino-plain'},
-    'int8': {'onnx', 'openvino'},
+    'int8': {'openvino'},
 }
 
 
@@ -120,11 +120,20 @@ class Contender:
             return replace(self, file=str(file))
         if self.precision == 'int8':
             raise UserError(f'{self.model} {self.path}: int8 is made for networks of this package only.')
-        example = torch.zeros(1, 3, *self.size)
+        example = torch.zeros(2, 3, *self.size)
         if self.path in ('onnx', 'onnx-plain'):
             require('onnxscript', 'export')
             file = folder / f'{name}.onnx'
-            torch.onnx.export(module, (example,), str(file), dynamo=True, external_data=False, verbose=False)
+            batch = ({0: torch.export.Dim('batch')},)
+            torch.onnx.export(
+                module,
+                (example,),
+                str(file),
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+                dynamic_shapes=batch,
+            )
         elif self.path in ('openvino', 'openvino-plain'):
             ov = require('openvino', 'export')
             file = folder / f'{name}.xml'
@@ -134,7 +143,8 @@ class Contender:
 
             file = folder / f'{name}.pt2'
             with torch.no_grad():
-                traced = torch.export.export(_fast(module, self.precision), (example.to(_dtype(self.precision)),))
+                fast = _fast(module, self.precision)
+                traced = torch.export.export(fast, (example[:1].to(_dtype(self.precision)),))
                 aoti_compile_and_package(traced, package_path=str(file), inductor_configs={'freezing': True})
         else:
             file = folder / f'{name}.torchscript'
@@ -163,7 +173,8 @@ class Contender:
             module = aoti_load_package(str(self.file))
         else:
             module = self._live(self.module())
-        dtype = _dtype(self.precision)
+        # the kernels of this package convert inside
+        dtype = torch.float32 if self.path == 'native' else _dtype(self.precision)
 
         def run(images: npt.NDArray[np.float32]) -> Any:
             with torch.inference_mode():

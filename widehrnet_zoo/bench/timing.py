@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ class Timing:
 
 
 def interleave(
-    calls: Mapping[str, Callable[[], Any]], runs: int = 30, warmup: int = 3, progress: bool = True
+    calls: Mapping[str, Callable[[], Any]], runs: int = 30, warmup: int = 3, pause: float = 0.05, progress: bool = True
 ) -> dict[str, Timing]:
     """Time calls in turn, so that whatever else the machine does hits all alike.
 
@@ -56,6 +57,7 @@ def interleave(
         calls: What to time, by name.
         runs: Rounds.
         warmup: Calls of each beforehand that do not count.
+        pause: Seconds of rest before each; the first call after it does not count.
         progress: Show a progress bar.
 
     Returns:
@@ -67,7 +69,8 @@ def interleave(
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in tqdm(range(runs), desc='bench', unit='round', disable=not progress):
         for name, call in calls.items():
-            # the first call after another contender finds the caches full of that one's numbers, so it does not count
+            # threads of the runtime before it still spin for a while, and the caches are full of its numbers
+            time.sleep(pause)
             call()
             start = time.perf_counter()
             call()
@@ -113,17 +116,26 @@ def cold_start(contender: Contender, threads: int, timeout: float = 300.0) -> Co
     return ColdStart(first_result=said['at'] - start, peak_memory=said['peak_memory'])
 
 
-def _child(contender: str, threads: str) -> None:
+def _peak_memory() -> float:
+    """MB of memory that this process has had at most."""
     import resource
 
+    status = Path('/proc/self/status')
+    if status.exists():
+        # getrusage would count the parent's memory at the time of the fork
+        line = next(line for line in status.read_text().splitlines() if line.startswith('VmHWM'))
+        return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == 'darwin' else 1024)
+
+
+def _child(contender: str, threads: str) -> None:
     values = json.loads(contender)
     values['size'] = tuple(values['size'])
     one = Contender(**values)
     images: npt.NDArray[np.float32] = np.zeros((1, 3, *one.size), np.float32)
     one.open(int(threads))(images)
     at = time.perf_counter()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == 'darwin' else 1024)
-    sys.stdout.write(json.dumps({'at': at, 'peak_memory': peak}) + '\n')
+    sys.stdout.write(json.dumps({'at': at, 'peak_memory': _peak_memory()}) + '\n')
 
 
 if __name__ == '__main__':
