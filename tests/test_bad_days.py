@@ -167,7 +167,7 @@ def test_predict_killed_at_any_moment_leaves_whole_files_and_goes_on(tmp_path, m
     for wait_for in (1, 7, 20):
         child = subprocess.Popen(call, env=ENVIRONMENT)
         while child.poll() is None and len(list(out.glob('*.json'))) < wait_for:
-            time.sleep(0.002)
+            time.sleep(0.02)
         child.kill()
         child.wait()
         for file in out.iterdir():
@@ -355,6 +355,8 @@ def test_weights_that_only_seem_to_fit_are_refused_at_every_door(tmp_path, chang
         {'skeleton': 7},
         {'pretrained_cfg': {'std': [0, 0, 0]}},
         {'pretrained_cfg': {'mean': ['a', 'b', 'c']}},
+        {'pretrained_cfg': {'std': 3}},
+        {'pretrained_cfg': {'input_size': 64}},
         {'pretrained_cfg': {'input_size': [3, '64', 64]}},
         {'pretrained_cfg': {'input_size': [3, 63.5, 64]}},
     ],

@@ -83,9 +83,12 @@ class TorchBackend:
             raise UserError(f'this model takes {channels} channels; pictures have 3.')
         self.module = module.eval() if device is None else module.eval().to(find_device(device))
         self.skeleton = skeleton or skeleton_of(module)
-        self.size: tuple[int, int] = size or tuple(config['input_size'][1:])
-        self.mean: tuple[float, ...] = tuple(config['mean'])
-        self.std: tuple[float, ...] = tuple(config['std'])
+        try:
+            self.size: tuple[int, int] = size or tuple(config['input_size'][1:])
+            self.mean: tuple[float, ...] = tuple(config['mean'])
+            self.std: tuple[float, ...] = tuple(config['std'])
+        except TypeError as error:
+            raise UserError(f'input_size, mean and std in the config of this model are no lists: {error}.') from error
         tensors = [*module.parameters(), *module.buffers()]
         self.device = tensors[0].device if tensors else torch.device('cpu')
         self.bf16 = bf16
