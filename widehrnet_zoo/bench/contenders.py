@@ -189,8 +189,11 @@ class Contender:
             import torch._inductor.config as inductor
 
             inductor.freezing = True
+            if isinstance(module, WideHRNet):
+                # its products on runs of channels compile to less than convolutions and slices do
+                module = deploy(module)
             # one graph for each batch: shapes that are known make faster loops
-            return torch.compile(_fast(module, self.precision), dynamic=False)
+            return torch.compile(module.to(_dtype(self.precision)), dynamic=False)
         deployed = deploy(module)
         if self.path == 'native':
             from ..deployment.native import accelerate
