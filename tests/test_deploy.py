@@ -173,3 +173,9 @@ def test_official_weights_give_the_official_heatmaps_once_deployed(shared, name)
     images = torch.from_numpy(official.images(name, batch, height, width))
     got = deploy(model)(images)
     assert (got - expected).abs().max() < 1e-4 * expected.abs().max()
+
+
+def test_fuse_is_deploy():
+    model = trained_like(timm.create_model('widehrnet_10'))
+    assert error(model, model.fuse(), 1, 3, 64, 64) < 1e-4
+    assert type(model.fuse()) is type(deploy(model))

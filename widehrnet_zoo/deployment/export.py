@@ -177,9 +177,7 @@ def export(
         raise UserError(f'{path.suffix or path.name!r} is no format: choose {", ".join(FORMATS)}.')
     if path.suffix != FORMATS[fmt]:
         raise UserError(f'a file of the format {fmt} ends in {FORMATS[fmt]}, not in {path.suffix or path.name!r}.')
-    allowed = (
-        {'f32'} | ({'int8'} if fmt in ('onnx', 'openvino') else set()) | ({'bf16'} if fmt == 'openvino' else set())
-    )
+    allowed = {'f32', 'bf16', 'int8'} if fmt == 'openvino' else {'f32'}
     if precision not in allowed:
         raise UserError(f'{fmt} is exported in {", ".join(sorted(allowed))}, not in {precision}.')
     if getattr(getattr(model, 'global_pool', None), 'pool_type', ''):

@@ -564,6 +564,13 @@ class WideHRNet(nn.Module):
         """Images (B, in_chans, H, W) to heatmaps, logits or features, see `global_pool` and `num_classes`."""
         return self.forward_head(self.forward_features(x))
 
+    @torch.jit.ignore
+    def fuse(self) -> nn.Module:
+        """An equal network for inference, several times faster on a CPU: `widehrnet_zoo.deploy(self)`."""
+        from ..deployment import deploy
+
+        return deploy(self)
+
 
 def _create_widehrnet(variant: str, pretrained: bool = False, **kwargs: Any) -> WideHRNet:
     build = functools.partial(
