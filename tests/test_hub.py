@@ -227,6 +227,11 @@ def test_pickled_weights_are_taken_only_when_named(hub, published):
     files['pytorch_model.bin'] = pickled.getvalue()
     with pytest.raises(UserError, match=r'has no model\.safetensors.*hf_hub_filename'):
         load()
+    config = json.loads(files['config.json'])
+    config['pretrained_cfg']['hf_hub_filename'] = 'pytorch_model.bin'
+    files['config.json'] = json.dumps(config).encode()
+    with pytest.raises(UserError, match=r'has no model\.safetensors'):
+        load()
     assert not hub.gets('pytorch_model.bin')
     assert same(load(pretrained_cfg_overlay={'hf_hub_filename': 'pytorch_model.bin'}), model)
 

@@ -111,11 +111,13 @@ def single_source(overlay: Mapping[str, Any] | None) -> dict[str, Any]:
     return overlay
 
 
-def prepare_source(cfg: Any, cache_dir: str | Path | None = None) -> dict[str, Any]:
+def prepare_source(cfg: Any, named: str | None = None, cache_dir: str | Path | None = None) -> dict[str, Any]:
     """Check a pretrained config's place for weights before timm reads it: safetensors unless a file is named.
 
     Args:
         cfg: `timm.models.PretrainedCfg`.
+        named: File of a Hub repository that the caller asks for. A name in the repository's own config asks for
+            nothing: its owner may have written it.
         cache_dir: As for `fetch`.
 
     Returns:
@@ -141,7 +143,8 @@ def prepare_source(cfg: Any, cache_dir: str | Path | None = None) -> dict[str, A
     from_hub = cfg.source == 'hf-hub' or (cfg.hf_hub_id and not cfg.state_dict and not cfg.file)
     if not from_hub:
         return {}
-    filename = cfg.hf_hub_filename or WEIGHTS_NAME
+    own = cfg.hf_hub_filename or ''
+    filename = named or (own if own.endswith('.safetensors') else WEIGHTS_NAME)
     if filename.endswith('.safetensors'):
         fetch(cfg.hf_hub_id, filename, cache_dir)
     return {'hf_hub_filename': filename}

@@ -591,7 +591,7 @@ def _create_widehrnet(variant: str, pretrained: bool = False, **kwargs: Any) -> 
     cfg = resolve_pretrained_cfg(variant, kwargs.get('pretrained_cfg'), overlay)
     check_source(variant, cfg)
     with hub_errors(f'local-dir:{cfg.file}' if cfg.file else f'hf-hub:{cfg.hf_hub_id}' if cfg.hf_hub_id else variant):
-        overlay.update(prepare_source(cfg, kwargs.get('cache_dir')))
+        overlay.update(prepare_source(cfg, overlay.get('hf_hub_filename'), kwargs.get('cache_dir')))
         return build(pretrained_cfg_overlay=overlay, **kwargs)
 
 
