@@ -229,7 +229,7 @@ def test_pickled_weights_are_taken_only_when_named(hub, published):
         load()
     config = json.loads(files['config.json'])
     config['pretrained_cfg']['hf_hub_filename'] = 'pytorch_model.bin'
-    files['config.json'] = json.dumps(config).encode()
+    hub.repos['birds/small'].commit({'config.json': json.dumps(config).encode()})
     with pytest.raises(UserError, match=r'has no model\.safetensors'):
         load()
     assert not hub.gets('pytorch_model.bin')
