@@ -19,11 +19,19 @@ import time
 import traceback
 from pathlib import Path
 from random import Random
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / 'tests'), str(ROOT / 'tests' / 'fuzz')]
 
-from doors import DOORS, Door  # noqa: E402
+if '--atheris' in sys.argv:
+    import atheris
+
+    # to the end of the process: the doors import what they lead to when they are first knocked at
+    atheris.instrument_imports(include=['widehrnet_zoo', 'PIL', 'yaml']).__enter__()
+
+from doors import DOORS, Door, Hang  # noqa: E402
+from mutations import vary  # noqa: E402
 
 
 def parse() -> argparse.Namespace:
@@ -33,7 +41,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument('--door', nargs='+', choices=sorted(DOORS), default=list(DOORS), help='default: all')
     parser.add_argument('--seed', type=int, default=0, help='of the first input (default: 0)')
     parser.add_argument('--keep', type=Path, metavar='DIR', help='keep the inputs of findings here')
-    parser.add_argument('--atheris', action='store_true', help='let atheris choose the bytes, for one door')
+    parser.add_argument('--atheris', action='store_true', help='let atheris choose the inputs, by coverage')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures here')
     return parser.parse_args()
 
@@ -45,69 +53,106 @@ def signature(error: BaseException) -> str:
     return f'{type(error).__name__} at {Path(own[-1].filename).name}:{own[-1].lineno}: {str(error)[:200]}'
 
 
-def run(door: Door, seconds: float, seed: int, keep: Path | None) -> dict:
+class Tally:
+    """What came out of a door, input by input."""
+
+    def __init__(self, door: Door, keep: Path | None) -> None:
+        self.door, self.keep = door, keep
+        self.tried = self.accepted = 0
+        self.slowest = 0.0
+        self.findings: dict[str, str] = {}
+
+    def knock(self, content: bytes) -> None:
+        """Try an input."""
+        self.tried += 1
+        start = time.monotonic()
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                self.accepted += self.door.knock(content, Path(folder))
+        except (Exception, Hang) as error:
+            said = signature(error)
+            place = said.partition(': ')[0]
+            if place not in self.findings:
+                self.findings[place] = said
+                sys.stderr.write(f'{self.door.name}: {said} (input {self.tried - 1})\n')
+                if self.keep is not None:
+                    self.keep.mkdir(parents=True, exist_ok=True)
+                    (self.keep / f'{hashlib.sha256(content).hexdigest()[:12]}.bin').write_bytes(content)
+        self.slowest = max(self.slowest, time.monotonic() - start)
+
+    def figures(self) -> dict[str, Any]:
+        """Numbers and findings."""
+        return {
+            'tried': self.tried,
+            'accepted': self.accepted,
+            'slowest_s': round(self.slowest, 2),
+            'findings': sorted(self.findings.values()),
+        }
+
+
+def run(door: Door, seconds: float, seed: int, keep: Path | None) -> dict[str, Any]:
     """Knock at a door until the time is up."""
-    tried = accepted = 0
-    slowest = 0.0
-    findings: dict[str, str] = {}
+    tally = Tally(door, keep)
     # the seed inputs are made before the clock runs
     door.make(Random(0))
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        content = door.make(Random(f'{door.name} {seed + tried}'))
-        tried += 1
-        start = time.monotonic()
-        try:
-            with tempfile.TemporaryDirectory() as folder:
-                accepted += door.knock(content, Path(folder))
-        except Exception as error:
-            place = signature(error).partition(': ')[0]
-            if place not in findings:
-                findings[place] = signature(error)
-                name = f'{hashlib.sha256(content).hexdigest()[:12]}.bin'
-                sys.stderr.write(f'{door.name}: {signature(error)} (input {seed + tried - 1})\n')
-                if keep is not None:
-                    keep.mkdir(parents=True, exist_ok=True)
-                    (keep / name).write_bytes(content)
-        slowest = max(slowest, time.monotonic() - start)
-    return {
-        'tried': tried,
-        'accepted': accepted,
-        'slowest_s': round(slowest, 2),
-        'findings': sorted(findings.values()),
-    }
+        tally.knock(door.make(Random(f'{door.name} {seed + tally.tried}')))
+    return tally.figures()
 
 
-def run_atheris(door: Door) -> None:
-    """Let atheris mutate the bytes of valid and nearly valid inputs; it ends the process itself."""
-    import atheris
+def run_atheris(door: Door, seconds: float, seed: int, keep: Path | None) -> dict[str, Any]:
+    """The same with inputs that atheris grows from those of the door, in a process of its own, as it never returns."""
+    with tempfile.TemporaryDirectory() as scratch:
+        corpus, figures = Path(scratch) / 'corpus', Path(scratch) / 'figures.json'
+        corpus.mkdir()
+        for i in range(200):
+            (corpus / str(i)).write_bytes(door.make(Random(f'{door.name} {seed + i}')))
+        child = os.fork()
+        if child == 0:
+            _atheris(door, seconds, seed, keep, corpus, figures)
+        _, status = os.waitpid(child, 0)
+        if not figures.exists():
+            # a crash of the interpreter, which nothing in it can catch
+            return {
+                'tried': 0, 'accepted': 0, 'slowest_s': 0.0,
+                'findings': [f'the process ended with {os.waitstatus_to_exitcode(status)}'],
+            }  # fmt: skip
+        return json.loads(figures.read_text())
+
+
+def _atheris(door: Door, seconds: float, seed: int, keep: Path | None, corpus: Path, figures: Path) -> None:
+    tally = Tally(door, keep)
+    end = time.monotonic() + seconds
 
     def one(data: bytes) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            door.knock(data, Path(folder))
+        if time.monotonic() > end:
+            figures.write_text(json.dumps(tally.figures()))
+            os._exit(0)
+        tally.knock(data)
 
-    with tempfile.TemporaryDirectory() as corpus:
-        for i in range(200):
-            (Path(corpus) / str(i)).write_bytes(door.make(Random(i)))
-        atheris.instrument_all()
-        atheris.Setup([sys.argv[0], corpus, '-timeout=60'], one)
-        atheris.Fuzz()
+    def mutate(data: bytes, max_size: int, number: int) -> bytes:
+        random = Random(number)
+        # bytes alone rarely leave JSON or a checksum whole
+        return atheris.Mutate(data, max_size) if random.randrange(2) else vary(random, data)[:max_size]
+
+    # the doors keep the time themselves, with the same alarm
+    options = ['-timeout=0', '-rss_limit_mb=0', '-max_len=65536', '-verbosity=0', f'-artifact_prefix={corpus.parent}/']
+    atheris.Setup([sys.argv[0], str(corpus), f'-seed={seed + 1}', *options], one, custom_mutator=mutate)
+    atheris.Fuzz()
 
 
 def main() -> int:
     """Run it."""
     args = parse()
     logging.disable(logging.CRITICAL)
-    if args.atheris:
-        if len(args.door) != 1:
-            sys.exit('atheris never returns: name one --door')
-        run_atheris(DOORS[args.door[0]])
     # an input that asks for all of the memory must fail, not take the machine down
     resource.setrlimit(resource.RLIMIT_AS, (16 << 30, resource.RLIM_INFINITY))
     os.environ.setdefault('HF_HUB_OFFLINE', '1')
     found = {}
     for name in args.door:
-        found[name] = run(DOORS[name], args.minutes * 60 / len(args.door), args.seed, args.keep)
+        try_door = run_atheris if args.atheris else run
+        found[name] = try_door(DOORS[name], args.minutes * 60 / len(args.door), args.seed, args.keep)
         figures = found[name]
         sys.stdout.write(
             f'{name:<42} {figures["tried"]:>8} tried {figures["accepted"]:>8} accepted '

@@ -442,11 +442,14 @@ def test_boxes_of_no_size_on_earth_are_refused(tmp_path, box):
         'lr: !!python/object/apply:os.system [ls]',
         'model: {args: &a {x: *a}}',
         'a0: &a0 [1, 1]\n' + ''.join(f'a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n' for i in range(1, 60)),
+        'lr: ' + '[' * 5000,
     ],
 )
-def test_yaml_that_is_a_trap_is_refused(tmp_path, text, capsys):
+def test_yaml_that_is_a_trap_is_refused_at_once(tmp_path, text, capsys):
     pytest.importorskip('yaml')
     (tmp_path / 'recipe.yaml').write_text(text)
+    start = time.monotonic()
     assert main(['train', str(tmp_path / 'recipe.yaml'), '--show']) == 2
     said = capsys.readouterr().err
     assert said.count('\n') == 1 and 'unexpected' not in said and len(said) < 1000
+    assert time.monotonic() - start < 1.5

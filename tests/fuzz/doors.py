@@ -32,8 +32,8 @@ KITE = {'name': 'kite', 'keypoints': NAMES, 'flip_pairs': [[1, 2]], 'bones': [[0
 POINTS = [5.0, 6.0, 2, 7, 8, 1, 0, 0, 0]
 
 
-class Hang(Exception):
-    """An input took too long."""
+class Hang(BaseException):
+    """An input took too long; no `except Exception` on the way may take it for one of its own."""
 
 
 @dataclass(frozen=True)

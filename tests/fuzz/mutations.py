@@ -140,6 +140,21 @@ def mend_png(data: bytes) -> bytes:
     return bytes(content)
 
 
+def vary(random: Random, data: bytes) -> bytes:
+    """Any input changed once more, with its structure kept where it has one."""
+    try:
+        value = json.loads(data)
+        if isinstance(value, (dict, list)) and value:
+            return to_json(random, mutate_json(random, value))
+    except (ValueError, RecursionError):
+        pass
+    length = int.from_bytes(data[:8], 'little')
+    if 8 + length <= len(data) and data[8:9] == b'{':
+        text = vary(random, data[8 : 8 + length])
+        return struct.pack('<Q', len(text)) + text + data[8 + length :]
+    return mend_png(mutate_bytes(random, data))
+
+
 def safetensors_input(seed: bytes) -> Callable[[Random], bytes]:
     """Inputs from a safetensors file: damaged bytes, or a changed header of the right length."""
 

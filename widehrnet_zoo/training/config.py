@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -28,6 +29,7 @@ CONFIGS = Path(__file__).parents[1] / 'configs'
 """Folder of the recipes that ship."""
 
 _MOST_VALUES = 100_000
+_DEEPEST = 100
 
 
 @dataclass
@@ -402,6 +404,12 @@ def read_file(path: Path) -> Any:
 
 def _load_yaml(text: str, name: str) -> Any:
     yaml: Any = require('yaml', 'train')
+    # PyYAML takes seconds for a thousand open brackets before it gives up
+    depth = 0
+    for bracket in re.findall(r'[][{}]', text):
+        depth += 1 if bracket in '[{' else -1
+        if depth > _DEEPEST:
+            raise UserError(f'{name} is nested too deep: {_DEEPEST} levels of brackets are the most.')
     try:
         value = yaml.safe_load(text)
     except Exception as error:  # PyYAML lets all kinds of errors out on what looks like a date or a number
