@@ -127,10 +127,11 @@ def test_two_processes_give_the_curve_of_one_at_the_same_total_batch(whole_run, 
 
 
 @pytest.mark.slow
-def test_sigterm_saves_the_state_and_resume_goes_on(whole_run, tmp_path):
+@pytest.mark.parametrize('processes', [1, 2])
+def test_sigterm_saves_the_state_and_resume_goes_on(whole_run, tmp_path, processes):
     recipe, out, _ = whole_run
     recipe = {**recipe, 'out': str(tmp_path / 'stopped')}
-    child = start(recipe)
+    child = start(recipe, '--processes', str(processes))
     while child.poll() is None and not losses(recipe['out']):
         time.sleep(0.01)
     child.terminate()
@@ -139,7 +140,8 @@ def test_sigterm_saves_the_state_and_resume_goes_on(whole_run, tmp_path):
     done = max(losses(recipe['out']))
     assert load_checkpoint(latest_checkpoint(Path(recipe['out'])))['step'] == done < 12
     train(load_config(recipe), resume=True, progress=False)
-    assert losses(recipe['out']) == losses(out)
+    went = losses(recipe['out'])
+    assert went == losses(out) if processes == 1 else went.keys() == losses(out).keys()
 
 
 def test_a_loss_that_is_not_finite_stops_and_says_what_it_was(kites, tmp_path):

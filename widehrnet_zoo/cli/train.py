@@ -4,6 +4,7 @@ import argparse
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -170,9 +171,21 @@ def _launch(config: Any, args: argparse.Namespace) -> int:
         command += ['--nproc-per-node', str(args.processes), '-m', 'widehrnet_zoo.cli.main', 'train', str(recipe)]
         command += ['--resume'] * args.resume + ['--quiet'] * args.quiet
         with subprocess.Popen(command, env=environment) as child:
-            while True:
-                try:
-                    return child.wait()
-                except KeyboardInterrupt:
-                    # Ctrl-C reaches the children too; they save and end
-                    continue
+            asked = False
+
+            def ask(number: int, frame: Any) -> None:
+                nonlocal asked
+                asked = True
+                child.terminate()
+
+            before = signal.signal(signal.SIGTERM, ask)
+            try:
+                while True:
+                    try:
+                        code = child.wait()
+                        return 130 if asked else code
+                    except KeyboardInterrupt:
+                        # Ctrl-C reaches the children too; they save and end
+                        continue
+            finally:
+                signal.signal(signal.SIGTERM, before)
