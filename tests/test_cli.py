@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 
 import widehrnet_zoo
-from widehrnet_zoo import create_model, list_models
+from widehrnet_zoo import PoseResult, create_model, list_models
 from widehrnet_zoo.cli.main import COMMANDS, build_parser, main
-from widehrnet_zoo.cli.predict import find_photos, name_outputs
+from widehrnet_zoo.cli.predict import TOGETHER, find_photos, name_outputs
+from widehrnet_zoo.interchange import FORMATS, read_csv, read_parquet
 from widehrnet_zoo.models.macs import count_macs, count_parameters
 
 META = torch.device('meta')
@@ -78,6 +79,48 @@ def test_boxes_come_from_numbers_or_a_file(tmp_path, weights, capsys):
     assert main(['predict', str(photo), *common, '--boxes', '40,6,5,70']) == 1
     assert 'x, y, width, height' in capsys.readouterr().err
     assert main(['predict', str(photo), *common, '--boxes', 'boxes.txt']) == 2
+
+
+def test_all_photos_go_into_one_file_of_each_format_asked_for(tmp_path, weights):
+    pytest.importorskip('pyarrow')
+    for i, name in enumerate(('a/7.png', 'b/8.png')):
+        save(tmp_path / 'in' / name, seed=i)
+    (tmp_path / 'in' / 'broken.png').write_bytes(b'broken')
+    (tmp_path / 'in' / os.fsdecode(b'caf\xe9.png')).write_bytes((tmp_path / 'in' / 'a' / '7.png').read_bytes())
+    out = tmp_path / 'out'
+    assert TOGETHER.keys() == FORMATS.keys()
+    formats = [part for name in FORMATS for part in ('--format', name)]
+    command = ['predict', str(tmp_path / 'in'), '--out', str(out), '--weights', weights, '--quiet', '--no-picture']
+    assert main([*command, *formats, '--boxes', '5,6,40,70; 1,1,20,20']) == 1
+    one = [PoseResult.from_dict(json.loads(path.read_text())) for path in sorted(out.rglob('*_pose.json'))]
+    together = {r.path: r for r in map(PoseResult.from_dict, json.loads((out / 'poses.json').read_text()))}
+    assert together.keys() == {r.path for r in one} and len(one) == 3
+    for table in (
+        read_csv(out / 'poses.csv', image_size=(60, 80)),
+        read_parquet(out / 'poses.parquet', None, (60, 80)),
+    ):
+        assert len(table) == 3
+        for result in one:
+            (row,) = [t for t in table if t.path == result.path.encode('utf-8', 'backslashreplace').decode()]
+            np.testing.assert_array_equal(row.keypoints, result.keypoints)
+    ids = [entry['image_id'] for entry in json.loads((out / 'poses_coco.json').read_text())]
+    assert sorted(ids, key=str) == [7, 7, 8, 8, 'caf\udce9', 'caf\udce9']
+    assert len(names(out / 'poses_mmpose')) == 3 and '7.json' in names(out / 'poses_mmpose')
+
+
+def test_a_format_that_cannot_be_written_is_told_before_anything_is_done(tmp_path, weights, capsys, monkeypatch):
+    for name in ('a/7.png', 'b/007.png', 'c/x.png', 'd/X.png'):
+        save(tmp_path / name)
+    command = ['predict', '--out', str(tmp_path / 'out'), '--weights', weights, '--quiet']
+    coco = [str(tmp_path / 'a/7.png'), str(tmp_path / 'b/007.png'), '--format', 'coco']
+    mmpose = [str(tmp_path / 'c/x.png'), str(tmp_path / 'd/X.png'), '--format', 'mmpose']
+    monkeypatch.setitem(sys.modules, 'pyarrow', None)
+    parquet = [str(tmp_path / 'a/7.png'), '--format', 'parquet']
+    for more, message in ((coco, 'both picture 7'), (mmpose, 'called X'), (parquet, 'widehrnet_zoo[parquet]')):
+        assert main([*command, *more]) == 2
+        said = capsys.readouterr().err
+        assert message in said and said.count('\n') == 1
+    assert not (tmp_path / 'out').exists()
 
 
 def test_photos_of_the_same_name_keep_apart(tmp_path):

@@ -75,6 +75,8 @@ def test_mmpose_videos_demo_files_and_models_without_boxes_are_read(tmp_path):
     file.write_text(json.dumps({'meta_info': {}, 'instance_info': [{'frame_id': 1, 'instances': people},
                                                                    {'frame_id': 2, 'instances': []}]}))  # fmt: skip
     assert [len(r) for r in read_mmpose(file, THREE, (100, 100))] == [1, 0]
+    file.write_text(json.dumps({'meta_info': {}, 'instance_info': people}))
+    assert [len(r) for r in read_mmpose(file, THREE, (100, 100))] == [1]
     del people[0]['bbox'], people[0]['bbox_score']
     result = from_mmpose(people, THREE, (100, 100))
     np.testing.assert_array_equal(result.boxes, [[10.5, 20.25, 50, 60]])

@@ -160,9 +160,7 @@ class PoseResult:
         Args:
             indent: Spaces per level; None for one line.
         """
-        text = json.dumps(self.to_dict(), indent=indent, ensure_ascii=False, allow_nan=False)
-        # a name of a file that is no Unicode comes as lone surrogates, which JSON can hold as escapes only
-        return re.sub('[\ud800-\udfff]', lambda found: f'\\u{ord(found[0]):04x}', text)
+        return json_text(self.to_dict(), indent)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> 'PoseResult':
@@ -216,6 +214,18 @@ class PoseResult:
         from .drawing import draw_poses
 
         return draw_poses(image, self, **options)
+
+
+def json_text(values: Any, indent: int | None = 1) -> str:
+    """JSON for files (RFC 8259: no NaN), readable and in UTF-8.
+
+    Args:
+        values: Lists, dicts, texts and finite numbers.
+        indent: Spaces per level; None for one line.
+    """
+    text = json.dumps(values, indent=indent, ensure_ascii=False, allow_nan=False)
+    # a name of a file that is no Unicode comes as lone surrogates, which JSON can hold as escapes only
+    return re.sub('[\ud800-\udfff]', lambda found: f'\\u{ord(found[0]):04x}', text)
 
 
 def _finite(value: float) -> float | None:

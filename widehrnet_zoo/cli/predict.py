@@ -23,6 +23,7 @@ examples:
   widehrnet predict photo.jpg --out poses --boxes 40,20,310,600
   widehrnet predict photos/ --out poses --boxes boxes.json --no-picture
   widehrnet predict photos/ --out poses --detector torchvision
+  widehrnet predict photos/ --out poses --format csv --no-picture
   widehrnet predict video.mp4 --out poses --detector torchvision
   widehrnet predict photo.jpg --out poses --model widehrnet_18_attn.coco_256x192 --weights official.pth
 
@@ -30,11 +31,23 @@ For photo.jpg, DIR gets photo_pose.json (all keypoints, whatever their score) an
 folder keep their place in it; names that would meet get the extension or the folder added. A photo that cannot be
 read does not stop the others.
 
+--format puts the people of all photos into one file besides, at the end: DIR/poses.json, poses.csv, poses.parquet,
+poses_coco.json, or the folder poses_mmpose. It can be given several times.
+
 For video.mp4, DIR gets video_pose.mp4 and video_pose.jsonl, a line per frame; --boxes are then those of its first
 frame, or, in a file, of frames by their number.
 
 --boxes FILE is {"photo.jpg": [[x1, y1, x2, y2, score], ...], ...} or COCO detections.
 """
+
+TOGETHER = {
+    'json': 'poses.json',
+    'csv': 'poses.csv',
+    'parquet': 'poses.parquet',
+    'coco': 'poses_coco.json',
+    'mmpose': 'poses_mmpose',
+}
+"""Names of the files for all photos, by the formats of `widehrnet_zoo.interchange`."""
 
 SUFFIXES = {'.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm', '.pgm', '.avif'}
 """Files that are taken from folders; a file that is named is read whatever its extension."""
@@ -103,6 +116,13 @@ def add_parser(subparsers: 'argparse._SubParsersAction[argparse.ArgumentParser]'
     )
     output.add_argument('--draw-boxes', action='store_true', help='draw the boxes too')
     output.add_argument('--no-picture', action='store_true', help='write the JSON only')
+    output.add_argument(
+        '--format',
+        action='append',
+        choices=tuple(TOGETHER),
+        default=[],
+        help='all photos in one file besides: json, csv, parquet (extra parquet), coco (results), mmpose (a folder)',
+    )
     output.add_argument('--quiet', action='store_true', help='no progress bar')
     parser.set_defaults(run=run)
     return parser
@@ -132,6 +152,7 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from ..errors import UserError
+    from ..interchange import check_format, save_results
     from ..video import is_video
 
     found, missing = find_photos(args.paths, args.out)
@@ -144,6 +165,8 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f'the threshold is a score from 0 to 1, not {args.threshold:g}.')
     if args.out.exists() and not args.out.is_dir():
         raise UserError(f'{args.out} is a file: --out is a folder.')
+    for name in args.format:
+        check_format(name, [str(photo) for photo, _ in photos])
     boxes_of = _boxes(args)
 
     from ..estimator import PoseEstimator
@@ -159,6 +182,7 @@ def run(args: argparse.Namespace) -> int:
     )
     args.out.mkdir(parents=True, exist_ok=True)
     waiting: deque[_Input] = deque()
+    together: list[PoseResult] = []
     people = done = 0
     with tqdm(total=len(photos), unit='photo', disable=args.quiet or not photos) as bar:
 
@@ -178,10 +202,15 @@ def run(args: argparse.Namespace) -> int:
         results = estimator.stream((i.image for i in first), (i.boxes for i in second), (i.box_scores for i in third))
         for result in results:
             item = waiting.popleft()
-            _save(item, replace(result, path=item.name), args)
+            result = replace(result, path=item.name)
+            _save(item, result, args)
+            if args.format:
+                together.append(result)
             people += len(result)
             done += 1
             bar.update()
+    for name in args.format if done else ():
+        save_results(together, args.out / TOGETHER[name], name)
     frames = 0
     for video, target in zip(videos, name_outputs(videos), strict=True):
         from ..video.command import run_video

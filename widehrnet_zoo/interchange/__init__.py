@@ -4,11 +4,12 @@ COCO results and supervision are in `widehrnet_zoo.evaluation.formats`.
 """
 
 from .mmpose import from_mmpose, read_mmpose, to_mmpose, write_mmpose
-from .saving import FORMATS, save_results
+from .saving import FORMATS, check_format, save_results
 from .tables import read_csv, read_parquet, write_csv, write_parquet
 
 __all__ = [
     'FORMATS',
+    'check_format',
     'from_mmpose',
     'read_csv',
     'read_mmpose',

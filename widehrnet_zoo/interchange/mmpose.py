@@ -7,7 +7,7 @@ in MMPose's `demo` folder put the same under `instance_info`, beside `meta_info`
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,19 +108,37 @@ def write_mmpose(results: Sequence[PoseResult], folder: str | Path) -> list[Path
     Raises:
         UserError: If a result has no path, two pictures have the same name, or a number is not finite.
     """
-    contents: dict[str, str] = {}
-    for result in results:
-        if not result.path:
-            raise UserError('MMPose predictions are named after their pictures, and a result here has no path.')
-        stem = Path(result.path).stem
-        if stem in contents:
-            raise UserError(f'two pictures are called {stem}: write their predictions into folders of their own.')
-        contents[stem] = json.dumps(to_mmpose(result), indent=2, allow_nan=False) + '\n'
+    stems = check_names(result.path for result in results)
+    contents = [json.dumps(to_mmpose(result), indent=2, allow_nan=False) + '\n' for result in results]
     files = []
-    for stem, content in contents.items():
+    for stem, content in zip(stems, contents, strict=True):
         files.append(Path(folder) / f'{stem}.json')
         write_whole(files[-1], content)
     return files
+
+
+def check_names(paths: Iterable[str | None]) -> list[str]:
+    """The names that MMPose gives the files of pictures.
+
+    Args:
+        paths: Files of the pictures.
+
+    Returns:
+        The names without suffix, no two the same on any file system.
+
+    Raises:
+        UserError: If a picture has no path, or two have the same name.
+    """
+    stems: list[str] = []
+    seen = set()
+    for path in paths:
+        if not path:
+            raise UserError('MMPose predictions are named after their pictures, and a result here has no path.')
+        stems.append(Path(path).stem)
+        if stems[-1].casefold() in seen:
+            raise UserError(f'two pictures are called {stems[-1]}: write their predictions into folders of their own.')
+        seen.add(stems[-1].casefold())
+    return stems
 
 
 def read_mmpose(file: str | Path, skeleton: Skeleton, image_size: tuple[int, int]) -> list[PoseResult]:

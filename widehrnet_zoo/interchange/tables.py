@@ -161,7 +161,8 @@ def read_parquet(file: str | Path, skeleton: Skeleton | None = None, image_size:
 def _rows(results: Iterable[PoseResult], boxes: bool) -> Iterator[list[Any]]:
     seen: set[str] = set()
     for place, result in enumerate(results):
-        image = str(place) if result.path is None else str(result.path)
+        # a name of a file that is no Unicode is written with escapes: tables hold text only
+        image = str(place) if result.path is None else result.path.encode('utf-8', 'backslashreplace').decode()
         if image in seen:
             raise UserError(f'two results are of the picture {image}: a table tells pictures apart by their path.')
         seen.add(image)
