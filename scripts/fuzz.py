@@ -30,7 +30,7 @@ if '--atheris' in sys.argv:
     # to the end of the process: the doors import what they lead to when they are first knocked at
     atheris.instrument_imports(include=['widehrnet_zoo', 'PIL', 'yaml']).__enter__()
 
-from doors import DOORS, Door, Hang  # noqa: E402
+from doors import DOORS, LIMIT_S, Door, Hang  # noqa: E402
 from mutations import vary  # noqa: E402
 
 
@@ -69,6 +69,9 @@ class Tally:
         try:
             with tempfile.TemporaryDirectory() as folder:
                 self.accepted += self.door.knock(content, Path(folder))
+            # where nothing could interrupt it
+            if time.monotonic() - start > LIMIT_S:
+                raise Hang(f'answered after {time.monotonic() - start:.0f} s')
         except (Exception, Hang) as error:
             said = signature(error)
             place = said.partition(': ')[0]

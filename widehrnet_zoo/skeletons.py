@@ -123,8 +123,10 @@ def skeleton_from_names(keypoints: Sequence[str], name: str = 'custom') -> Skele
         name: Name of the set.
 
     Raises:
-        UserError: If a name comes twice.
+        UserError: If a name comes twice, or is no text.
     """
+    if not all(isinstance(k, str) for k in keypoints):
+        raise UserError(f'The names of keypoints must be texts, not {list(keypoints)!r:.200}.')
     places = {_words(k): i for i, k in enumerate(keypoints)}
     mirrored = {words: tuple('right' if w == 'left' else w for w in words) for words in places}
     pairs = tuple((i, places[mirrored[k]]) for k, i in places.items() if 'left' in k and mirrored[k] in places)

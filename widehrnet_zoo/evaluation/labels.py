@@ -154,10 +154,13 @@ def read_labels(path: str | Path) -> CocoLabels:
         entry.setdefault('num_keypoints', sum(v > 0 for v in entry['keypoints'][2::3]))
         if not are_numbers([entry['num_keypoints']]):
             raise UserError(f'{where} has {entry["num_keypoints"]!r} as "num_keypoints"; expected a number.')
+        if not isinstance(entry['iscrowd'], int):
+            raise UserError(f'{where} has {entry["iscrowd"]!r} as "iscrowd"; expected 0 or 1.')
         annotations.append(entry)
-    if not any(a['num_keypoints'] for a in annotations):
-        raise UserError(f'{path} has no person with a labelled keypoint.')
-    return CocoLabels(images, annotations, category)
+    labels = CocoLabels(images, annotations, category)
+    if not labels.people:
+        raise UserError(f'{path} has no person with a labelled keypoint who is no crowd.')
+    return labels
 
 
 def _keypoint_category(data: dict[str, Any], path: str | Path) -> dict[str, Any]:

@@ -88,8 +88,6 @@ def read_people(
             return _read_mpii(labels, skeleton or SKELETONS['mpii'])
         _check_numbers(content, labels)
         coco = read_labels(labels)
-        if not coco.people:
-            raise UserError(f'{labels} has nobody with a labelled keypoint who is no crowd.')
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         if isinstance(error, UserError):
             raise
