@@ -4,6 +4,7 @@ Hostile input to every door is in tests/fuzz; here is what it found, and what no
 """
 
 import contextlib
+import itertools
 import json
 import os
 import pathlib
@@ -20,6 +21,7 @@ from hub_server import HubServer, Repo
 from PIL import Image
 from safetensors.torch import save_file
 
+from widehrnet_zoo import files
 from widehrnet_zoo.checkpoints import misfits
 from widehrnet_zoo.cli.main import main
 from widehrnet_zoo.convert import convert_checkpoint, find_architecture, read_weights
@@ -200,6 +202,96 @@ def test_convert_killed_at_any_moment_leaves_no_half_model(tmp_path):
         if target.exists():
             assert {p.name for p in target.iterdir()} == whole
             create_model(f'local-dir:{target}', pretrained=True)
+
+
+def killed_at(moment, way, new, folder):
+    """Replace files in a process of its own that is killed before or after one of the steps; whether it was."""
+    child = os.fork()
+    if child == 0:
+        steps = itertools.count()
+
+        def stepwise(function):
+            def step(*args, **options):
+                if next(steps) == moment:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                result = function(*args, **options)
+                if next(steps) == moment:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return result
+
+            return step
+
+        def busy(*args):
+            raise OSError(16, 'Device or resource busy')
+
+        try:
+            if way != 'exchanged':
+                files._exchange = lambda one, other: False
+            if way == 'in place':
+                os.rename = busy
+            for name in ('rename', 'replace', 'unlink', 'link', 'rmdir'):
+                setattr(os, name, stepwise(getattr(os, name)))
+            files._exchange = stepwise(files._exchange)
+            files.replace_files(new, folder, 'config.json')
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    assert code in (0, -signal.SIGKILL)
+    return code != 0
+
+
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='there is no fork here')
+@pytest.mark.parametrize('way', ['exchanged', 'moved', 'in place'])
+def test_a_kill_between_any_two_steps_of_replacing_a_model_mixes_nothing(tmp_path, way):
+    names = ('README.md', 'config.json', 'model.safetensors')
+
+    def content(folder):
+        return {name: (folder / name).read_text() for name in names if (folder / name).exists()}
+
+    kinds = set()
+    for moment in itertools.count():
+        folder, fresh = tmp_path / str(moment) / 'model', tmp_path / str(moment) / '.model.tmp'
+        for place, age in ((folder, 'old'), (fresh, 'new')):
+            place.mkdir(parents=True)
+            for name in names:
+                (place / name).write_text(age)
+        (folder / 'mine').mkdir()
+        (folder / 'mine' / 'notes.txt').write_text('mine')
+        was_killed = killed_at(moment, way, fresh, folder)
+        found = content(folder)
+        if found in (dict.fromkeys(names, 'old'), dict.fromkeys(names, 'new')):
+            kinds.add(found['config.json'])
+            assert (folder / 'mine' / 'notes.txt').read_text() == 'mine'
+        elif way == 'moved':
+            kinds.add('away')
+            kept = fresh.with_name('.model.tmp.old')
+            assert not folder.exists() and content(kept) == dict.fromkeys(names, 'old')
+            assert (kept / 'mine' / 'notes.txt').read_text() == 'mine'
+        else:
+            kinds.add('none')
+            assert way == 'in place' and 'config.json' not in found
+        if not was_killed:
+            break
+    assert moment > 3 and found['config.json'] == 'new'
+    expected = {'exchanged': {'old', 'new'}, 'moved': {'old', 'away', 'new'}, 'in place': {'old', 'none', 'new'}}
+    assert kinds == expected[way]
+
+
+def test_a_model_is_replaced_in_the_folder_one_is_in_and_through_a_link(tmp_path, monkeypatch):
+    for name in ('one', 'two'):
+        save_pretrained(small(), tmp_path / name, SKELETONS['coco'], size=(64, 64))
+        (tmp_path / name / 'mine.txt').write_text('mine')
+    (tmp_path / 'link').symlink_to('two')
+    monkeypatch.chdir(tmp_path / 'one')
+    for folder in ('.', tmp_path / 'link'):
+        save_pretrained(small(5), folder, size=(64, 64), overwrite=True)
+    for name in ('one', 'two'):
+        assert json.loads((tmp_path / name / 'config.json').read_text())['num_classes'] == 5
+        assert (tmp_path / name / 'mine.txt').read_text() == 'mine'
+    assert pathlib.Path('mine.txt').exists() and (tmp_path / 'link').is_symlink()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['link', 'one', 'two']
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ..errors import UserError
+from ..files import replace_files
 from ..models.widehrnet import WideHRNet
 from ..skeletons import Skeleton, skeleton_of
 from .card import model_card
@@ -64,18 +65,17 @@ def save_pretrained(
     taken = [name for name in _FILES if (folder / name).exists()]
     if taken and not overwrite:
         raise UserError(f'{folder} has {", ".join(taken)} already: give another folder, or ask to overwrite.')
-    parent = folder.absolute().parent
+    parent = folder.resolve().parent
     with hub_errors(f'local-dir:{folder}'):
         parent.mkdir(parents=True, exist_ok=True)
-        staging = parent / f'.{folder.name}.{uuid.uuid4().hex[:8]}.tmp'
+        staging = parent / f'.{folder.resolve().name}.{uuid.uuid4().hex[:8]}.tmp'
         staging.mkdir()
         try:
             _write(model, staging, skeleton, size, results, license, repo_id or f'local-dir:{folder}')
             if folder.exists():
-                for name in _FILES:
-                    os.replace(staging / name, folder / name)
+                replace_files(staging, folder, 'config.json')
             else:
-                os.rename(staging, folder)
+                os.rename(staging, folder.resolve())
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     return folder
