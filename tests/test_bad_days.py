@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from widehrnet_zoo import files
-from widehrnet_zoo.checkpoints import misfits
+from widehrnet_zoo.checkpoints import misfits, read_checkpoint
 from widehrnet_zoo.cli.main import main
 from widehrnet_zoo.convert import convert_checkpoint, find_architecture, read_weights
 from widehrnet_zoo.detection import BoxFile
@@ -407,6 +408,20 @@ def test_a_damaged_name_cannot_ask_for_a_million_modules(tmp_path):
     assert not (tmp_path / 'out').exists()
 
 
+def test_a_checkpoint_that_unpacks_to_a_multiple_of_itself_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    torch.save({'state_dict': {'backbone.x': torch.zeros(8 << 20)}}, tmp_path / 'plain.pth')
+    with zipfile.ZipFile(tmp_path / 'plain.pth') as plain, zipfile.ZipFile(tmp_path / 'x.pth', 'w', 8) as packed:
+        for entry in plain.infolist():
+            packed.writestr(entry.filename, plain.read(entry))
+    assert (tmp_path / 'x.pth').stat().st_size < 1 << 20
+    assert read_checkpoint(tmp_path / 'plain.pth')
+    monkeypatch.setattr(torch, 'load', lambda *args, **options: pytest.fail('it was unpacked'))
+    for door in (read_weights, lambda file: convert_checkpoint(file, tmp_path / 'out')):
+        with pytest.raises(UserError, match='unpack to 32 MiB'):
+            door(tmp_path / 'x.pth')
+    assert not (tmp_path / 'out').exists()
+
+
 @pytest.mark.parametrize(
     ('change', 'said'),
     [
@@ -514,7 +529,9 @@ def test_labels_of_the_wrong_kind_are_named(tmp_path, content, said):
         read_labels(tmp_path / 'labels.json')
 
 
-@pytest.mark.parametrize('change', [{'path': float('inf')}, {'image_size': {'width': float('inf'), 'height': 1}}])
+@pytest.mark.parametrize(
+    'change', [{'path': float('inf')}, *({'image_size': {'width': w, 'height': 1}} for w in (float('inf'), -1, 40.7))]
+)
 def test_a_result_with_values_of_another_kind_is_not_read_back(change):
     result = PoseResult([[[1, 2]]], [[0.5]], [[0, 0, 9, 9]], [1], Skeleton('one', ('a',)), (9, 9))
     with pytest.raises(UserError, match='no result'):

@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,8 @@ def read_checkpoint(file: str | Path) -> dict[str, Any]:
         What it holds, on the CPU.
 
     Raises:
-        UserError: If the file is missing, cut off, no checkpoint, or asks for more than tensors and plain values.
+        UserError: If the file is missing, cut off, no checkpoint, unpacks to a multiple of its size, or asks for more
+            than tensors and plain values.
     """
     file = Path(file)
     if not file.is_file():
@@ -68,6 +70,7 @@ def read_checkpoint(file: str | Path) -> dict[str, Any]:
             return dict(load_file(file))
         except (SafetensorError, OSError) as error:
             raise UserError(f'{file} is not a whole safetensors file ({error}): get it again.') from error
+    _check_unpacked_size(file)
     try:
         checkpoint = torch.load(file, map_location='cpu', weights_only=True)
     except Exception as error:
@@ -91,6 +94,24 @@ def read_checkpoint(file: str | Path) -> dict[str, Any]:
             f'{file} holds a {type(checkpoint).__name__}, not a dict of weights: give an mmpose checkpoint.'
         )
     return checkpoint
+
+
+def _check_unpacked_size(file: Path) -> None:
+    """Refuse an archive that claims much more than its own size before any of it is unpacked.
+
+    `torch.save` compresses nothing, but `torch.load` unpacks what is compressed, a thousandfold where it is made so.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            claimed = sum(entry.file_size for entry in archive.infolist())
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
+        return  # no archive, or a damaged one: torch tells which
+    size = file.stat().st_size
+    if claimed > 4 * size + (16 << 20):
+        raise UserError(
+            f'{file} of {size / 2**20:.1f} MiB would unpack to {claimed / 2**20:.0f} MiB, which no file of torch.save '
+            'does: it is damaged or made to fill the memory.'
+        )
 
 
 def _unsafe_globals(file: Path, error: Exception) -> str:

@@ -178,6 +178,9 @@ class PoseResult:
             if not isinstance(values.get('path'), (str, type(None))):
                 raise TypeError('path is no text')
             rows = [[(k['x'], k['y'], k['score']) for k in person['keypoints']] for person in people]
+            width, height = (values['image_size'][side] for side in ('width', 'height'))
+            if not all(isinstance(side, (int, float)) and side >= 0 and side == int(side) for side in (width, height)):
+                raise ValueError(f'the size of the picture is {width!r:.40} x {height!r:.40}')
             points = np.array(rows, np.float32).reshape(len(people), skeleton.num_keypoints, 3)
             return cls(
                 keypoints=points[..., :2].copy(),
@@ -185,7 +188,7 @@ class PoseResult:
                 boxes=np.array([p['box'] for p in people], np.float32).reshape(-1, 4),
                 box_scores=np.array([p['box_score'] for p in people], np.float32),
                 skeleton=skeleton,
-                image_size=(int(values['image_size']['width']), int(values['image_size']['height'])),
+                image_size=(int(width), int(height)),
                 path=values.get('path'),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
