@@ -49,7 +49,7 @@ struct Squeeze {
 
 template <typename K>
 void block_image(float* x, int64_t H, int64_t W, int64_t C, int64_t start, const Product& expand, const float* dw,
-                 const float* dw_bias, const Product& project, const Squeeze& se, float* y) {
+                 const float* dw_bias, const Product& project, const Squeeze& se, typename K::T* y) {
   const Panels panels(expand.n);
   const int64_t ld = panels.width(), threads = at::in_parallel_region() ? 1 : at::get_num_threads();
   const int64_t bands = panels.count % threads == 0 ? 1 : std::min(threads, H);
@@ -68,7 +68,7 @@ void block_image(float* x, int64_t H, int64_t W, int64_t C, int64_t start, const
       auto fill = [&](int64_t r) {
         if (r < 0 || r >= H) return;
         int64_t lda;
-        const auto* a = inputs<K>(x + r * W * C + start, C, W, expand.k, nullptr, lda, buffer);
+        const auto* a = inputs<K>(x + r * W * C + start, C, W, expand.k, lda, buffer);
         panel<K>(a, lda, weights<K>(expand), expand.k, expand.bias, ring + (r % 3) * row + wide, wide, W,
                  panels.first(p + 1) * kLanes, panels, p, false, true);
       };
@@ -81,32 +81,30 @@ void block_image(float* x, int64_t H, int64_t W, int64_t C, int64_t start, const
           const int64_t from = r - 1 + i;
           rows[i] = ring + (from < 0 || from >= H ? 3 : from % 3) * row;
         }
-        depthwise_row(rows, wide, dw + at, dw_bias + at, ld, y + r * W * ld + at, ld, W, 1, vectors, true,
+        depthwise_row<K>(rows, wide, dw + at, dw_bias + at, ld, y + r * W * ld + at, ld, W, 1, vectors, true,
                       se.w1 ? sums.data() + band * ld + at : nullptr);
       }
     }
   });
-  std::vector<float> gate;
+  const auto* packed = weights<K>(project);
+  static thread_local Scratch<typename K::T> scaled;
   if (se.w1) {
     for (int64_t b = 1; b < bands; ++b)
       for (int64_t c = 0; c < ld; ++c) sums[c] += sums[b * ld + c];
     for (int64_t c = 0; c < ld; ++c) sums[c] /= static_cast<float>(H * W);
-    std::vector<float> middle(se.ld1);
-    gate.resize(se.ld2);
+    std::vector<float> middle(se.ld1), gate(se.ld2);
     gemv(se.w1, se.b1, sums.data(), middle.data(), expand.n, se.middle, se.ld1);
     for (auto& v : middle) v = std::max(0.f, v);
     gemv(se.w2, se.b2, middle.data(), gate.data(), se.middle, expand.n, se.ld2);
     for (auto& v : gate) v = 1.f / (1.f + std::exp(-v));
+    // the gates ride on the weights of the projection, which are fewer than the activations
+    auto* to = scaled.get(Panels(project.n).width() * padded<K>(project.k));
+    scale<K>(packed, project.k, project.n, gate.data(), to);
+    packed = to;
   }
   at::parallel_for(0, H * W, 1 + H * W / (4 * threads), [&](int64_t begin, int64_t end) {
-    static thread_local Scratch<typename K::T> buffer;
-    constexpr int64_t kRows = 40;
-    for (int64_t i = begin; i < end; i += kRows) {
-      const int64_t m = std::min(kRows, end - i);
-      int64_t lda;
-      const auto* a = inputs<K>(y + i * ld, ld, m, project.k, se.w1 ? gate.data() : nullptr, lda, buffer);
-      product<K>(a, lda, weights<K>(project), project.k, project.bias, x + i * C + start, C, m, project.n, true, false);
-    }
+    product<K>(y + begin * ld, ld, packed, project.k, project.bias, x + begin * C + start, C, end - begin, project.n,
+               true, false);
   });
 }
 
@@ -175,8 +173,9 @@ void block(Tensor x, int64_t start, const Tensor& expand, const Tensor& expand_b
   const int64_t ld = Panels(middle).width();
   dispatch(bf16, [&](auto kind) {
     each_image(B, [&](int64_t b) {
-      static thread_local Scratch<float> y;
-      block_image<decltype(kind)>(x.data_ptr<float>() + b * H * W * C, H, W, C, start, e, dw.data_ptr<float>(),
+      using K = decltype(kind);
+      static thread_local Scratch<typename K::T> y;
+      block_image<K>(x.data_ptr<float>() + b * H * W * C, H, W, C, start, e, dw.data_ptr<float>(),
                                   dw_bias.data_ptr<float>(), p, se, y.get(H * W * ld));
     });
   });
@@ -197,7 +196,7 @@ void pointwise(const Tensor& x, const Tensor& packed, const Tensor& bias, int64_
       for (int64_t i = begin; i < end; i += kRows) {
         const int64_t m = std::min(kRows, end - i);
         int64_t lda;
-        const auto* a = inputs<K>(x.data_ptr<float>() + i * k, k, m, k, nullptr, lda, buffer);
+        const auto* a = inputs<K>(x.data_ptr<float>() + i * k, k, m, k, lda, buffer);
         product<K>(a, lda, weights<K>(p), k, p.bias, out.data_ptr<float>() + i * n, n, m, n, add, positive);
       }
     });
@@ -215,11 +214,12 @@ void separable(const Tensor& x, const Tensor& dw, const Tensor& dw_bias, int64_t
   dispatch(bf16, [&](auto kind) {
     using K = decltype(kind);
     at::parallel_for(0, x.size(0) * h, 1, [&](int64_t begin, int64_t end) {
-      static thread_local Scratch<float> scratch, results;
-      static thread_local Scratch<typename K::T> buffer;
+      static thread_local Scratch<float> scratch;
+      static thread_local Scratch<typename K::T> results;
       // rows are copied to have zeros beside them, and channels to whole vectors
       const int64_t row = in_width * wide;
-      float *ring = scratch.get(4 * row), *middle = results.get(w * wide);
+      float* ring = scratch.get(4 * row);
+      auto* middle = results.get(w * wide);
       std::fill(ring, ring + 4 * row, 0.f);
       int64_t held[3] = {-1, -1, -1};
       for (int64_t unit = begin; unit < end; ++unit) {
@@ -239,11 +239,9 @@ void separable(const Tensor& x, const Tensor& dw, const Tensor& dw_bias, int64_t
           }
           rows[i] = to;
         }
-        depthwise_row(rows, wide, dw.data_ptr<float>(), dw_bias.data_ptr<float>(), wide, middle, wide, w, stride,
-                      wide / kLanes, false, nullptr);
-        int64_t lda;
-        const auto* a = inputs<K>(middle, wide, w, C, nullptr, lda, buffer);
-        product<K>(a, lda, weights<K>(p), C, p.bias, out.data_ptr<float>() + unit * w * n, n, w, n, add, positive);
+        depthwise_row<K>(rows, wide, dw.data_ptr<float>(), dw_bias.data_ptr<float>(), wide, middle, wide, w, stride,
+                         wide / kLanes, false, nullptr);
+        product<K>(middle, wide, weights<K>(p), C, p.bias, out.data_ptr<float>() + unit * w * n, n, w, n, add, positive);
       }
     });
   });
@@ -342,9 +340,9 @@ void stem(const Tensor& x, const Tensor& conv, const Tensor& conv_bias, int64_t 
               }
           }
         int64_t lda;
-        const auto* a = inputs<K>(patches, k, w, k, nullptr, lda, buffer);
+        const auto* a = inputs<K>(patches, k, w, k, lda, buffer);
         product<K>(a, lda, weights<K>(first), k, first.bias, row, middle, w, middle, false, true);
-        a = inputs<K>(row, middle, w, middle, nullptr, lda, buffer);
+        a = inputs<K>(row, middle, w, middle, lda, buffer);
         product<K>(a, lda, weights<K>(second), middle, second.bias, out.data_ptr<float>() + unit * w * n, n, w, n,
                    false, true);
       }

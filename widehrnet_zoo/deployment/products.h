@@ -3,7 +3,7 @@
 // instruction, bfloat16 inputs, and always sum in float32.
 #pragma once
 #include <torch/extension.h>
-#if defined(__AVX512BF16__)
+#if defined(__AVX512F__)
 #include <immintrin.h>
 #endif
 
@@ -23,6 +23,16 @@ inline void store(float* p, Vec v) { *reinterpret_cast<Vec*>(p) = v; }
 inline Vec relu(Vec v) {
   const Vec zero = {};
   return v > zero ? v : zero;
+}
+// The first n values, and zeros
+inline Vec load_part(const float* p, int64_t n) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p);
+#else
+  Vec v = {};
+  std::memcpy(&v, p, n * sizeof(float));
+  return v;
+#endif
 }
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -61,6 +71,11 @@ struct F32 {
   static Vec fma(const T* a, const T* b, Vec c) { return c + *a * load(b); }
   static HalfVec fma(const T* a, const T* b, HalfVec c) { return c + *a * *reinterpret_cast<const HalfVec*>(b); }
   static T convert(float v) { return v; }
+  static void put(T* to, Vec v) { store(to, v); }
+  // weights of `Step` rows and `wide` columns, times a factor per row
+  static void scale(const T* from, const float* factors, T* to, int64_t wide) {
+    for (int64_t j = 0; j < wide; ++j) to[j] = from[j] * factors[0];
+  }
 };
 #if defined(__AVX512BF16__)
 struct BF16 {
@@ -82,6 +97,21 @@ struct BF16 {
     std::memcpy(&bits, &v, 4);
     return static_cast<T>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
   }
+  static void put(T* to, Vec v) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), (__m256i)_mm512_cvtneps_pbh((__m512)v));
+  }
+  static void scale(const T* from, const float* factors, T* to, int64_t wide) {
+    const __m512 even = _mm512_set1_ps(factors[0]), odd = _mm512_set1_ps(factors[1]);
+    for (int64_t j = 0; j < wide; j += kLanes) {
+      const __m512i pairs = _mm512_loadu_si512(from + 2 * j);
+      const __m512 low = _mm512_mul_ps((__m512)_mm512_slli_epi32(pairs, 16), even);
+      const __m512 high = _mm512_mul_ps((__m512)_mm512_and_si512(pairs, _mm512_set1_epi32(-65536)), odd);
+      const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(high, low);
+      _mm512_storeu_si512(to + 2 * j, _mm512_permutexvar_epi16(_mm512_load_si512(kInterleave), both));
+    }
+  }
+  alignas(64) static constexpr int16_t kInterleave[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                                          8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
 };
 #endif
 
@@ -90,12 +120,18 @@ int64_t padded(int64_t k) {
   return ceil_div(k, K::Step) * K::Step;
 }
 
-// The last output channels of a row, fewer than a vector.
-inline void finish_tail(const float* sums, float* out, int64_t n, bool add, bool positive) {
+// The first n output channels of a vector: out = [out +] act(sums).
+inline void finish_part(Vec sums, float* out, int64_t n, bool add, bool positive) {
+#if defined(__AVX512F__)
+  const __mmask16 here = static_cast<__mmask16>((1u << n) - 1);
+  if (add) sums += (Vec)_mm512_maskz_loadu_ps(here, out);
+  _mm512_mask_storeu_ps(out, here, (__m512)(positive ? relu(sums) : sums));
+#else
   for (int64_t j = 0; j < n; ++j) {
     const float s = sums[j] + (add ? out[j] : 0.f);
     out[j] = positive ? std::max(0.f, s) : s;
   }
+#endif
 }
 
 // One tile: R pixels by V vectors, and half a vector more if Half. c = [c +] a b + bias, with or without ReLU.
@@ -131,15 +167,13 @@ void tile(const typename K::T* a, int64_t lda, const typename K::T* b, int64_t k
         if (add) s += load(out + v * kLanes);
         store(out + v * kLanes, positive ? relu(s) : s);
       } else {
-        float parts[kLanes];
-        store(parts, sum[r][v]);
-        finish_tail(parts, out + v * kLanes, left, add, positive);
+        finish_part(sum[r][v], out + v * kLanes, left, add, positive);
       }
     }
     if constexpr (Half) {
-      float parts[kLanes];
-      *reinterpret_cast<HalfVec*>(parts) = half[r];
-      finish_tail(parts, out + V * kLanes, n - V * kLanes, add, positive);
+      const HalfVec h = half[r];
+      const Vec wide = {h[0], h[1], h[2], h[3], h[4], h[5], h[6], h[7]};
+      finish_part(wide, out + V * kLanes, n - V * kLanes, add, positive);
     }
   }
 }
@@ -176,6 +210,19 @@ void panel(const typename K::T* a, int64_t lda, const typename K::T* packed, int
   }
 }
 
+// Weights of a product with a factor for each of its k inputs
+template <typename K>
+void scale(const typename K::T* packed, int64_t k, int64_t n, const float* factors, typename K::T* to) {
+  const Panels panels(n);
+  for (int64_t p = 0; p < panels.count; ++p) {
+    const int64_t start = panels.first(p) * kLanes, wide = panels.first(p + 1) * kLanes - start;
+    for (int64_t i = 0; i < padded<K>(k); i += K::Step) {
+      const int64_t at = start * padded<K>(k) + i * wide;
+      K::scale(packed + at, factors + i, to + at, wide);
+    }
+  }
+}
+
 template <typename K>
 void product(const typename K::T* a, int64_t lda, const typename K::T* packed, int64_t k, const float* bias, float* c,
              int64_t ldc, int64_t m, int64_t n, bool add, bool positive) {
@@ -184,44 +231,31 @@ void product(const typename K::T* a, int64_t lda, const typename K::T* packed, i
     panel<K>(a, lda, packed, k, bias, c + panels.first(p) * kLanes, ldc, m, n, panels, p, add, positive);
 }
 
-// Rows of float32 as inputs of a product, times a factor per channel if there is one.
+// Rows of float32 as inputs of a product.
 template <typename K>
-const typename K::T* inputs(const float* x, int64_t ldx, int64_t m, int64_t k, const float* gate, int64_t& lda,
+const typename K::T* inputs(const float* x, int64_t ldx, int64_t m, int64_t k, int64_t& lda,
                             Scratch<typename K::T>& scratch) {
   if constexpr (K::Step == 1) {
-    if (!gate) {
-      lda = ldx;
-      return x;
+    lda = ldx;
+    return x;
+  } else {
+    lda = ceil_div(k, kLanes) * kLanes;
+    auto* buffer = scratch.get(m * lda);
+    for (int64_t i = 0; i < m; ++i) {
+      int64_t j = 0;
+      for (; j + kLanes <= k; j += kLanes) K::put(buffer + i * lda + j, load(x + i * ldx + j));
+      if (j < k) K::put(buffer + i * lda + j, load_part(x + i * ldx + j, k - j));
     }
+    return buffer;
   }
-  lda = padded<K>(k);
-  auto* buffer = scratch.get(m * lda);
-  for (int64_t i = 0; i < m; ++i) {
-    const float* row = x + i * ldx;
-    auto* out = buffer + i * lda;
-    int64_t j = 0;
-#if defined(__AVX512BF16__)
-    if constexpr (K::Step == 2) {
-      for (; j + kLanes <= k; j += kLanes) {
-        Vec v = load(row + j);
-        if (gate) v *= load(gate + j);
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + j), (__m256i)_mm512_cvtneps_pbh((__m512)v));
-      }
-    }
-#endif
-    if (gate)
-      for (; j < k; ++j) out[j] = K::convert(row[j] * gate[j]);
-    else
-      for (; j < k; ++j) out[j] = K::convert(row[j]);
-    for (j = k; j < lda; ++j) out[j] = 0;
-  }
-  return buffer;
 }
 
-// A row of a depthwise 3x3: `above`, `here`, `below` point at the pixel left of the first one; vectors of channels.
-inline void depthwise_row(const float* const* rows, int64_t ldx, const float* weight, const float* bias, int64_t ldw,
-                          float* out, int64_t ldo, int64_t width, int64_t stride, int64_t vectors, bool positive,
-                          float* pooled) {
+// A row of a depthwise 3x3: `rows` point at the pixel left of the first one. The sums are the
+// inputs of a product.
+template <typename K>
+void depthwise_row(const float* const* rows, int64_t ldx, const float* weight, const float* bias, int64_t ldw,
+                   typename K::T* out, int64_t ldo, int64_t width, int64_t stride, int64_t vectors, bool positive,
+                   float* pooled) {
   for (int64_t v = 0; v < vectors; ++v) {
     const int64_t at = v * kLanes;
     Vec w[9];
@@ -236,7 +270,7 @@ inline void depthwise_row(const float* const* rows, int64_t ldx, const float* we
         s += w[3 * i] * load(p) + w[3 * i + 1] * load(p + ldx) + w[3 * i + 2] * load(p + 2 * ldx);
       }
       if (positive) s = relu(s);
-      store(out + x * ldo + at, s);
+      K::put(out + x * ldo + at, s);
       total += s;
     }
     if (pooled) store(pooled + at, load(pooled + at) + total);
