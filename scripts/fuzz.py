@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import resource
 import sys
 import tempfile
@@ -30,6 +31,7 @@ if '--atheris' in sys.argv:
     # to the end of the process: the doors import what they lead to when they are first knocked at
     atheris.instrument_imports(include=['widehrnet_zoo', 'PIL', 'yaml']).__enter__()
 
+import native_doors  # noqa: E402, F401
 from doors import DOORS, LIMIT_S, Door, Hang  # noqa: E402
 from mutations import vary  # noqa: E402
 
@@ -48,6 +50,10 @@ def parse() -> argparse.Namespace:
 
 def signature(error: BaseException) -> str:
     """Where an error is from, so that a finding is told once."""
+    # one from another process brings its traceback as text
+    there = re.findall(r'File ".*?([\w.]+/[\w.]+\.py)", line (\d+)', str(error.__cause__ or ''))
+    if own := [place for place in there if 'widehrnet_zoo' in str(error.__cause__)]:
+        return f'{type(error).__name__} at {":".join(own[-1])}: {str(error)[:200]}'
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if 'widehrnet_zoo' in f.filename] or list(frames)
     return f'{type(error).__name__} at {Path(own[-1].filename).name}:{own[-1].lineno}: {str(error)[:200]}'

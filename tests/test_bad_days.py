@@ -388,6 +388,41 @@ def test_pictures_that_another_program_would_draw_are_refused():
 # ---------------------------------------------------------------------------------------- what the fuzzing has found
 
 
+def test_a_video_whose_title_is_no_unicode_is_read(tmp_path):
+    av = pytest.importorskip('av')
+    from widehrnet_zoo.video.clips import VideoReader
+
+    with av.open(str(tmp_path / 'v.mkv'), 'w') as video:
+        video.metadata['title'] = 'a title of its own'
+        stream = video.add_stream('mpeg4', rate=25)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, 'yuv420p'
+        video.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8))))
+        video.mux(stream.encode(None))
+    content = (tmp_path / 'v.mkv').read_bytes()
+    assert b'of its own' in content
+    (tmp_path / 'v.mkv').write_bytes(content.replace(b'of its own', b'of its \xe9wn'))
+    with VideoReader(tmp_path / 'v.mkv') as reader:
+        assert len(list(reader)) == 1
+
+
+def test_a_graph_that_fails_when_it_runs_is_told_in_one_line(tmp_path, capfd):
+    onnx = pytest.importorskip('onnx')
+    pytest.importorskip('onnxruntime')
+    from widehrnet_zoo.deployment.export import export
+
+    export(small(), tmp_path / 'x.onnx', size=(64, 64))
+    graph = onnx.load(tmp_path / 'x.onnx')
+    (concat, *_) = [node for node in graph.graph.node if node.op_type == 'Concat']
+    for attribute in concat.attribute:
+        attribute.i = 2
+    onnx.save(graph, tmp_path / 'x.onnx')
+    source = photos(tmp_path / 'in', 1)
+    call = ['predict', str(source), '--out', str(tmp_path / 'out'), '--model', str(tmp_path / 'x.onnx'), '--quiet']
+    assert main(call) in (1, 2)
+    said = capfd.readouterr().err
+    assert said.count('\n') == 1 and 'x.onnx' in said and 'unexpected' not in said
+
+
 def official(model):
     from test_convert import official_name
 

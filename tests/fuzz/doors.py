@@ -24,7 +24,7 @@ from PIL import Image
 
 from widehrnet_zoo.errors import UserError
 
-LIMIT_S = 30
+LIMIT_S = 60
 """Seconds after which an input counts as a hang; the machine may be busy."""
 
 NAMES = ['nose', 'left_eye', 'right_eye']

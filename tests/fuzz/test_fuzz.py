@@ -1,3 +1,4 @@
+import native_doors  # noqa: F401
 import pytest
 from doors import DOORS
 from hypothesis import HealthCheck, given, settings

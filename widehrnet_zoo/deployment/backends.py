@@ -51,20 +51,35 @@ class ExportedBackend:
                 f'{self.path.name} takes uint8 crops and gives keypoints; PoseEstimator needs a file with heatmaps: '
                 'export without --pipeline, or call backend.run(crops) yourself.'
             )
-        return self.run(images)
+        try:
+            return self.run(images)
+        except Exception as error:  # each runtime has its own
+            raise UserError(f'{self.path} cannot be run by {self.runtime}: {_reason(error)}') from error
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__
 
 
 def _onnx(path: Path, threads: int | None) -> tuple[ExportMetadata, Runner]:
     ort = require('onnxruntime', 'export')
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    # what goes wrong is told by an exception
+    options.log_severity_level = 4
     if threads:
         options.intra_op_num_threads = threads
     try:
         session = ort.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
     except Exception as error:  # onnxruntime's errors have no common class of their own
-        raise UserError(f'ONNX Runtime cannot open {path}: {str(error).splitlines()[0]}') from error
-    metadata = ExportMetadata.from_json(session.get_modelmeta().custom_metadata_map.get(KEY), path.name)
+        raise UserError(f'ONNX Runtime cannot open {path}: {_reason(error)}') from error
+    try:
+        text = session.get_modelmeta().custom_metadata_map.get(KEY)
+    except UnicodeDecodeError:
+        text = None
+    metadata = ExportMetadata.from_json(text, path.name)
+    if not session.get_inputs():
+        raise UserError(f'{path} is a graph without an input: expected one that takes crops.')
     name = session.get_inputs()[0].name
     return metadata, lambda images: session.run(None, {name: images})[0]
 
@@ -74,8 +89,8 @@ def _openvino(path: Path, threads: int | None) -> tuple[ExportMetadata, Runner]:
     core = ov.Core()
     try:
         model = core.read_model(str(path))
-    except RuntimeError as error:
-        raise UserError(f'OpenVINO cannot open {path}: {str(error).splitlines()[0]}') from error
+    except (RuntimeError, UnicodeDecodeError) as error:  # its messages quote the file, whatever is in it
+        raise UserError(f'OpenVINO cannot open {path}: {_reason(error)}') from error
     metadata = ExportMetadata.from_json(
         str(model.get_rt_info(KEY).value) if model.has_rt_info(KEY) else None, path.name
     )
@@ -108,10 +123,11 @@ def _torchscript(path: Path, threads: int | None) -> tuple[ExportMetadata, Runne
     files = {KEY: ''}
     try:
         module = torch.jit.load(str(path), map_location='cpu', _extra_files=files)
-    except RuntimeError as error:
-        raise UserError(f'TorchScript cannot open {path}: {str(error).splitlines()[0]}') from error
-    text = files[KEY]
-    return ExportMetadata.from_json(text.decode() if isinstance(text, bytes) else text, path.name), _torch(module)
+    except (RuntimeError, UnicodeDecodeError) as error:  # its messages quote the file, whatever is in it
+        raise UserError(f'TorchScript cannot open {path}: {_reason(error)}') from error
+    text: Any = files[KEY]
+    said = text.decode(errors='replace') if isinstance(text, bytes) else text
+    return ExportMetadata.from_json(said, path.name), _torch(module)
 
 
 def _torch_export(path: Path, threads: int | None) -> tuple[ExportMetadata, Runner]:
@@ -121,7 +137,7 @@ def _torch_export(path: Path, threads: int | None) -> tuple[ExportMetadata, Runn
     try:
         program = torch.export.load(str(path), extra_files=files)
     except Exception as error:  # torch raises what its unpacking happens to meet
-        raise UserError(f'torch.export cannot open {path}: {str(error).splitlines()[0]}') from error
+        raise UserError(f'torch.export cannot open {path}: {_reason(error)}') from error
     return ExportMetadata.from_json(files[KEY], path.name), _torch(program.module())
 
 

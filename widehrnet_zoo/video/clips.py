@@ -59,7 +59,8 @@ class VideoReader:
         if not self.path.is_file():
             raise UserError(f'there is no file {path}.')
         try:
-            self._container = self._av.open(str(path))
+            # titles need not be Unicode
+            self._container = self._av.open(str(path), metadata_errors='replace')
         except self._av.error.FFmpegError as error:
             raise UserError(f'{path} cannot be read as a video: {error.strerror}.') from error
         videos = [s for s in self._container.streams.video if not _is_cover(s)]
@@ -227,7 +228,7 @@ class VideoWriter:
             if sound is not None and sound.codec_context is not None:
                 fits = sound.codec_context.codec.canonical_name in new.supported_codecs
             if sound is not None and fits:
-                source = stack.enter_context(self._av.open(str(self._reader.path)))
+                source = stack.enter_context(self._av.open(str(self._reader.path), metadata_errors='replace'))
                 stream = source.streams[sound.index]
                 streams[stream] = new.add_stream_from_template(stream)
                 sources.append(_packets(source, stream))
