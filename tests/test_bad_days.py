@@ -4,10 +4,12 @@ Hostile input to every door is in tests/fuzz; here is what it found, and what no
 """
 
 import contextlib
+import io
 import itertools
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -376,8 +378,6 @@ def test_a_pipe_is_refused_instead_of_waited_for(tmp_path):
 
 
 def test_pictures_that_another_program_would_draw_are_refused():
-    import io
-
     for kind in ('EPS', 'ICO'):
         buffer = io.BytesIO()
         Image.new('RGB', (16, 16)).save(buffer, kind)
@@ -403,6 +403,46 @@ def test_a_video_whose_title_is_no_unicode_is_read(tmp_path):
     (tmp_path / 'v.mkv').write_bytes(content.replace(b'of its own', b'of its \xe9wn'))
     with VideoReader(tmp_path / 'v.mkv') as reader:
         assert len(list(reader)) == 1
+
+
+class Evil:
+    def __reduce__(self):
+        return (exec, ("raise SystemExit('code of a pickle was run')",))
+
+
+def test_a_torch_export_file_with_code_in_it_is_refused_before_pytorch_opens_it(tmp_path, monkeypatch):
+    from widehrnet_zoo.deployment.backends import open_backend
+    from widehrnet_zoo.deployment.export import export
+
+    export(small(), tmp_path / 'good.pt2', size=(64, 64))
+    monkeypatch.setattr(torch.export, 'load', lambda *args, **options: pytest.fail('it was opened'))
+    with zipfile.ZipFile(tmp_path / 'good.pt2') as archive:
+        good = {name: archive.read(name) for name in archive.namelist()}
+    pickled = io.BytesIO()
+    torch.save(Evil(), pickled)
+    (inputs,) = [name for name in good if name.endswith('.pt') and 'input' in name]
+    (model,) = [name for name in good if re.search(r'models/\w+\.json', name)]
+
+    def graph(change):
+        values = json.loads(good[model])
+        change(values)
+        return {**good, model: json.dumps(values).encode()}
+
+    for changed, said in (
+        ({**good, inputs: pickled.getvalue()}, 'pickle'),
+        ({**good, 'x/data/weights/weight_0': pickled.getvalue()}, 'pickle'),
+        ({**good, 'x/data/constants/custom_obj_0': b'x'}, 'an object'),
+        ({**good, 'x/data/aotinductor/model/x.so': b'x'}, 'compiled'),
+        (graph(lambda v: v.update(guards_code=['print(1)'])), 'guards'),
+        (graph(lambda v: v['graph_module']['graph']['nodes'][0].update(target='torch.hub.load')), r'torch\.hub\.load'),
+        (graph(lambda v: v.update(x={'expr_str': '__import__("os").getpid()'})), 'expression'),
+        (graph(lambda v: v.update(x={'use_pickle': True})), 'pickled weights'),
+    ):
+        with zipfile.ZipFile(tmp_path / 'x.pt2', 'w') as archive:
+            for name, data in changed.items():
+                archive.writestr(name, data)
+        with pytest.raises(UserError, match=said):
+            open_backend(tmp_path / 'x.pt2')
 
 
 def test_a_graph_that_fails_when_it_runs_is_told_in_one_line(tmp_path, capfd):

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from ..errors import UserError
 from ..extras import require
 from .metadata import KEY, ExportMetadata
+from .program import check_program
 
 __all__ = ['ExportedBackend', 'open_backend']
 
@@ -133,6 +134,7 @@ def _torchscript(path: Path, threads: int | None) -> tuple[ExportMetadata, Runne
 def _torch_export(path: Path, threads: int | None) -> tuple[ExportMetadata, Runner]:
     import torch
 
+    check_program(path)
     files = {KEY: ''}
     try:
         program = torch.export.load(str(path), extra_files=files)
