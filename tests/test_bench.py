@@ -1,12 +1,16 @@
 import json
 import os
+import tempfile
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 from torch import nn
 
 from widehrnet_zoo.bench.contenders import Contender, count_macs
 from widehrnet_zoo.bench.report import table
+from widehrnet_zoo.bench.run import bench
 from widehrnet_zoo.bench.timing import Timing, cold_start, interleave
 from widehrnet_zoo.cli.main import main
 
@@ -51,6 +55,29 @@ def test_the_command_writes_table_chart_and_json(tmp_path, capsys):
     assert rows[0]['speedup'] == 1
     assert (tmp_path / 'bench.md').read_text() in printed
     assert (tmp_path / 'bench.png').read_bytes()[:4] == b'\x89PNG'
+
+
+def test_training_steps_are_timed_with_three_times_the_products(tmp_path):
+    pytest.importorskip('ninja')
+    contenders = [Contender('widehrnet_10', path, 'f32', SIZE) for path in ('eager', 'train', 'train-fused')]
+    eager, plain, fused = bench(contenders, tmp_path, batches=(2,), runs=2, progress=False)
+    assert plain['macs'] == fused['macs'] == 3 * eager['macs']
+    assert plain['median'] > eager['median'] and fused['speedup'] == eager['median'] / fused['median']
+
+
+def test_the_fused_training_step_learns_what_the_plain_one_learns():
+    pytest.importorskip('ninja')
+    images = np.random.default_rng(0).standard_normal((2, 3, *SIZE)).astype(np.float32)
+    runs = [Contender('widehrnet_10', path, 'f32', SIZE).open(1) for path in ('train', 'train-fused')]
+    losses = [[run(images) for _ in range(3)] for run in runs]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3) and losses[0][2] < losses[0][0]
+
+
+def test_an_exported_program_is_timed():
+    run = Contender('widehrnet_10', 'torch-export', 'f32', SIZE)
+    with tempfile.TemporaryDirectory() as folder:
+        heatmaps = run.prepare(Path(folder)).open(1)(np.zeros((2, 3, *SIZE), np.float32))
+    assert heatmaps.shape == (2, 17, 16, 16)
 
 
 def test_a_cold_start_is_of_a_new_process():

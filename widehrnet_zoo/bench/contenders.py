@@ -24,11 +24,14 @@ PATHS = {
     'native': 'PyTorch, widehrnet_zoo.deploy() with the compiled kernels of this package',
     'compiled': 'torch.compile with frozen weights, of the deployed network where there is one',
     'aot': 'AOTInductor package, of the deployed network where there is one',
+    'torch-export': '`torch.export` file of `widehrnet export`',
     'torchscript': 'TorchScript file of `widehrnet export`',
     'onnx': 'ONNX Runtime, file of `widehrnet export`',
     'onnx-plain': "ONNX Runtime, torch's own export of the network as it was trained",
     'openvino': 'OpenVINO, file of `widehrnet export`',
     'openvino-plain': 'OpenVINO, its own conversion of the network as it was trained',
+    'train': 'PyTorch, a training step of AdamW on the network as it was trained',
+    'train-fused': 'PyTorch, a training step of AdamW with the fused kernels of this package',
 }
 """The paths, and what each is."""
 
@@ -36,12 +39,19 @@ PRECISIONS = ('f32', 'bf16', 'int8')
 
 Runner = Callable[[npt.NDArray[np.float32]], Any]
 
-_SUFFIXES = {'aot': '.pt2', 'torchscript': '.torchscript', 'onnx': '.onnx', 'openvino': '.xml'}
-_ALLOWED = {
+TRAINING = {'train', 'train-fused'}
+"""The paths that are training steps, with three times the products of a forward pass."""
+
+OURS = {'deployed', 'native', 'torch-export', 'onnx-plain', 'openvino-plain', 'train-fused'}
+"""The paths that only networks of this package have, or that are the same as another path for others."""
+
+_SUFFIXES = {'torch-export': '.pt2', 'torchscript': '.torchscript', 'onnx': '.onnx', 'openvino': '.xml'}
+ALLOWED = {
     'f32': set(PATHS),
-    'bf16': {'eager', 'deployed', 'native', 'compiled', 'aot', 'openvino', 'openvino-plain'},
+    'bf16': {'eager', 'deployed', 'native', 'compiled', 'aot', 'openvino', 'openvino-plain'} | TRAINING,
     'int8': {'openvino'},
 }
+"""The paths that run in each precision."""
 
 
 @dataclass(frozen=True)
@@ -107,14 +117,14 @@ class Contender:
         """
         if self.path not in PATHS or self.precision not in PRECISIONS:
             raise UserError(f'{self.path} {self.precision}: paths are {", ".join(PATHS)}; precisions f32, bf16, int8.')
-        if self.path not in _ALLOWED[self.precision]:
+        if self.path not in ALLOWED[self.precision]:
             raise UserError(f'the path {self.path} does not run in {self.precision}.')
-        if self.file is not None or self.path in ('eager', 'deployed', 'native', 'compiled'):
+        if self.file is not None or self.path in {'eager', 'deployed', 'native', 'compiled'} | TRAINING:
             return self
         name = f'{Path(self.model).name}-{self.path}-{self.precision}'
         module = self.module()
         ours = isinstance(module, WideHRNet)
-        if self.path in ('onnx', 'openvino', 'torchscript') and ours:
+        if self.path in _SUFFIXES and ours:
             file = folder / f'{name}{_SUFFIXES[self.path]}'
             export(module, file, size=self.size, precision=self.precision, crops=crops)
             return replace(self, file=str(file))
@@ -165,8 +175,12 @@ class Contender:
             return _onnx(str(self.file), threads)
         if self.path in ('openvino', 'openvino-plain'):
             return _openvino(str(self.file), threads, self.precision)
+        if self.path in TRAINING:
+            return _training(self.module(), self.path == 'train-fused', self.precision)
         if self.path == 'torchscript':
             module = torch.jit.load(str(self.file))
+        elif self.path == 'torch-export':
+            module = torch.export.load(str(self.file)).module()
         elif self.path == 'aot':
             from torch._inductor import aoti_load_package
 
@@ -200,6 +214,26 @@ class Contender:
 
             return accelerate(deployed, self.precision)
         return deployed.to(_dtype(self.precision))
+
+
+def _training(module: nn.Module, fused: bool, precision: str) -> Runner:
+    module.train().to(memory_format=torch.channels_last)
+    if fused:
+        from ..training.fused import fuse_training
+
+        fuse_training(module)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-5, fused=True)
+
+    def run(images: npt.NDArray[np.float32]) -> Any:
+        x = torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
+        with torch.autocast('cpu', torch.bfloat16, enabled=precision == 'bf16'):
+            loss = module(x).float().square().mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return run
 
 
 def _settle(module: WideHRNet) -> None:

@@ -9,6 +9,7 @@ EPILOG = """\
 examples:
   widehrnet bench
   widehrnet bench widehrnet_18_attn --paths eager,deployed,onnx,openvino --precisions f32,bf16 --batches 1 8
+  widehrnet bench --paths train,train-fused --precisions f32,bf16 --batches 32 --size 128 96 --threads 1 --runs 5
   widehrnet bench --vs resnet50 mobilenetv2_100 mine.onnx --out runs/bench --cold
 
 A path that does not run in a precision is left out. Times are of one call after another of the same kind, the
@@ -38,8 +39,8 @@ def add_parser(subparsers: 'argparse._SubParsersAction[argparse.ArgumentParser]'
     parser.add_argument(
         '--paths',
         default='eager,deployed,onnx,openvino',
-        help='of eager, deployed, native, compiled, aot, torchscript, onnx, onnx-plain, openvino, openvino-plain '
-        '(default: eager,deployed,onnx,openvino)',
+        help='of eager, deployed, native, compiled, aot, torch-export, torchscript, onnx, onnx-plain, openvino, '
+        'openvino-plain, train, train-fused (default: eager,deployed,onnx,openvino)',
     )
     parser.add_argument('--precisions', default='f32', help='of f32, bf16, int8 (default: f32)')
     parser.add_argument(
@@ -76,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     """
     import json
 
-    from ..bench.contenders import _ALLOWED, PATHS, PRECISIONS, Contender, default_threads
+    from ..bench.contenders import ALLOWED, OURS, PATHS, PRECISIONS, Contender, default_threads
     from ..bench.report import chart, table
     from ..bench.run import bench, machine
     from ..errors import UserError
@@ -92,20 +93,19 @@ def run(args: argparse.Namespace) -> int:
     if threads < 1 or args.runs < 1 or min(args.batches) < 1:
         raise UserError('threads, runs and batches are at least 1.')
     size = tuple(args.size)
-    chosen = [(path, precision) for precision in precisions for path in paths if path in _ALLOWED[precision]]
+    chosen = [(path, precision) for precision in precisions for path in paths if path in ALLOWED[precision]]
     contenders = [
         Contender(name, path, precision, size, weights=args.weights if name == args.models[0] else None)
         for name in args.models
         for path, precision in chosen
     ]
-    same = {'deployed', 'native', 'onnx-plain', 'openvino-plain'}
     for name in args.vs:
         if name.endswith('.onnx'):
             if not Path(name).is_file():
                 raise UserError(f'there is no file {name}.')
             contenders.append(Contender(name, 'onnx', 'f32', size, file=name))
             continue
-        contenders += [Contender(name, p, q, size) for p, q in chosen if p not in same and q != 'int8']
+        contenders += [Contender(name, p, q, size) for p, q in chosen if p not in OURS and q != 'int8']
     crops = None
     if args.calibrate is not None:
         from ..deployment.calibration import folder_crops
