@@ -33,7 +33,7 @@ def kernels() -> ModuleType:
         ImportError: If ninja is not installed.
         UserError: If there is no working C++ compiler.
     """
-    require('ninja', extra='train')
+    require('ninja', extra='export')
     from torch.utils.cpp_extension import load
 
     try:
