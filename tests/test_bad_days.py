@@ -388,6 +388,15 @@ def test_pictures_that_another_program_would_draw_are_refused():
 # ---------------------------------------------------------------------------------------- what the fuzzing has found
 
 
+def test_a_picture_of_three_sides_is_damaged():
+    buffer = io.BytesIO()
+    Image.new('L', (13, 9)).save(buffer, 'IM')
+    content = buffer.getvalue()
+    assert read_image(content).shape == (9, 13, 3)
+    with pytest.raises(UserError, match='its size is'):
+        read_image(content.replace(b'13*9\r', b'1*3*9\r', 1))
+
+
 def test_a_video_whose_title_is_no_unicode_is_read(tmp_path):
     av = pytest.importorskip('av')
     from widehrnet_zoo.video.clips import VideoReader

@@ -105,6 +105,9 @@ def _open(file: Any, name: str, max_pixels: int) -> npt.NDArray[np.uint8]:
 
 
 def _from_pillow(image: Image.Image, name: str, max_pixels: int) -> npt.NDArray[np.uint8]:
+    # some format plugins take the size as the file says it
+    if len(image.size) != 2 or not all(isinstance(side, int) for side in image.size):
+        raise UserError(f'{name} is damaged: its size is {image.size!s:.100}.')
     width, height = image.size
     if not width or not height:
         raise UserError(f'{name} is empty: {width}x{height} pixels.')
