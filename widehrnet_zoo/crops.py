@@ -150,12 +150,16 @@ def _crop_upright(
     rows *= wy0[:, None, None]
     below *= wy1[:, None, None]
     rows += below
-    crop, beside = rows[:, x0 - left], rows[:, x1 - left]
-    crop *= wx0[:, None]
-    beside *= wx1[:, None]
+    # flat rows: numpy is several times slower over a last axis of three
+    channels = image.shape[2]
+    rows = rows.reshape(height, -1)
+    at = np.repeat((np.stack((x0, x1)) - left) * channels, channels, 1) + np.tile(np.arange(channels), width)
+    crop, beside = rows.take(at[0], 1), rows.take(at[1], 1)
+    crop *= np.repeat(wx0, channels)
+    beside *= np.repeat(wx1, channels)
     crop += beside
     crop += 0.5
-    return crop.astype(np.uint8)
+    return crop.astype(np.uint8).reshape(height, width, channels)
 
 
 def _crop_turned(
