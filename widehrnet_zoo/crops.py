@@ -145,14 +145,13 @@ def _crop_upright(
     y0, y1, wy0, wy1 = _taps(affine[1, 1] * np.arange(height) + affine[1, 2], image.shape[0])
     x0, x1, wx0, wx1 = _taps(affine[0, 0] * np.arange(width) + affine[0, 2], image.shape[1])
     left, right = min(x0.min(), x1.min()), max(x0.max(), x1.max()) + 1
-    rows = image[y0, left:right].astype(np.float32)
-    below = image[y1, left:right].astype(np.float32)
-    rows *= wy0[:, None, None]
-    below *= wy1[:, None, None]
-    rows += below
     # flat rows: numpy is several times slower over a last axis of three
     channels = image.shape[2]
-    rows = rows.reshape(height, -1)
+    rows = image[y0, left:right].reshape(height, -1).astype(np.float32)
+    below = image[y1, left:right].reshape(height, -1).astype(np.float32)
+    rows *= wy0[:, None]
+    below *= wy1[:, None]
+    rows += below
     at = np.repeat((np.stack((x0, x1)) - left) * channels, channels, 1) + np.tile(np.arange(channels), width)
     crop, beside = rows.take(at[0], 1), rows.take(at[1], 1)
     crop *= np.repeat(wx0, channels)
