@@ -238,9 +238,8 @@ def test_the_size_is_from_the_configuration_or_the_name(tmp_path):
 
 def run(*arguments):
     parser = argparse.ArgumentParser()
-    command.add_parser(parser.add_subparsers())
-    args = parser.parse_args(['convert', *map(str, arguments)])
-    return args.run(args)
+    command.add_arguments(parser)
+    return command.run(parser.parse_args([*map(str, arguments)]))
 
 
 def test_the_command_converts_and_overwrites_only_when_told(tmp_path, capsys):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from widehrnet_zoo import SKELETONS, PoseResult, Skeleton, UserError
-from widehrnet_zoo.evaluation.formats import from_coco
 from widehrnet_zoo.interchange import (
     FORMATS,
+    from_coco,
     from_mmpose,
     read_csv,
     read_mmpose,

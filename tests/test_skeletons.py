@@ -1,10 +1,11 @@
 import json
+import sys
 
 import pytest
 import timm
 
 from widehrnet_zoo import UserError, create_model
-from widehrnet_zoo.skeletons import SKELETONS, Skeleton, skeleton_from_names, skeleton_of
+from widehrnet_zoo.skeletons import SKELETONS, Skeleton, read_skeleton, skeleton_from_names, skeleton_of
 
 
 @pytest.mark.parametrize('name', SKELETONS)
@@ -92,3 +93,14 @@ def test_the_skeleton_of_a_model():
     assert skeleton_of(named).flip_pairs == ((0, 1),)
     with pytest.raises(UserError, match='no keypoint head'):
         skeleton_of(create_model('widehrnet_10', num_classes=0, device='meta'))
+
+
+def test_a_skeleton_in_json_needs_no_yaml(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'yaml', None)
+    file = tmp_path / 'birds.json'
+    file.write_text('{"keypoints": ["beak", "left_wing", "right_wing"], "flip_pairs": [[1, 2]]}')
+    assert read_skeleton(str(file)).flip_pairs == ((1, 2),)
+    for content in ('{"keypoints": [', '[' * 100_000, '[1]', '\xff'):
+        file.write_text(content, encoding='latin-1')
+        with pytest.raises(UserError, match=r'birds\.json'):
+            read_skeleton(str(file))

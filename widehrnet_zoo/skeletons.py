@@ -1,16 +1,18 @@
 """Skeletons: what the keypoints of a data set are called and how they hang together."""
 
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from operator import index
+from pathlib import Path
 from typing import Any
 
 from .errors import UserError
 
-__all__ = ['SKELETONS', 'Skeleton', 'skeleton_from_names', 'skeleton_of']
+__all__ = ['SKELETONS', 'Skeleton', 'read_skeleton', 'skeleton_from_names', 'skeleton_of']
 
 
 @dataclass(frozen=True)
@@ -242,6 +244,37 @@ _MPII = Skeleton(
 
 SKELETONS: dict[str, Skeleton] = {'coco': _COCO, 'mpii': _MPII}
 """Skeletons by data set."""
+
+
+def read_skeleton(source: str | Mapping[str, Any]) -> Skeleton:
+    """A skeleton from its data set's name, a file, or its fields.
+
+    Args:
+        source: A key of `SKELETONS`, a JSON file, a YAML or TOML file (extra `train`), or the fields of
+            `Skeleton.from_dict`.
+
+    Raises:
+        UserError: If there is no such skeleton.
+    """
+    if isinstance(source, Mapping):
+        return Skeleton.from_dict(source)
+    if source in SKELETONS:
+        return SKELETONS[source]
+    path = Path(source)
+    if not path.exists():
+        raise UserError(f'There is no skeleton {source!r}: give {", ".join(SKELETONS)}, or a JSON or YAML file.')
+    if path.suffix == '.json':
+        try:
+            values = json.loads(path.read_text(encoding='utf-8'))
+        except (OSError, ValueError, RecursionError) as error:
+            raise UserError(f'{path} cannot be read as JSON: {error}.') from error
+    else:
+        from .training.config import read_file
+
+        values = read_file(path)
+    if not isinstance(values, Mapping):
+        raise UserError(f'{path} is no skeleton: expected the fields name, keypoints, flip_pairs, bones, sigmas.')
+    return Skeleton.from_dict(values)
 
 
 def skeleton_of(source: Any) -> Skeleton:

@@ -355,14 +355,14 @@ def same_numbers(read: Any, given: Any) -> bool:
 
 @door('skeletons', json_input(KITE))
 def skeleton(content: bytes, folder: Path) -> None:
-    from widehrnet_zoo.skeletons import Skeleton
-    from widehrnet_zoo.training.people import read_skeleton
+    from widehrnet_zoo.skeletons import Skeleton, read_skeleton
 
-    read = read_skeleton(str(put(folder, 'skeleton.json', content)))
+    kind, parse = ('json', json.loads) if content[-1:] == b'}' else ('yaml', yaml.safe_load)
+    read = read_skeleton(str(put(folder, f'skeleton.{kind}', content)))
     assert Skeleton.from_dict(json.loads(json.dumps(read.to_dict()))) == read
     assert sorted(read.flip_order) == list(range(read.num_keypoints))
     finite(read.sigmas or ())
-    given = yaml.safe_load(content)
+    given = parse(content)
     assert same_numbers(read.flip_pairs, given.get('flip_pairs') or ()), 'flip pairs were changed'
     assert same_numbers(read.bones, given.get('bones') or ()), 'bones were changed'
 

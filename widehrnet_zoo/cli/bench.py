@@ -5,6 +5,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+HELP = 'time models and runtimes side by side'
+DESCRIPTION = 'Time models, runtimes and precisions side by side: same images, same threads, in turn.'
 EPILOG = """\
 examples:
   widehrnet bench
@@ -17,22 +19,12 @@ contenders in turn.
 """
 
 
-def add_parser(subparsers: 'argparse._SubParsersAction[argparse.ArgumentParser]') -> argparse.ArgumentParser:
-    """Add the command.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command.
 
     Args:
-        subparsers: Of the main parser.
-
-    Returns:
-        The command's parser.
+        parser: Of the command.
     """
-    parser = subparsers.add_parser(
-        'bench',
-        help='time models and runtimes side by side',
-        description='Time models, runtimes and precisions side by side: same images, same threads, in turn.',
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
     parser.add_argument(
         'models', nargs='*', default=['widehrnet_18_attn'], help='variants (default: widehrnet_18_attn)'
     )
@@ -59,15 +51,13 @@ def add_parser(subparsers: 'argparse._SubParsersAction[argparse.ArgumentParser]'
     parser.add_argument('--cold', action='store_true', help='also first result and peak memory in a new process')
     parser.add_argument('--out', type=Path, metavar='DIR', help='bench.json, bench.md and bench.png')
     parser.add_argument('--quiet', action='store_true', help='no progress bar')
-    parser.set_defaults(run=run)
-    return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command.
 
     Args:
-        args: What `add_parser` parsed.
+        args: What `add_arguments` defines, parsed.
 
     Returns:
         0.

@@ -4,6 +4,11 @@ import argparse
 import sys
 from pathlib import Path
 
+HELP = 'turn an official checkpoint into a folder that timm loads'
+DESCRIPTION = (
+    'Turn an official checkpoint (mmpose .pth) into config.json and model.safetensors. The variant '
+    'and the number of keypoints are found in the file.'
+)
 EPILOG = """\
 examples:
   widehrnet convert wide_hrnet_18_attn_coco_256x192.pth models/coco_18_attn
@@ -16,23 +21,12 @@ then, in Python:
 """
 
 
-def add_parser(subparsers: 'argparse._SubParsersAction[argparse.ArgumentParser]') -> argparse.ArgumentParser:
-    """Add the command.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command.
 
     Args:
-        subparsers: Of the main parser.
-
-    Returns:
-        The command's parser.
+        parser: Of the command.
     """
-    parser = subparsers.add_parser(
-        'convert',
-        help='turn an official checkpoint into a folder that timm loads',
-        description='Turn an official checkpoint (mmpose .pth) into config.json and model.safetensors. The variant '
-        'and the number of keypoints are found in the file.',
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
     parser.add_argument('checkpoint', type=Path, metavar='CHECKPOINT', help='mmpose .pth')
     parser.add_argument('out_dir', type=Path, metavar='OUT_DIR', help='folder to write, for local-dir:OUT_DIR')
     parser.add_argument(
@@ -54,15 +48,13 @@ def add_parser(subparsers: 'argparse._SubParsersAction[argparse.ArgumentParser]'
         help='take the second copy of the weights (default: the plain one, which mmpose tests with)',
     )
     parser.add_argument('--force', action='store_true', help='replace an earlier conversion in OUT_DIR')
-    parser.set_defaults(run=run)
-    return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command.
 
     Args:
-        args: What `add_parser` parsed.
+        args: What `add_arguments` defines, parsed.
 
     Returns:
         0.
@@ -72,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     """
     from ..convert import convert_checkpoint
     from ..errors import UserError
-    from ..training.people import read_skeleton
+    from ..skeletons import read_skeleton
 
     try:
         done = convert_checkpoint(

@@ -2,6 +2,8 @@
 
 import argparse
 
+HELP = 'a page in the browser to try models on your photos'
+DESCRIPTION = 'Serve a page: drop a photo or use the camera, draw boxes, see and download keypoints.'
 EPILOG = """\
 examples:
   widehrnet demo
@@ -10,22 +12,12 @@ examples:
 """
 
 
-def add_parser(subparsers: 'argparse._SubParsersAction[argparse.ArgumentParser]') -> argparse.ArgumentParser:
-    """Add the command.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command.
 
     Args:
-        subparsers: Of the main parser.
-
-    Returns:
-        The command's parser.
+        parser: Of the command.
     """
-    parser = subparsers.add_parser(
-        'demo',
-        help='a page in the browser to try models on your photos',
-        description='Serve a page: drop a photo or use the camera, draw boxes, see and download keypoints.',
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
     parser.add_argument(
         'models', nargs='*', metavar='MODEL', help='names, folders or files to offer besides the models that ship'
     )
@@ -37,15 +29,13 @@ def add_parser(subparsers: 'argparse._SubParsersAction[argparse.ArgumentParser]'
     parser.add_argument('--open', action='store_true', help='open it in a browser')
     parser.add_argument('--max-mb', type=float, default=20, help='largest file that is taken (default: 20)')
     parser.add_argument('--max-megapixels', type=float, default=50, help='largest photo that is taken (default: 50)')
-    parser.set_defaults(run=run)
-    return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command.
 
     Args:
-        args: What `add_parser` parsed.
+        args: What `add_arguments` defines, parsed.
 
     Returns:
         0, when the page was interrupted.

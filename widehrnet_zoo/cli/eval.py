@@ -5,6 +5,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+HELP = 'measure a model by the COCO, MPII or PCK protocol'
+DESCRIPTION = 'Measure a model, or results that are there already, as the field counts it.'
 EPILOG = """\
 examples:
   widehrnet eval --data people/val.json --images people/images --model widehrnet_18_attn --protocol pck
@@ -16,22 +18,12 @@ examples:
 """
 
 
-def add_parser(subparsers: 'argparse._SubParsersAction[argparse.ArgumentParser]') -> argparse.ArgumentParser:
-    """Add the command.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command.
 
     Args:
-        subparsers: Of the main parser.
-
-    Returns:
-        The command's parser.
+        parser: Of the command.
     """
-    parser = subparsers.add_parser(
-        'eval',
-        help='measure a model by the COCO, MPII or PCK protocol',
-        epilog=EPILOG,
-        description='Measure a model, or results that are there already, as the field counts it.',
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
     what = parser.add_argument_group('what')
     what.add_argument(
         '--data',
@@ -108,15 +100,13 @@ def add_parser(subparsers: 'argparse._SubParsersAction[argparse.ArgumentParser]'
     run_group.add_argument('--batch-size', type=int, default=32, help='people per step (default: 32)')
     run_group.add_argument('--workers', type=int, default=2, help='threads that read photos (default: 2)')
     run_group.add_argument('--quiet', action='store_true', help='no progress bar')
-    parser.set_defaults(run=run)
-    return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command.
 
     Args:
-        args: What `add_parser` parsed.
+        args: What `add_arguments` defines, parsed.
 
     Returns:
         0.

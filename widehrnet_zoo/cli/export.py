@@ -4,6 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+HELP = 'write a model for ONNX Runtime, OpenVINO, torch.export or TorchScript'
+DESCRIPTION = 'Write a model for another runtime; the file is run and compared with PyTorch before it is kept.'
 EPILOG = """\
 examples:
   widehrnet export widehrnet_18_attn --format onnx --out pose.onnx
@@ -14,22 +16,12 @@ examples:
 """
 
 
-def add_parser(subparsers: 'argparse._SubParsersAction[argparse.ArgumentParser]') -> argparse.ArgumentParser:
-    """Add the command.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command.
 
     Args:
-        subparsers: Of the main parser.
-
-    Returns:
-        The command's parser.
+        parser: Of the command.
     """
-    parser = subparsers.add_parser(
-        'export',
-        help='write a model for ONNX Runtime, OpenVINO, torch.export or TorchScript',
-        description='Write a model for another runtime; the file is run and compared with PyTorch before it is kept.',
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
     parser.add_argument('model', help='variant, variant.tag, hf-hub:ORG/NAME or folder')
     parser.add_argument('--weights', metavar='FILE', help='.safetensors, or an official .pth')
     parser.add_argument(
@@ -52,15 +44,13 @@ def add_parser(subparsers: 'argparse._SubParsersAction[argparse.ArgumentParser]'
     parser.add_argument(
         '--widen', action='store_true', help='convolutions over the full width of a branch instead of slices'
     )
-    parser.set_defaults(run=run)
-    return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command.
 
     Args:
-        args: What `add_parser` parsed.
+        args: What `add_arguments` defines, parsed.
 
     Returns:
         0.

@@ -4,6 +4,8 @@ import argparse
 import json
 import sys
 
+HELP = 'all that is known of a model'
+DESCRIPTION = 'Size, cost, weights, licence, paper and keypoints of a model.'
 EPILOG = """\
 examples:
   widehrnet info widehrnet_18_attn
@@ -21,33 +23,21 @@ _WEIGHTS = {
 }
 
 
-def add_parser(subparsers: 'argparse._SubParsersAction[argparse.ArgumentParser]') -> argparse.ArgumentParser:
-    """Add the command.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command.
 
     Args:
-        subparsers: Of the main parser.
-
-    Returns:
-        The command's parser.
+        parser: Of the command.
     """
-    parser = subparsers.add_parser(
-        'info',
-        help='all that is known of a model',
-        description='Size, cost, weights, licence, paper and keypoints of a model.',
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
     parser.add_argument('model', metavar='MODEL', help='variant, variant.tag, hf-hub:ORG/NAME or local-dir:FOLDER')
     parser.add_argument('--json', action='store_true', help='as JSON')
-    parser.set_defaults(run=run)
-    return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command.
 
     Args:
-        args: What `add_parser` parsed.
+        args: What `add_arguments` defines, parsed.
 
     Returns:
         0.

@@ -4,6 +4,8 @@ import argparse
 import json
 import sys
 
+HELP = 'the models: parameters, MACs, weights, figures'
+DESCRIPTION = 'The models of the zoo with their parameters, multiply-accumulates, weights and figures.'
 EPILOG = """\
 examples:
   widehrnet list
@@ -16,34 +18,22 @@ none (untrained). Figures of official weights are the authors'.
 """
 
 
-def add_parser(subparsers: 'argparse._SubParsersAction[argparse.ArgumentParser]') -> argparse.ArgumentParser:
-    """Add the command.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command.
 
     Args:
-        subparsers: Of the main parser.
-
-    Returns:
-        The command's parser.
+        parser: Of the command.
     """
-    parser = subparsers.add_parser(
-        'list',
-        help='the models: parameters, MACs, weights, figures',
-        description='The models of the zoo with their parameters, multiply-accumulates, weights and figures.',
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
     parser.add_argument('filter', nargs='?', default='', help='wildcards on the name (quote them)')
     parser.add_argument('--pretrained', action='store_true', help='only models whose weights are there to load')
     parser.add_argument('--json', action='store_true', help='as JSON')
-    parser.set_defaults(run=run)
-    return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command.
 
     Args:
-        args: What `add_parser` parsed.
+        args: What `add_arguments` defines, parsed.
 
     Returns:
         0.

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from ..errors import UserError
 
 COMMANDS = ('predict', 'list', 'info', 'convert', 'eval', 'train', 'export', 'bench', 'demo')
-"""Modules of this package, one command each, in the order of the help."""
+"""Modules of this package in the order of the help: `HELP`, `DESCRIPTION`, `EPILOG`, `add_arguments`, `run` of each."""
 
 EPILOG = """\
 examples:
@@ -42,9 +42,18 @@ def build_parser() -> argparse.ArgumentParser:
         module = f'{__package__}.{name}'
         if importlib.util.find_spec(module) is None:
             continue
-        importlib.import_module(module).add_parser(subparsers)
+        command = importlib.import_module(module)
+        added = subparsers.add_parser(
+            name,
+            help=command.HELP,
+            description=command.DESCRIPTION,
+            epilog=command.EPILOG,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.add_arguments(added)
+        added.set_defaults(run=command.run)
         # after the command as well; SUPPRESS keeps the value given before it
-        subparsers.choices[name].add_argument(
+        added.add_argument(
             '--debug', action='store_true', default=argparse.SUPPRESS, help='show the traceback of an error'
         )
     return parser

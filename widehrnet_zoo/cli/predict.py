@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from ..results import PoseResult
 
+HELP = 'find the keypoints of people in photos'
+DESCRIPTION = 'Find the keypoints of people in photos; write a picture and a JSON for each.'
 EPILOG = """\
 examples:
   widehrnet predict photo.jpg --out poses
@@ -53,22 +55,12 @@ SUFFIXES = {'.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.webp', '.bmp', '.gif', '
 """Files that are taken from folders; a file that is named is read whatever its extension."""
 
 
-def add_parser(subparsers: 'argparse._SubParsersAction[argparse.ArgumentParser]') -> argparse.ArgumentParser:
-    """Add the command.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command.
 
     Args:
-        subparsers: Of the main parser.
-
-    Returns:
-        The command's parser.
+        parser: Of the command.
     """
-    parser = subparsers.add_parser(
-        'predict',
-        help='find the keypoints of people in photos',
-        description='Find the keypoints of people in photos; write a picture and a JSON for each.',
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
     parser.add_argument(
         'paths', nargs='+', metavar='PATH', help='photos, videos, folders of photos (with their subfolders), wildcards'
     )
@@ -124,8 +116,6 @@ def add_parser(subparsers: 'argparse._SubParsersAction[argparse.ArgumentParser]'
         help='all photos in one file besides: json, csv, parquet (extra parquet), coco (results), mmpose (a folder)',
     )
     output.add_argument('--quiet', action='store_true', help='no progress bar')
-    parser.set_defaults(run=run)
-    return parser
 
 
 @dataclass
@@ -141,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the command.
 
     Args:
-        args: What `add_parser` parsed.
+        args: What `add_arguments` defines, parsed.
 
     Returns:
         0, or 1 if some photos failed.

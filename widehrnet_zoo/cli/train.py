@@ -11,6 +11,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+HELP = 'fine-tune or train a model'
+DESCRIPTION = 'Train by a recipe: a shipped one, a YAML or TOML file, or the defaults; flags override it.'
 EPILOG = """\
 examples:
   widehrnet train finetune --labels train.json --images photos --val-labels val.json --out runs/mine
@@ -40,22 +42,12 @@ FLAGS: tuple[tuple[str, str, Any, str], ...] = (
 )
 
 
-def add_parser(subparsers: 'argparse._SubParsersAction[argparse.ArgumentParser]') -> argparse.ArgumentParser:
-    """Add the command.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command.
 
     Args:
-        subparsers: Of the main parser.
-
-    Returns:
-        The command's parser.
+        parser: Of the command.
     """
-    parser = subparsers.add_parser(
-        'train',
-        help='fine-tune or train a model',
-        description='Train by a recipe: a shipped one, a YAML or TOML file, or the defaults; flags override it.',
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
     parser.add_argument('recipe', nargs='?', help='name of a shipped recipe, or a file (--list shows the names)')
     recipe = parser.add_argument_group('recipe')
     for flag, _, kind, text in FLAGS:
@@ -89,8 +81,6 @@ def add_parser(subparsers: 'argparse._SubParsersAction[argparse.ArgumentParser]'
         help='processes on this CPU, each with its share of the cores (default: 1); GPUs go through accelerate launch',
     )
     run_group.add_argument('--quiet', action='store_true', help='no progress bar')
-    parser.set_defaults(run=run)
-    return parser
 
 
 def _overrides(args: argparse.Namespace) -> dict[str, Any]:
@@ -113,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the command.
 
     Args:
-        args: What `add_parser` parsed.
+        args: What `add_arguments` defines, parsed.
 
     Returns:
         0; 130 if the run was stopped, with its state saved.

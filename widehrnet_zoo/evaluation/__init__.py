@@ -1,8 +1,8 @@
 """Protocols and metrics: COCO, MPII, PCK, NME, AUC.
 
 The parts, by module: `labels` and `mpii` read ground truth, `predict` runs a model, `coco`, `mpii` and `people`
-score, `oks` and `pck` hold the formulas, `bootstrap` the intervals, `formats` other people's formats; `run` puts them
-together.
+score, `oks` and `pck` hold the formulas, `bootstrap` the intervals; `run` puts them together. Other people's
+formats are in `widehrnet_zoo.interchange`.
 """
 
 from importlib import import_module
@@ -17,11 +17,11 @@ _EXPORTS = {
     'Report': 'report',
     'evaluate': 'run',
     'evaluate_people': 'run',
-    'from_coco': 'formats',
-    'from_supervision': 'formats',
+    'from_coco': '.interchange.formats',
+    'from_supervision': '.interchange.formats',
     'read_labels': 'labels',
     'read_results': 'coco',
-    'to_supervision': 'formats',
+    'to_supervision': '.interchange.formats',
 }
 __all__ = list(_EXPORTS)
 

@@ -1,8 +1,6 @@
-"""Keypoints from and to the formats of others.
+"""Keypoints from and to the formats of others."""
 
-COCO results and supervision are in `widehrnet_zoo.evaluation.formats`.
-"""
-
+from .formats import from_coco, from_supervision, to_supervision
 from .mmpose import from_mmpose, read_mmpose, to_mmpose, write_mmpose
 from .saving import FORMATS, check_format, save_results
 from .tables import read_csv, read_parquet, write_csv, write_parquet
@@ -10,12 +8,15 @@ from .tables import read_csv, read_parquet, write_csv, write_parquet
 __all__ = [
     'FORMATS',
     'check_format',
+    'from_coco',
     'from_mmpose',
+    'from_supervision',
     'read_csv',
     'read_mmpose',
     'read_parquet',
     'save_results',
     'to_mmpose',
+    'to_supervision',
     'write_csv',
     'write_mmpose',
     'write_parquet',

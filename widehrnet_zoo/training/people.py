@@ -12,8 +12,7 @@ from ..crops import PADDING
 from ..errors import UserError
 from ..evaluation.labels import CocoLabels, are_numbers, read_json, read_labels
 from ..evaluation.mpii import read_annotations
-from ..skeletons import SKELETONS, Skeleton, skeleton_from_names
-from .config import read_file
+from ..skeletons import SKELETONS, Skeleton, read_skeleton, skeleton_from_names
 
 
 @dataclass(frozen=True)
@@ -38,25 +37,6 @@ class People:
 
     def __len__(self) -> int:
         return len(self.files)
-
-
-def read_skeleton(source: str | Mapping[str, Any]) -> Skeleton:
-    """A skeleton from its data set's name, a JSON or YAML file, or its fields.
-
-    Raises:
-        UserError: If there is no such skeleton.
-    """
-    if isinstance(source, Mapping):
-        return Skeleton.from_dict(source)
-    if source in SKELETONS:
-        return SKELETONS[source]
-    path = Path(source)
-    if not path.exists():
-        raise UserError(f'There is no skeleton {source!r}: give {", ".join(SKELETONS)}, or a JSON or YAML file.')
-    values = read_file(path)
-    if not isinstance(values, Mapping):
-        raise UserError(f'{path} is no skeleton: expected the fields name, keypoints, flip_pairs, bones, sigmas.')
-    return Skeleton.from_dict(values)
 
 
 def read_people(

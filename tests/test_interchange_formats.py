@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from widehrnet_zoo.errors import UserError
-from widehrnet_zoo.evaluation import from_coco, from_supervision, to_supervision
+from widehrnet_zoo.interchange import from_coco, from_supervision, to_supervision
 from widehrnet_zoo.results import PoseResult
 from widehrnet_zoo.skeletons import SKELETONS
 

@@ -1,4 +1,4 @@
-"""Pose results from and to other people's formats."""
+"""Results from COCO's results format, and from and to supervision."""
 
 from typing import Any
 
@@ -8,6 +8,7 @@ from ..errors import UserError
 from ..extras import require
 from ..results import PoseResult
 from ..skeletons import Skeleton
+from .checks import extents
 
 
 def from_coco(
@@ -44,7 +45,7 @@ def from_coco(
                 f'needs 3 x {skeleton.num_keypoints}.'
             )
     keypoints = np.array([r['keypoints'] for r in chosen], np.float32).reshape(-1, skeleton.num_keypoints, 3)
-    boxes = _extents(keypoints[..., :2])
+    boxes = extents(keypoints[..., :2])
     for row, result in enumerate(chosen):
         if 'bbox' in result:
             x, y, w, h = result['bbox']
@@ -130,15 +131,9 @@ def from_supervision(
         scores=np.ones(points.shape[:2], np.float32)
         if scores is None
         else np.asarray(scores, np.float32).reshape(points.shape[:2]),
-        boxes=_extents(points) if boxes is None else np.asarray(boxes, np.float32).reshape(count, 4),
+        boxes=extents(points) if boxes is None else np.asarray(boxes, np.float32).reshape(count, 4),
         box_scores=np.ones(count, np.float32) if people is None else np.asarray(people, np.float32),
         skeleton=skeleton,
         image_size=image_size,
         path=path,
     )
-
-
-def _extents(points: np.ndarray) -> np.ndarray:
-    if not len(points):
-        return np.zeros((0, 4), np.float32)
-    return np.concatenate([points.min(1), points.max(1)], 1).astype(np.float32)
