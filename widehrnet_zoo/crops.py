@@ -117,11 +117,11 @@ def crop_people(
     if array.ndim != 3 or array.shape[1:] != (2, 3) or not np.isfinite(array).all():
         raise UserError(f'maps must be finite (N, 2, 3), not {array.shape}.')
     crops = np.empty((len(array), *size, image.shape[2]), np.uint8)
-    for crop, affine in zip(crops, array, strict=True):
-        if affine[0, 1] == 0 and affine[1, 0] == 0:
-            crop[:] = _crop_upright(image, affine, size)
-        else:
-            crop[:] = _crop_turned(image, affine, size)
+    upright = (array[:, 0, 1] == 0) & (array[:, 1, 0] == 0)
+    if upright.any():
+        crops[upright] = _crop_upright(image, array[upright], size)
+    for i in np.flatnonzero(~upright):
+        crops[i] = _crop_turned(image, array[i], size)
     return crops
 
 
@@ -138,27 +138,33 @@ def _taps(
 
 
 def _crop_upright(
-    image: npt.NDArray[np.uint8], affine: npt.NDArray[np.float64], size: tuple[int, int]
+    image: npt.NDArray[np.uint8], maps: npt.NDArray[np.float64], size: tuple[int, int]
 ) -> npt.NDArray[np.uint8]:
     # without rotation the two directions are independent: rows first, over the columns that are needed
-    height, width = size
-    y0, y1, wy0, wy1 = _taps(affine[1, 1] * np.arange(height) + affine[1, 2], image.shape[0])
-    x0, x1, wx0, wx1 = _taps(affine[0, 0] * np.arange(width) + affine[0, 2], image.shape[1])
-    left, right = min(x0.min(), x1.min()), max(x0.max(), x1.max()) + 1
-    # flat rows: numpy is several times slower over a last axis of three
-    channels = image.shape[2]
-    rows = image[y0, left:right].reshape(height, -1).astype(np.float32)
-    below = image[y1, left:right].reshape(height, -1).astype(np.float32)
-    rows *= wy0[:, None]
-    below *= wy1[:, None]
-    rows += below
-    at = np.repeat((np.stack((x0, x1)) - left) * channels, channels, 1) + np.tile(np.arange(channels), width)
-    crop, beside = rows.take(at[0], 1), rows.take(at[1], 1)
-    crop *= np.repeat(wx0, channels)
-    beside *= np.repeat(wx1, channels)
-    crop += beside
-    crop += 0.5
-    return crop.astype(np.uint8).reshape(height, width, channels)
+    (height, width), channels = size, image.shape[2]
+    ys = [_taps(m[1, 1] * np.arange(height) + m[1, 2], image.shape[0]) for m in maps]
+    xs = [_taps(m[0, 0] * np.arange(width) + m[0, 2], image.shape[1]) for m in maps]
+    spans = [(int(min(x0.min(), x1.min())), int(max(x0.max(), x1.max())) + 1) for x0, x1, _, _ in xs]
+    crops = np.empty((len(maps), height, width * channels), np.uint8)
+    # new memory for every crop costs more than the arithmetic, and numpy is slow over a last axis of three
+    memory = np.empty((2, height * max(right - left for left, right in spans) * channels), np.float32)
+    crop, beside = np.empty((2, height, width * channels), np.float32)
+    for out, (y0, y1, wy0, wy1), (x0, x1, wx0, wx1), (left, right) in zip(crops, ys, xs, spans, strict=True):
+        row = (right - left) * channels
+        rows, below = memory[:, : height * row].reshape(2, height, row)
+        np.multiply(image[y0, left:right].reshape(height, row), wy0[:, None], out=rows)
+        np.multiply(image[y1, left:right].reshape(height, row), wy1[:, None], out=below)
+        rows += below
+        at = np.repeat((np.stack((x0, x1)) - left) * channels, channels, 1) + np.tile(np.arange(channels), width)
+        # without a mode, take would go through memory of its own
+        np.take(rows, at[0], 1, out=crop, mode='clip')
+        np.take(rows, at[1], 1, out=beside, mode='clip')
+        crop *= np.repeat(wx0, channels)
+        beside *= np.repeat(wx1, channels)
+        crop += beside
+        crop += 0.5
+        out[:] = crop
+    return crops.reshape(len(maps), height, width, channels)
 
 
 def _crop_turned(
