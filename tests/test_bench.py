@@ -80,6 +80,31 @@ def test_an_exported_program_is_timed():
     assert heatmaps.shape == (2, 17, 16, 16)
 
 
+def test_the_stages_from_photo_to_keypoints_are_timed(capsys):
+    pytest.importorskip('onnxruntime')
+    args = [
+        'bench',
+        'widehrnet_10',
+        '--paths',
+        'eager,onnx,train',
+        '--size',
+        '64',
+        '64',
+        '--runs',
+        '2',
+        '--people',
+        '3',
+    ]
+    assert main([*args, '--threads', '1', '--quiet']) == 0
+    rows = [line.split('|')[1:-1] for line in capsys.readouterr().out.splitlines() if line.startswith('| widehrnet_10')]
+    eager, onnx = (row for row in rows if len(row) == 6)
+    assert [eager[0].strip(), onnx[0].strip()] == ['widehrnet_10 eager f32', 'widehrnet_10 onnx f32']
+    for row in (eager, onnx):
+        crops, network, decoding, whole = map(float, row[1:5])
+        assert 0 < crops < whole and 0 < network < 1.5 * whole and 0 < decoding < whole
+        assert float(row[5].strip(' %')) == pytest.approx(100 * network / whole, abs=2)
+
+
 def test_a_cold_start_is_of_a_new_process():
     ballast = bytearray(os.urandom(1 << 20) * 1500)  # not to be counted
     found = cold_start(Contender('widehrnet_10', 'deployed', 'f32', SIZE), threads=1)

@@ -49,6 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--threads', type=int, help='threads of every runtime (default: all processors)')
     parser.add_argument('--runs', type=int, default=30, help='default: 30')
     parser.add_argument('--cold', action='store_true', help='also first result and peak memory in a new process')
+    parser.add_argument(
+        '--people', type=int, metavar='N', help='also the stages from a 1080p photo with N people to their keypoints'
+    )
     parser.add_argument('--out', type=Path, metavar='DIR', help='bench.json, bench.md and bench.png')
     parser.add_argument('--quiet', action='store_true', help='no progress bar')
 
@@ -66,8 +69,10 @@ def run(args: argparse.Namespace) -> int:
         UserError: If a name is unknown or a file missing.
     """
     import json
+    from dataclasses import asdict
 
     from ..bench.contenders import ALLOWED, OURS, PATHS, PRECISIONS, Contender, default_threads
+    from ..bench.photo import photo_table, time_photo
     from ..bench.report import chart, table
     from ..bench.run import bench, machine
     from ..errors import UserError
@@ -80,8 +85,8 @@ def run(args: argparse.Namespace) -> int:
             f'there is no {unknown[0]!r}: paths are {", ".join(PATHS)}; precisions {", ".join(PRECISIONS)}.'
         )
     threads = args.threads or default_threads()
-    if threads < 1 or args.runs < 1 or min(args.batches) < 1:
-        raise UserError('threads, runs and batches are at least 1.')
+    if threads < 1 or args.runs < 1 or min(args.batches) < 1 or (args.people or 1) < 1:
+        raise UserError('threads, runs, batches and people are at least 1.')
     size = tuple(args.size)
     chosen = [(path, precision) for precision in precisions for path in paths if path in ALLOWED[precision]]
     contenders = [
@@ -102,6 +107,7 @@ def run(args: argparse.Namespace) -> int:
 
         crops = folder_crops(args.calibrate, size)
     with tempfile.TemporaryDirectory(prefix='widehrnet-bench-') as folder:
+        contenders = [c.prepare(Path(folder), crops) for c in contenders]
         rows = bench(
             contenders,
             Path(folder),
@@ -112,11 +118,17 @@ def run(args: argparse.Namespace) -> int:
             crops=crops,
             progress=not args.quiet,
         )
+        photo = []
+        if args.people:
+            photo = time_photo(contenders, args.people, threads, min(args.runs, 10), progress=not args.quiet)
     about = machine(threads)
     text = table(rows)
+    if photo:
+        text += f'\nA photo of 1080p with {args.people} people, ms:\n\n{photo_table(photo)}'
     sys.stdout.write(f'{about["processor"]}, {threads} threads, {size[0]}x{size[1]}\n\n{text}')
     if args.out is not None:
-        write_whole(args.out / 'bench.json', json.dumps({'machine': about, 'size': size, 'rows': rows}, indent=1))
+        content = {'machine': about, 'size': size, 'rows': rows, 'photo': [asdict(stages) for stages in photo]}
+        write_whole(args.out / 'bench.json', json.dumps(content, indent=1))
         write_whole(args.out / 'bench.md', text)
         chart(rows, f'{size[0]}x{size[1]}, {about["processor"]}, {threads} threads', args.out / 'bench.png')
     return 0
