@@ -47,6 +47,7 @@ class HubServer:
         self.repos: dict[str, Repo] = {}
         self.lfs: dict[str, bytes] = {}
         self.fault = Fault()
+        self.xet: str | None = None  # address of the store that LFS files are said to lie in
         self.log: list[tuple[str, str, str]] = []
         server = self
 
@@ -101,6 +102,7 @@ class _Handler(BaseHTTPRequestHandler):
             (r'/api/models/([^/]+/[^/]+)/branch/(.+)', self.branch),
             (r'/api/models/([^/]+/[^/]+)/preupload/(.+)', self.preupload),
             (r'/api/models/([^/]+/[^/]+)/commit/(.+)', self.commit),
+            (r'/api/models/([^/]+/[^/]+)/xet-read-token/(.+)', self.xet_token),
             (r'/api/models/([^/]+/[^/]+)(?:/revision/(.+))?', self.info),
             (r'/([^/]+/[^/]+)\.git/info/lfs/objects/batch', self.batch),
             (r'/lfs-put/(\w+)', self.put),
@@ -152,6 +154,10 @@ class _Handler(BaseHTTPRequestHandler):
             files = [{'rfilename': k} for k in repo.commits[oid]]
             self.reply(200, {'id': name, 'modelId': name, 'sha': oid, 'siblings': files, 'private': repo.private})
 
+    def xet_token(self, body: bytes, name: str, revision: str) -> None:
+        told = {'X-Xet-Cas-Url': self.hub.xet or '', 'X-Xet-Access-Token': 'x', 'X-Xet-Token-Expiration': '9999999999'}
+        self.reply(200, b'', told)
+
     def preupload(self, body: bytes, name: str, revision: str) -> None:
         if self.find(name, revision):
             paths = [f['path'] for f in json.loads(body)['files']]
@@ -197,6 +203,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self.reply(404, b'', {**headers, 'X-Error-Code': 'EntryNotFound', 'X-Error-Message': 'not found'})
         data = repo.commits[oid][file]
         headers['ETag'] = f'"{etag_of(file, data)}"'
+        if self.hub.xet is not None and file.endswith('.safetensors'):
+            headers['X-Xet-Hash'] = etag_of(file, data)
+            headers['X-Xet-Refresh-Route'] = f'{self.hub.url}/api/models/{name}/xet-read-token/{oid}'
         if self.command == 'HEAD':
             return self.reply(200, data, headers)
         fault = self.hub.fault

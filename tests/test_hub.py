@@ -218,6 +218,25 @@ def test_nobody_listening_is_told(hub, published, monkeypatch):
         load()
 
 
+def test_a_hub_without_xet_is_asked_for_the_file_itself(hub, published, monkeypatch):
+    monkeypatch.setattr(constants, 'HF_HUB_DISABLE_XET', False, raising=False)
+    assert same(load(), published[0])
+    assert hub.gets('model.safetensors') == ['']
+
+
+@pytest.mark.slow
+def test_a_xet_store_that_fails_is_told_with_the_way_around_it(hub, published, monkeypatch):
+    pytest.importorskip('hf_xet')
+    hub.xet = f'{hub.url}/store'  # where nothing is
+    monkeypatch.setattr(constants, 'HF_HUB_DISABLE_XET', False, raising=False)
+    with pytest.raises(UserError, match='HF_HUB_DISABLE_XET=1'):
+        load()
+    assert any('/store/' in path for _, path, _ in hub.log) and not hub.gets('model.safetensors')
+    assert not list(pathlib.Path(constants.HF_HUB_CACHE).rglob('model.safetensors'))
+    monkeypatch.setattr(constants, 'HF_HUB_DISABLE_XET', True, raising=False)
+    assert same(load(), published[0])
+
+
 def test_pickled_weights_are_taken_only_when_named(hub, published):
     model, _ = published
     files = hub.repos['birds/small'].commits[hub.repos['birds/small'].refs['main']]

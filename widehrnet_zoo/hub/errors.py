@@ -94,6 +94,11 @@ def _explain(error: Exception, model_name: str) -> str | None:
     full = first(OSError)
     if isinstance(full, OSError) and full.errno == errno.ENOSPC:
         return f'The disk of the cache ({constants.HF_HUB_CACHE}) is full: free space, or give another cache_dir.'
+    if any('CAS Client Error' in str(e) or type(e).__module__.partition('.')[0] == 'hf_xet' for e in chain):
+        return (
+            f'The store that the weights of {name} lie in (Xet) cannot be reached or broke off: run the command again, '
+            'or set HF_HUB_DISABLE_XET=1 to get them from the Hub itself.'
+        )
     if any('Consistency check failed' in str(e) for e in chain):
         return f'The transfer of {name} broke off and was not taken: run the command again.'
     if any(type(e).__module__.partition('.')[0] in _HTTP_LIBRARIES for e in chain) or first(
