@@ -71,7 +71,8 @@ def _onnx(path: Path, threads: int | None) -> tuple[ExportMetadata, Runner]:
     if threads:
         options.intra_op_num_threads = threads
     try:
-        session = ort.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
+        # its fallback would try the same again, and print that it does
+        session = ort.InferenceSession(str(path), options, providers=['CPUExecutionProvider'], enable_fallback=0)
     except Exception as error:  # onnxruntime's errors have no common class of their own
         raise UserError(f'ONNX Runtime cannot open {path}: {_reason(error)}') from error
     try:
