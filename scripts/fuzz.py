@@ -62,8 +62,8 @@ def signature(error: BaseException) -> str:
 class Tally:
     """What came out of a door, input by input."""
 
-    def __init__(self, door: Door, keep: Path | None) -> None:
-        self.door, self.keep = door, keep
+    def __init__(self, door: Door, keep: Path | None, first: int = 0) -> None:
+        self.door, self.keep, self.first = door, keep, first
         self.tried = self.accepted = 0
         self.slowest = 0.0
         self.findings: dict[str, str] = {}
@@ -83,7 +83,7 @@ class Tally:
             place = said.partition(': ')[0]
             if place not in self.findings:
                 self.findings[place] = said
-                sys.stderr.write(f'{self.door.name}: {said} (input {self.tried - 1})\n')
+                sys.stderr.write(f'{self.door.name}: {said} (input {self.first + self.tried - 1})\n')
                 if self.keep is not None:
                     self.keep.mkdir(parents=True, exist_ok=True)
                     (self.keep / f'{hashlib.sha256(content).hexdigest()[:12]}.bin').write_bytes(content)
@@ -101,7 +101,7 @@ class Tally:
 
 def run(door: Door, seconds: float, seed: int, keep: Path | None) -> dict[str, Any]:
     """Knock at a door until the time is up."""
-    tally = Tally(door, keep)
+    tally = Tally(door, keep, seed)
     # the seed inputs are made before the clock runs
     door.make(Random(0))
     end = time.monotonic() + seconds
@@ -119,7 +119,10 @@ def run_atheris(door: Door, seconds: float, seed: int, keep: Path | None) -> dic
             (corpus / str(i)).write_bytes(door.make(Random(f'{door.name} {seed + i}')))
         child = os.fork()
         if child == 0:
-            _atheris(door, seconds, seed, keep, corpus, figures)
+            try:
+                _atheris(door, seconds, seed, keep, corpus, figures)
+            finally:
+                os._exit(1)
         _, status = os.waitpid(child, 0)
         if not figures.exists():
             # a crash of the interpreter, which nothing in it can catch
