@@ -232,7 +232,7 @@ class PoseEstimator:
         device = self.device
         mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) * 255 for v in (self.mean, self.std))
         with torch.inference_mode():
-            images = (torch.from_numpy(crops).to(device).permute(0, 3, 1, 2).float() - mean) / std
+            images = torch.from_numpy(crops).to(device).permute(0, 3, 1, 2).float().sub_(mean).div_(std)
             heatmaps = self._run(images)
             if flip_test:
                 mirrored = flip_heatmaps(self._run(images.flip(3)), self.skeleton.flip_order, shift)
