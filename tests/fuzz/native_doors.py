@@ -46,7 +46,8 @@ WORDS = (
 
 @functools.cache
 def worker() -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(1, multiprocessing.get_context('fork'), logging.disable, (logging.CRITICAL,))
+    # not forked: the child would wait for the parent's threads, which it does not have
+    return ProcessPoolExecutor(1, multiprocessing.get_context('spawn'), logging.disable, (logging.CRITICAL,))
 
 
 def inside(name: str, content: bytes, folder: Path) -> None:
