@@ -57,10 +57,10 @@ def test_the_command_writes_table_chart_and_json(tmp_path, capsys):
     assert (tmp_path / 'bench.png').read_bytes()[:4] == b'\x89PNG'
 
 
-def test_training_steps_are_timed_with_three_times_the_products(tmp_path):
+def test_training_steps_are_timed_with_three_times_the_products():
     pytest.importorskip('ninja')
     contenders = [Contender('widehrnet_10', path, 'f32', SIZE) for path in ('eager', 'train', 'train-fused')]
-    eager, plain, fused = bench(contenders, tmp_path, batches=(2,), runs=2, progress=False)
+    eager, plain, fused = bench(contenders, batches=(2,), runs=2, progress=False)
     assert plain['macs'] == fused['macs'] == 3 * eager['macs']
     assert plain['median'] > eager['median'] and fused['speedup'] == eager['median'] / fused['median']
 

@@ -12,7 +12,7 @@ from ..crops import box_views, crop_people
 from ..decoding import decode_heatmaps
 from ..estimator import PoseEstimator
 from ..skeletons import SKELETONS
-from .contenders import OURS, TRAINING, Contender, Runner
+from .contenders import PATHS, TRAINING, Contender, Runner
 from .timing import interleave
 
 __all__ = ['PHOTO', 'Stages', 'photo_table', 'time_photo']
@@ -20,7 +20,8 @@ __all__ = ['PHOTO', 'Stages', 'photo_table', 'time_photo']
 PHOTO = (1080, 1920)
 """Height and width of the photo."""
 
-_PLAIN = {'eager', 'onnx', 'openvino', 'torchscript', 'compiled'}
+# a package of AOTInductor takes one image
+_PATHS = set(PATHS) - TRAINING - {'aot'}
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def time_photo(
         runs: Rounds.
         progress: Show a progress bar.
     """
-    chosen = [c for c in contenders if c.path in (_PLAIN | OURS) - TRAINING and c.model.startswith('widehrnet')]
+    chosen = [c for c in contenders if c.path in _PATHS and c.model.startswith('widehrnet')]
     image = np.random.default_rng(0).integers(0, 256, (*PHOTO, 3), dtype=np.uint8)
     edges = np.linspace(0, PHOTO[1], people + 1)
     boxes = np.stack((edges[:-1], np.full(people, 200.0), edges[1:], np.full(people, 900.0)), 1)

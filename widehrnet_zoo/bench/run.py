@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from ..errors import UserError
@@ -28,27 +27,23 @@ def machine(threads: int) -> dict[str, Any]:
 
 def bench(
     contenders: Sequence[Contender],
-    folder: Path,
     *,
     batches: Sequence[int] = (1,),
     threads: int = 1,
     runs: int = 30,
     baseline: str | None = None,
     cold: bool = False,
-    crops: npt.NDArray[np.uint8] | None = None,
     progress: bool = True,
 ) -> list[dict[str, Any]]:
     """Time contenders side by side: same images, same threads, in turn.
 
     Args:
-        contenders: Who runs.
-        folder: Where exported files go.
+        contenders: Who runs, prepared.
         batches: Images per call.
         threads: Threads of every runtime.
         runs: Rounds.
         baseline: Label of the contender that `speedup` is measured against; the first one by default.
         cold: Also measure first result and peak memory in a new process each.
-        crops: Real crops, for int8.
         progress: Show a progress bar.
 
     Returns:
@@ -64,19 +59,18 @@ def bench(
     baseline = baseline or labels[0]
     if baseline not in labels:
         raise UserError(f'the baseline {baseline!r} does not run; choose one of: {", ".join(labels)}.')
-    prepared = [c.prepare(folder, crops) for c in contenders]
-    runners: dict[str, Runner] = {c.label: c.open(threads) for c in prepared}
+    runners: dict[str, Runner] = {c.label: c.open(threads) for c in contenders}
     macs: dict[str, int | None] = {}
-    for c in prepared:
+    for c in contenders:
         if c.model not in macs:
             macs[c.model] = None if c.model.endswith('.onnx') else count_macs(c.module(), c.size)
-    colds = {c.label: asdict(cold_start(c, threads)) for c in prepared} if cold else {}
+    colds = {c.label: asdict(cold_start(c, threads)) for c in contenders} if cold else {}
     rows = []
     for batch in batches:
         images = np.random.default_rng(0).standard_normal((batch, 3, *contenders[0].size)).astype(np.float32)
         calls = {label: partial(run, images) for label, run in runners.items()}
         timings = interleave(calls, runs, progress=progress)
-        for c in prepared:
+        for c in contenders:
             timing = timings[c.label]
             count = macs[c.model]
             if count is not None and c.path in TRAINING:

@@ -110,12 +110,10 @@ def run(args: argparse.Namespace) -> int:
         contenders = [c.prepare(Path(folder), crops) for c in contenders]
         rows = bench(
             contenders,
-            Path(folder),
             batches=args.batches,
             threads=threads,
             runs=args.runs,
             cold=args.cold,
-            crops=crops,
             progress=not args.quiet,
         )
         photo = []

@@ -168,14 +168,12 @@ def _launch(config: Any, args: argparse.Namespace) -> int:
                 asked = True
                 child.terminate()
 
-            before = signal.signal(signal.SIGTERM, ask)
+            # Ctrl-C reaches the children too; they save and end
+            handlers: dict[signal.Signals, Any] = {signal.SIGTERM: ask, signal.SIGINT: signal.SIG_IGN}
+            before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
             try:
-                while True:
-                    try:
-                        code = child.wait()
-                        return 130 if asked else code
-                    except KeyboardInterrupt:
-                        # Ctrl-C reaches the children too; they save and end
-                        continue
+                code = child.wait()
             finally:
-                signal.signal(signal.SIGTERM, before)
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+            return 130 if asked else code
