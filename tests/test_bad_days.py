@@ -532,6 +532,15 @@ def test_weights_that_only_seem_to_fit_are_refused_at_every_door(tmp_path, chang
     assert read_weights(tmp_path / 'x_64x64.pth').keys() == state.keys()
 
 
+@pytest.mark.filterwarnings('ignore::UserWarning')
+def test_a_quantised_count_is_refused():
+    model = small()
+    state = model.state_dict()
+    key = next(k for k, v in state.items() if not v.is_floating_point())
+    state[key] = torch.quantize_per_tensor(torch.tensor(0.0), 1.0, 0, torch.quint8)
+    assert misfits(state, model.state_dict()) == f'1 of another type ({key} quint8)'
+
+
 @pytest.mark.parametrize(
     'change',
     [

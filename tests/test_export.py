@@ -78,6 +78,16 @@ def test_openvino_is_equal(model, tmp_path):
     assert difference(model, open_backend(tmp_path), images(2, 64, 64)) < 1e-3
 
 
+def test_openvino_metadata_that_is_no_unicode_is_refused_with_a_sentence(model, tmp_path):
+    pytest.importorskip('openvino')
+    export(model, tmp_path / 'pose.xml', size=SIZE)
+    text = (tmp_path / 'pose.xml').read_bytes()
+    assert b'&quot;mean&quot;' in text
+    (tmp_path / 'pose.xml').write_bytes(text.replace(b'&quot;mean&quot;', b'&quot;me\xa6n&quot;'))
+    with pytest.raises(UserError, match='OpenVINO cannot open'):
+        open_backend(tmp_path / 'pose.xml')
+
+
 def test_torchscript_is_equal(model, tmp_path):
     assert export(model, tmp_path / 'pose.torchscript', size=SIZE) < 1e-4
     for shape in ((3, 64, 64), (1, 96, 128)):

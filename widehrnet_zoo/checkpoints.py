@@ -32,8 +32,8 @@ def misfits(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
     """
     shared = [k for k in state if k in expected]
     fitting = [k for k in shared if state[k].shape == expected[k].shape]
-    dense = [k for k in fitting if state[k].layout == torch.strided and state[k].device.type == 'cpu']
-    numbers = [k for k in dense if state[k].is_floating_point() == expected[k].is_floating_point()]
+    plain = [k for k in fitting if _is_plain(state[k])]
+    numbers = [k for k in plain if state[k].is_floating_point() == expected[k].is_floating_point()]
     problems = {
         'missing': [k for k in expected if k not in state],
         'unexpected': [k for k in state if k not in expected],
@@ -44,6 +44,10 @@ def misfits(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
         'not finite': [k for k in numbers if not state[k].float().isfinite().all()],
     }
     return '; '.join(f'{len(keys)} {what} ({first_of(keys)})' for what, keys in problems.items() if keys)
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    return tensor.layout == torch.strided and tensor.device.type == 'cpu' and not tensor.is_quantized
 
 
 def read_checkpoint(file: str | Path) -> dict[str, Any]:

@@ -162,7 +162,7 @@ def safetensors_input(seed: bytes) -> Callable[[Random], bytes]:
         if random.randrange(4) == 0:
             return mutate_bytes(random, seed)
         (length,) = struct.unpack_from('<Q', seed)
-        header = json.loads(seed[8 : 8 + length])
+        header, valid = (json.loads(seed[8 : 8 + length]) for _ in range(2))
         body = bytearray(seed[8 + length :])
         names = [name for name in header if name != '__metadata__']
         for _ in range(random.choice((1, 1, 2, 5))):
@@ -170,22 +170,20 @@ def safetensors_input(seed: bytes) -> Callable[[Random], bytes]:
             entry = header.get(name)
             if not isinstance(entry, dict):
                 continue
+            # what an earlier change left there may claim any size
+            (start, end), shape = valid[name]['data_offsets'], valid[name]['shape']
             match random.randrange(8):
                 case 0:
-                    entry['shape'] = random.choice(
-                        (entry['shape'][::-1], [], [-1], [2**40, 0], [0], [*entry['shape'], 1], [1, *entry['shape']])
-                    )
+                    entry['shape'] = random.choice((shape[::-1], [], [-1], [2**40, 0], [0], [*shape, 1], [1, *shape]))
                 case 1:
                     entry['dtype'] = random.choice(('F16', 'BF16', 'F64', 'I32', 'U8', 'BOOL', 'F8_E4M3', 'C64', 'X9'))
                 case 2:
                     header[rename(random, name)] = header.pop(name)
                 case 3:
                     # the same bytes as other numbers: NaN, infinities, huge values
-                    start, end = entry['data_offsets']
                     word = random.choice((b'\0\0\xc0\x7f', b'\0\0\x80\x7f', b'\xff\xff\x7f\x7f', b'\0\0\0\0'))
                     body[start:end] = (word * ((end - start) // 4 + 1))[: end - start]
                 case 4:
-                    start, end = entry['data_offsets']
                     entry['data_offsets'] = random.choice(([start, end + 4], [end, start], [0, 2**60], [start]))
                 case 5:
                     header[name] = mutate_json(random, entry)

@@ -91,11 +91,10 @@ def _openvino(path: Path, threads: int | None) -> tuple[ExportMetadata, Runner]:
     core = ov.Core()
     try:
         model = core.read_model(str(path))
+        text = str(model.get_rt_info(KEY).value) if model.has_rt_info(KEY) else None
     except (RuntimeError, UnicodeDecodeError) as error:  # its messages quote the file, whatever is in it
         raise UserError(f'OpenVINO cannot open {path}: {_reason(error)}') from error
-    metadata = ExportMetadata.from_json(
-        str(model.get_rt_info(KEY).value) if model.has_rt_info(KEY) else None, path.name
-    )
+    metadata = ExportMetadata.from_json(text, path.name)
     options: dict[str, Any] = {
         'PERFORMANCE_HINT': 'LATENCY',
         'INFERENCE_PRECISION_HINT': 'bf16' if metadata.precision == 'bf16' else 'f32',
