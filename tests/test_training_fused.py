@@ -1,7 +1,9 @@
+import copy
 import shutil
 
 import pytest
 import torch
+from timm.layers import BatchNormAct2d
 
 from widehrnet_zoo.models.registry import create_model
 from widehrnet_zoo.training.targets import gaussian_heatmaps, keypoint_losses, loss_total, mean_loss
@@ -51,6 +53,44 @@ def test_fused_training_is_the_same_function_with_the_same_gradients_and_statist
         x = torch.randn(1, 3, 64, 64)
         assert torch.allclose(plain.eval()(x), fused.eval()(x), rtol=1e-3, atol=1e-4)
     assert list(plain.state_dict()) == list(fused.state_dict())
+
+
+@pytest.mark.parametrize(('channels', 'height', 'width'), [(12, 5, 7), (16, 8, 6), (20, 1, 2)])
+def test_strided_depthwise_convolutions_are_those_of_pytorch(channels, height, width):
+    from widehrnet_zoo.training.fused import fuse_training
+
+    torch.manual_seed(0)
+    plain = torch.nn.Conv2d(channels, channels, 3, 2, 1, groups=channels, bias=False)
+    fused = fuse_training(copy.deepcopy(plain))
+    assert 'forward' in vars(fused)
+    images = torch.randn(3, channels, height, width)
+    results = []
+    for conv in (plain, fused):
+        x = images.clone().requires_grad_()
+        y = conv(x)
+        y.backward(torch.linspace(-1, 1, y.numel()).view_as(y))
+        results.append((y, x.grad, conv.weight.grad))
+    for a, b in zip(*results, strict=True):
+        assert torch.allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_a_block_on_odd_sizes_and_uneven_channels_has_the_gradients_of_pytorch():
+    from widehrnet_zoo.models.widehrnet import WideInvertedResidual
+    from widehrnet_zoo.training.fused import fuse_training
+
+    torch.manual_seed(0)
+    plain = WideInvertedResidual(10, attn_layer='se', norm_layer=BatchNormAct2d)
+    fused = fuse_training(copy.deepcopy(plain))
+    assert 'forward' in vars(fused)
+    images = torch.randn(4, 10, 5, 3) + 2
+    results = []
+    for block in (plain, fused):
+        x = images.clone().requires_grad_()
+        y = block(x)
+        y.backward(torch.linspace(-1, 1, y.numel()).view_as(y))
+        results.append((y, x.grad, *(p.grad for p in block.parameters()), *block.buffers()))
+    for a, b in zip(*results, strict=True):
+        assert torch.allclose(a.float(), b.float(), rtol=1e-3, atol=1e-4)
 
 
 def test_in_bfloat16_fused_training_is_as_close_to_float32_as_autocast_is():

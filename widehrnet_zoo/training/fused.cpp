@@ -1,96 +1,8 @@
-// Fused passes of a training step on the CPU. Activations and their gradients are float32 or bfloat16 and channels last in
-// memory, that is rows of C channels, one row per pixel; N samples have M = N * P rows. Statistics, scales, gates and all
-// arithmetic are float32. Batch norm in training needs the statistics of the whole batch, so each norm costs one pass to
-// sum and one to apply; everything element-wise around it rides on these passes.
-#include <torch/extension.h>
-#include <ATen/Parallel.h>
+// Fused passes of a training step on the CPU. Batch norm in training needs the statistics of the whole batch, so each norm
+// costs one pass to sum and one to apply; everything element-wise around it rides on these passes.
+#include "depthwise.h"
 
-#include <vector>
-
-using torch::Tensor;
-
-namespace {
-
-// the rows written never overlap those read, which the compiler cannot know
-#define VECTORISE _Pragma("GCC ivdep")
-
-constexpr int64_t kBlock = 64;  // rows summed in float before they are added in double
-
-// bfloat16 as the upper half of a float32, in integer operations that the compiler can vectorise
-struct Half {
-  uint16_t bits;
-};
-
-inline float load(const float& v) { return v; }
-inline float load(const Half& v) {
-  const uint32_t bits = static_cast<uint32_t>(v.bits) << 16;
-  float f;
-  __builtin_memcpy(&f, &bits, sizeof f);
-  return f;
-}
-inline void store(float& to, float v) { to = v; }
-inline void store(Half& to, float v) {
-  uint32_t bits;
-  __builtin_memcpy(&bits, &v, sizeof bits);
-  to.bits = static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
-}
-
-template <typename T>
-T* data(const Tensor& x) {
-  return static_cast<T*>(x.data_ptr());
-}
-
-Tensor rows_like(const Tensor& x, int64_t channels) {
-  return torch::empty({x.size(0), channels, x.size(2), x.size(3)}, x.options(), at::MemoryFormat::ChannelsLast);
-}
-
-int64_t num_rows(const Tensor& x) { return x.size(0) * x.size(2) * x.size(3); }
-
-void check(const Tensor& x) {
-  TORCH_CHECK((x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16) &&
-                  x.is_contiguous(at::MemoryFormat::ChannelsLast),
-              "expected float32 or bfloat16, channels last");
-}
-
-void check_alike(const Tensor& a, const Tensor& b) {
-  check(b);
-  TORCH_CHECK(a.scalar_type() == b.scalar_type(), "expected one storage type");
-}
-
-// Sum `count` quantities per channel over all rows. `body(row, sums)` adds one row to float sums of count * C.
-template <typename F>
-std::vector<double> reduce(int64_t rows, int64_t width, const F& body) {
-  const int64_t threads = at::get_num_threads();
-  std::vector<std::vector<double>> totals(threads, std::vector<double>(width, 0.));
-  at::parallel_for(0, rows, std::max<int64_t>(1, (rows + threads - 1) / threads), [&](int64_t begin, int64_t end) {
-    auto& total = totals[at::get_thread_num()];
-    std::vector<float> partial(width);
-    for (int64_t start = begin; start < end; start += kBlock) {
-      std::fill(partial.begin(), partial.end(), 0.f);
-      for (int64_t row = start; row < std::min(end, start + kBlock); ++row) body(row, partial.data());
-      for (int64_t c = 0; c < width; ++c) total[c] += partial[c];
-    }
-  });
-  for (size_t t = 1; t < totals.size(); ++t)
-    for (int64_t c = 0; c < width; ++c) totals[0][c] += totals[t][c];
-  return totals[0];
-}
-
-template <typename F>
-void each_row(int64_t rows, const F& body) {
-  at::parallel_for(0, rows, 256, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) body(row);
-  });
-}
-
-Tensor to_tensor(const double* values, int64_t n) {
-  Tensor out = torch::empty({n}, torch::kFloat);
-  float* o = out.data_ptr<float>();
-  for (int64_t i = 0; i < n; ++i) o[i] = static_cast<float>(values[i]);
-  return out;
-}
-
-}  // namespace
+namespace widehrnet {
 
 // Mean and biased variance per channel. Sums are taken about the first row, against cancellation.
 template <typename T>
@@ -171,93 +83,100 @@ Tensor affine_gate(const Tensor& x, const Tensor& scale, const Tensor& shift, co
   return y;
 }
 
-// d_gate (N, C): sum over pixels of dy * relu(x * scale + shift)
+// Per sample and channel, over the pixels where relu(x * scale + shift) is positive: the sums of dy, dy * (x - mean), 1
+// and x - mean, (4, N, C). The gradient of a gate, and the sums of the norm before it, are combinations of these.
 template <typename T>
-Tensor gate_backward(const Tensor& dy, const Tensor& x, const Tensor& scale, const Tensor& shift) {
+Tensor gate_sums(const Tensor& dy, const Tensor& x, const Tensor& mean, const Tensor& scale, const Tensor& shift) {
   check_alike(dy, x);
   const int64_t N = x.size(0), C = x.size(1), P = x.size(2) * x.size(3);
-  Tensor dgate = torch::zeros({N, C}, x.options().dtype(at::kFloat));
+  Tensor sums = torch::zeros({4, N, C}, x.options().dtype(at::kFloat));
   const T *in = data<T>(x), *d = data<T>(dy);
-  const float *s = data<float>(scale), *t = data<float>(shift);
-  float* out = data<float>(dgate);
+  const float *mu = data<float>(mean), *s = data<float>(scale), *t = data<float>(shift);
+  float* out = data<float>(sums);
   at::parallel_for(0, N, 1, [&](int64_t begin, int64_t end) {
     for (int64_t n = begin; n < end; ++n) {
-      float* o = out + n * C;
+      float *o0 = out + n * C, *o1 = o0 + N * C, *o2 = o1 + N * C, *o3 = o2 + N * C;
       for (int64_t p = 0; p < P; ++p) {
         const int64_t at = (n * P + p) * C;
-        VECTORISE for (int64_t c = 0; c < C; ++c)
-          o[c] += load(d[at + c]) * std::max(0.f, load(in[at + c]) * s[c] + t[c]);
+        VECTORISE for (int64_t c = 0; c < C; ++c) {
+          const float h = load(in[at + c]), m = h * s[c] + t[c] > 0.f ? 1.f : 0.f, u = m * load(d[at + c]), z = h - mu[c];
+          o0[c] += u;
+          o1[c] += u * z;
+          o2[c] += m;
+          o3[c] += m * z;
+        }
       }
     }
   });
-  return dgate;
+  return sums;
 }
 
-// Backward of relu(batch_norm(x)), optionally followed by the gate: dy is the gradient after it, and `pool` (N, C) the
-// gradient of the pooled mean. Returns dx, and the sums that are the gradients of gamma and beta.
+// With v the gradient dy after the ReLU, if there is one: the sums of v and v * (x - mean) per channel, (2, C)
 template <typename T>
-std::vector<Tensor> bn_backward(const Tensor& dy, const Tensor& x, const Tensor& mean, const Tensor& invstd,
-                                const Tensor& scale, const Tensor& shift, bool relu, const Tensor& gate,
-                                const Tensor& pool) {
+Tensor bn_sums(const Tensor& dy, const Tensor& x, const Tensor& mean, const Tensor& scale, const Tensor& shift,
+               bool relu) {
   check_alike(dy, x);
-  const int64_t C = x.size(1), P = x.size(2) * x.size(3), M = num_rows(x);
+  const int64_t C = x.size(1), M = num_rows(x);
   const T *in = data<T>(x), *d = data<T>(dy);
-  const float *mu = data<float>(mean), *is = data<float>(invstd), *s = data<float>(scale), *t = data<float>(shift);
-  const bool gated = gate.numel() > 0;
-  const float *g = gated ? data<float>(gate) : nullptr, *q = gated ? data<float>(pool) : nullptr;
+  const float *mu = data<float>(mean), *s = data<float>(scale), *t = data<float>(shift);
   auto sums = reduce(M, 2 * C, [&](int64_t row, float* acc) {
     const T *r = in + row * C, *e = d + row * C;
-    if (gated) {
-      const float *gn = g + row / P * C, *qn = q + row / P * C;
-      VECTORISE for (int64_t c = 0; c < C; ++c) {
-        const float h = load(r[c]), u = load(e[c]) * gn[c] + qn[c], v = h * s[c] + t[c] > 0.f ? u : 0.f;
-        acc[c] += v;
-        acc[C + c] += v * (h - mu[c]);
-      }
-    } else if (relu) {
+    if (relu)
       VECTORISE for (int64_t c = 0; c < C; ++c) {
         const float h = load(r[c]), u = load(e[c]), v = h * s[c] + t[c] > 0.f ? u : 0.f;
         acc[c] += v;
         acc[C + c] += v * (h - mu[c]);
       }
-    } else {
+    else
       VECTORISE for (int64_t c = 0; c < C; ++c) {
         const float u = load(e[c]);
         acc[c] += u;
         acc[C + c] += u * (load(r[c]) - mu[c]);
       }
-    }
   });
-  std::vector<double> dgamma(C);
-  std::vector<float> a(C), b(C);
+  return to_tensor(sums.data(), 2 * C).view({2, C});
+}
+
+// The gradient of batch norm, dx = scale * (v - mean(v) - xhat * mean(v * xhat)), is scale * v + a + b * x. From the sums
+// of v and v * (x - mean): a, b and the gradients of gamma and beta.
+std::vector<Tensor> bn_terms(const Tensor& sums, const Tensor& mean, const Tensor& invstd, const Tensor& scale,
+                             int64_t rows) {
+  const int64_t C = mean.size(0);
+  const float *v = data<float>(sums), *mu = data<float>(mean), *is = data<float>(invstd), *s = data<float>(scale);
+  Tensor terms = torch::empty({4, C}, torch::kFloat);
+  float* o = data<float>(terms);
   for (int64_t c = 0; c < C; ++c) {
-    dgamma[c] = sums[C + c] * is[c];
-    // dx = scale * (v - mean(v) - xhat * mean(v * xhat)), written as scale * v + a + b * x
-    b[c] = static_cast<float>(-s[c] * is[c] * dgamma[c] / M);
-    a[c] = static_cast<float>(-s[c] * sums[c] / M) - b[c] * mu[c];
+    const double dgamma = static_cast<double>(v[C + c]) * is[c], b = -s[c] * is[c] * dgamma / rows;
+    o[c] = static_cast<float>(-static_cast<double>(s[c]) * v[c] / rows - b * mu[c]);
+    o[C + c] = static_cast<float>(b);
+    o[2 * C + c] = static_cast<float>(dgamma);
+    o[3 * C + c] = v[c];
   }
-  Tensor dx = rows_like(x, C);
+  return terms.unbind();
+}
+
+// dx = scale * v + a + b * x, with v the gradient dy after the ReLU, if there is one; written over dy if `over`
+template <typename T>
+Tensor bn_apply(const Tensor& dy, const Tensor& x, const Tensor& scale, const Tensor& shift, const Tensor& a,
+                const Tensor& b, bool relu, bool over) {
+  check_alike(dy, x);
+  const int64_t C = x.size(1), M = num_rows(x);
+  Tensor dx = over ? dy : rows_like(x, C);
+  const T *in = data<T>(x), *d = data<T>(dy);
+  const float *s = data<float>(scale), *t = data<float>(shift), *pa = data<float>(a), *pb = data<float>(b);
   T* out = data<T>(dx);
-  const float *pa = a.data(), *pb = b.data();
   each_row(M, [&](int64_t row) {
     const T *r = in + row * C, *e = d + row * C;
     T* o = out + row * C;
-    if (gated) {
-      const float *gn = g + row / P * C, *qn = q + row / P * C;
-      VECTORISE for (int64_t c = 0; c < C; ++c) {
-        const float h = load(r[c]), u = load(e[c]) * gn[c] + qn[c], v = h * s[c] + t[c] > 0.f ? u : 0.f;
-        store(o[c], s[c] * v + pa[c] + pb[c] * h);
-      }
-    } else if (relu) {
+    if (relu)
       VECTORISE for (int64_t c = 0; c < C; ++c) {
         const float h = load(r[c]), u = load(e[c]), v = h * s[c] + t[c] > 0.f ? u : 0.f;
         store(o[c], s[c] * v + pa[c] + pb[c] * h);
       }
-    } else {
+    else
       VECTORISE for (int64_t c = 0; c < C; ++c) store(o[c], s[c] * load(e[c]) + pa[c] + pb[c] * load(r[c]));
-    }
   });
-  return {dx, to_tensor(dgamma.data(), C), to_tensor(sums.data(), C)};
+  return dx;
 }
 
 // out = shuffle(concat(first half of x, second half of x + h * scale + shift)), two groups
@@ -272,10 +191,7 @@ Tensor add_shuffle(const Tensor& h, const Tensor& scale, const Tensor& shift, co
   each_row(M, [&](int64_t row) {
     const T *a = in + row * 2 * C, *b = a + C, *e = r + row * C;
     T* o = out + row * 2 * C;
-    VECTORISE for (int64_t c = 0; c < C; ++c) {
-      o[2 * c] = a[c];
-      store(o[2 * c + 1], load(b[c]) + load(e[c]) * s[c] + t[c]);
-    }
+    VECTORISE for (int64_t c = 0; c < C; ++c) store_pair(o + 2 * c, a[c], load(b[c]) + load(e[c]) * s[c] + t[c]);
   });
   return y;
 }
@@ -291,8 +207,8 @@ std::vector<Tensor> unshuffle(const Tensor& dy) {
     const T* r = in + row * 2 * C;
     T *a = o + row * 2 * C, *b = a + C, *e = q + row * C;
     VECTORISE for (int64_t c = 0; c < C; ++c) {
-      a[c] = r[2 * c];
-      b[c] = e[c] = r[2 * c + 1];
+      load_pair(r + 2 * c, a[c], e[c]);
+      b[c] = e[c];
     }
   });
   return {dx, second};
@@ -323,6 +239,10 @@ void add_second_half(const Tensor& x, const Tensor& d) {
   });
 }
 
+}  // namespace widehrnet
+
+using namespace widehrnet;
+
 // A kernel for both storage types, chosen by the first argument
 template <typename R, typename... Args>
 auto by_type(R (*narrow)(const Tensor&, Args...), R (*wide)(const Tensor&, Args...)) {
@@ -339,8 +259,14 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   KERNEL(affine);
   KERNEL(affine_pool);
   KERNEL(affine_gate);
-  KERNEL(gate_backward);
-  KERNEL(bn_backward);
+  KERNEL(gate_sums);
+  KERNEL(bn_sums);
+  m.def("bn_terms", &bn_terms);
+  KERNEL(bn_apply);
+  KERNEL(depthwise);
+  KERNEL(depthwise_backward);
+  KERNEL(depthwise_strided);
+  KERNEL(depthwise_strided_backward);
   KERNEL(add_shuffle);
   KERNEL(unshuffle);
   KERNEL(second_half);

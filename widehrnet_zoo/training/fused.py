@@ -42,19 +42,32 @@ def kernels() -> ModuleType:
     )
 
 
-def _norm(bn: nn.BatchNorm2d, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Batch statistics as (mean, 1 / std, scale, shift); moves the running statistics as PyTorch does."""
-    mean, var = kernels().bn_stats(x)
+Stats = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Of a batch, per channel: mean, 1 / std, and the scale and shift of the norm."""
+
+
+def _norm(bn: nn.BatchNorm2d, rows: int, mean: Tensor, var: Tensor) -> Stats:
+    """The norm of `rows` pixels with this mean and variance; moves the running statistics as PyTorch does."""
     if bn.track_running_stats:
         assert bn.num_batches_tracked is not None and bn.running_mean is not None and bn.running_var is not None
         assert bn.momentum is not None
         bn.num_batches_tracked.add_(1)
-        rows = x.numel() // x.shape[1]
         bn.running_mean.lerp_(mean, bn.momentum)
         bn.running_var.lerp_(var * (rows / max(1, rows - 1)), bn.momentum)
     invstd = torch.rsqrt(var + bn.eps)
     scale = bn.weight.detach() * invstd
     return mean, invstd, scale, bn.bias.detach() - mean * scale
+
+
+def _rows(x: Tensor) -> int:
+    return x.numel() // x.shape[1]
+
+
+def _norm_backward(dy: Tensor, x: Tensor, stats: Stats, relu: bool) -> tuple[Tensor, Tensor, Tensor]:
+    k = kernels()
+    mean, invstd, scale, shift = stats
+    a, b, dgamma, dbeta = k.bn_terms(k.bn_sums(dy, x, mean, scale, shift, relu), mean, invstd, scale, _rows(x))
+    return k.bn_apply(dy, x, scale, shift, a, b, relu, False), dgamma, dbeta
 
 
 def _conv(x: Tensor, conv: nn.Conv2d) -> Tensor:
@@ -84,7 +97,7 @@ class _NormAct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, bn: nn.BatchNorm2d, relu: bool) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
-        stats = _norm(bn, x)
+        stats = _norm(bn, _rows(x), *kernels().bn_stats(x))
         ctx.save_for_backward(x, *stats)
         ctx.relu = relu
         return kernels().affine(x, stats[2], stats[3], relu)
@@ -93,7 +106,7 @@ class _NormAct(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, *stats = ctx.saved_tensors
         grad = grads[0].contiguous(memory_format=torch.channels_last)
-        dx, dweight, dbias = kernels().bn_backward(grad, x, *stats, ctx.relu, _NONE, _NONE)
+        dx, dweight, dbias = _norm_backward(grad, x, stats, ctx.relu)
         return dx, dweight, dbias, None, None
 
 
@@ -106,10 +119,10 @@ class _WideBlock(torch.autograd.Function):
         x = x.contiguous(memory_format=torch.channels_last)
         b = k.second_half(x)
         h1 = _conv(b, block.conv_pw.conv)
-        stats1 = _norm(block.conv_pw.bn, h1)
-        y1 = k.affine(h1, stats1[2], stats1[3], True)
-        h2 = _conv(y1, block.conv_dw.conv)
-        stats2 = _norm(block.conv_dw.bn, h2)
+        rows = _rows(h1)
+        stats1 = _norm(block.conv_pw.bn, rows, *k.bn_stats(h1))
+        h2, *moments = k.depthwise(h1, stats1[2], stats1[3], block.conv_dw.conv.weight.detach())
+        stats2 = _norm(block.conv_dw.bn, rows, *moments)
         if isinstance(block.attn, SEModule):
             pooled = k.affine_pool(h2, stats2[2], stats2[3])
             w1, w2 = block.attn.fc1.weight.flatten(1), block.attn.fc2.weight.flatten(1)
@@ -121,8 +134,8 @@ class _WideBlock(torch.autograd.Function):
             pooled = hidden = gate = _NONE
             y2 = k.affine(h2, stats2[2], stats2[3], True)
         h3 = _conv(y2, block.conv_pwl.conv)
-        stats3 = _norm(block.conv_pwl.bn, h3)
-        ctx.save_for_backward(b, h1, y1, h2, y2, h3, pooled, hidden, gate, *stats1, *stats2, *stats3)
+        stats3 = _norm(block.conv_pwl.bn, rows, *k.bn_stats(h3))
+        ctx.save_for_backward(b, h1, h2, y2, h3, pooled, hidden, gate, *stats1, *stats2, *stats3)
         ctx.block = block
         return k.add_shuffle(h3, stats3[2], stats3[3], x)
 
@@ -130,17 +143,20 @@ class _WideBlock(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         k = kernels()
         block = ctx.block
-        b, h1, y1, h2, y2, h3, pooled, hidden, gate, *stats = ctx.saved_tensors
+        b, h1, h2, y2, h3, pooled, hidden, gate, *stats = ctx.saved_tensors
         stats1, stats2, stats3 = stats[:4], stats[4:8], stats[8:]
+        mean1, invstd1, scale1, shift1 = stats1
+        mean2, invstd2, scale2, shift2 = stats2
         dx, dres = k.unshuffle(grads[0].contiguous(memory_format=torch.channels_last))
 
-        dh3, dg3, db3 = k.bn_backward(dres, h3, *stats3, False, _NONE, _NONE)
+        dh3, dg3, db3 = _norm_backward(dres, h3, stats3, False)
         dy2, dw3 = _conv_backward(dh3, y2, block.conv_pwl.conv)
         attn_grads: tuple[Tensor, ...] = ()
         dpool = _NONE
         if gate.numel():
             w1, w2 = block.attn.fc1.weight.flatten(1), block.attn.fc2.weight.flatten(1)
-            dlogit = k.gate_backward(dy2, h2, stats2[2], stats2[3]) * gate * (1 - gate)
+            v, vx, count, x = k.gate_sums(dy2, h2, mean2, scale2, shift2)
+            dlogit = (scale2 * vx + (scale2 * mean2 + shift2) * v) * gate * (1 - gate)
             dhidden = (dlogit @ w2) * (hidden > 0)
             dpool = (dhidden @ w1) / (h2.shape[2] * h2.shape[3])
             attn_grads = (
@@ -149,9 +165,17 @@ class _WideBlock(torch.autograd.Function):
                 (dlogit.t() @ hidden).view_as(block.attn.fc2.weight),
                 dlogit.sum(0),
             )
-        dh2, dg2, db2 = k.bn_backward(dy2, h2, *stats2, True, gate, dpool)
-        dy1, dw2 = _conv_backward(dh2, y1, block.conv_dw.conv)
-        dh1, dg1, db1 = k.bn_backward(dy1, h1, *stats1, True, _NONE, _NONE)
+            sums2 = torch.stack(((v * gate + count * dpool).sum(0), (vx * gate + x * dpool).sum(0)))
+        else:
+            sums2 = k.bn_sums(dy2, h2, mean2, scale2, shift2, True)
+        rows = _rows(h2)
+        a2, b2, dg2, db2 = k.bn_terms(sums2, mean2, invstd2, scale2, rows)
+        weight = block.conv_dw.conv.weight.detach()
+        dy1, sums1, dw2 = k.depthwise_backward(
+            dy2, h2, scale2, shift2, a2, b2, gate, dpool, h1, mean1, scale1, shift1, weight
+        )
+        a1, b1, dg1, db1 = k.bn_terms(sums1, mean1, invstd1, scale1, rows)
+        dh1 = k.bn_apply(dy1, h1, scale1, shift1, a1, b1, False, True)
         db, dw1 = _conv_backward(dh1, b, block.conv_pw.conv)
         k.add_second_half(dx, db.contiguous(memory_format=torch.channels_last))
         return (dx, None, dw1, dg1, db1, dw2, dg2, db2, *attn_grads, dw3, dg3, db3)
@@ -171,10 +195,35 @@ def _block_forward(self: WideInvertedResidual, x: Tensor) -> Tensor:
         return _WideBlock.apply(x, self, *self.parameters())
 
 
+class _StridedDepthwise(torch.autograd.Function):
+    """A depthwise 3x3 of stride 2; oneDNN's backward takes 20 to 50 times as long in bfloat16, 5 times in float32."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        x = x.contiguous(memory_format=torch.channels_last)
+        ctx.save_for_backward(x, weight)
+        return kernels().depthwise_strided(x, weight)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        grad = grads[0].contiguous(memory_format=torch.channels_last)
+        dx, dweight = kernels().depthwise_strided_backward(grad, x, weight)
+        return dx, dweight
+
+
 def _strided_depthwise_forward(self: nn.Conv2d, x: Tensor) -> Tensor:
-    # oneDNN has no fast bfloat16 backward for these: 20 to 50 times the float32 one's time
-    with torch.autocast('cpu', enabled=False):
-        return type(self).forward(self, x.float()).to(x.dtype)
+    return _StridedDepthwise.apply(x, self.weight)
+
+
+def _is_strided_depthwise(module: nn.Module) -> bool:
+    return (
+        type(module) is nn.Conv2d
+        and module.groups == module.in_channels == module.out_channels > 1
+        and (module.kernel_size, module.stride, module.padding, module.dilation) == ((3, 3), (2, 2), (1, 1), (1, 1))
+        and module.padding_mode == 'zeros'
+        and module.bias is None
+    )
 
 
 def _can_fuse(block: WideInvertedResidual) -> bool:
@@ -216,6 +265,6 @@ def fuse_training(model: nn.Module) -> nn.Module:
             module.forward = MethodType(_block_forward, module)  # type: ignore[method-assign]
         elif type(module) is BatchNormAct2d and isinstance(module.act, (nn.ReLU, nn.Identity)):
             module.forward = MethodType(_norm_act_forward, module)  # type: ignore[method-assign]
-        elif type(module) is nn.Conv2d and module.stride != (1, 1) and module.groups == module.in_channels > 1:
-            module.forward = MethodType(_strided_depthwise_forward, module)  # type: ignore[method-assign]
+        elif _is_strided_depthwise(module):
+            module.forward = MethodType(_strided_depthwise_forward, module)
     return model
