@@ -65,7 +65,7 @@ class Tally:
     def __init__(self, door: Door, keep: Path | None, first: int = 0) -> None:
         self.door, self.keep, self.first = door, keep, first
         self.tried = self.accepted = 0
-        self.slowest = 0.0
+        self.slowest, self.slowest_input = 0.0, first
         self.findings: dict[str, str] = {}
 
     def knock(self, content: bytes) -> None:
@@ -87,7 +87,8 @@ class Tally:
                 if self.keep is not None:
                     self.keep.mkdir(parents=True, exist_ok=True)
                     (self.keep / f'{hashlib.sha256(content).hexdigest()[:12]}.bin').write_bytes(content)
-        self.slowest = max(self.slowest, time.monotonic() - start)
+        if (took := time.monotonic() - start) > self.slowest:
+            self.slowest, self.slowest_input = took, self.first + self.tried - 1
 
     def figures(self) -> dict[str, Any]:
         """Numbers and findings."""
@@ -95,6 +96,7 @@ class Tally:
             'tried': self.tried,
             'accepted': self.accepted,
             'slowest_s': round(self.slowest, 2),
+            'slowest_input': self.slowest_input,
             'findings': sorted(self.findings.values()),
         }
 
@@ -127,7 +129,7 @@ def run_atheris(door: Door, seconds: float, seed: int, keep: Path | None) -> dic
         if not figures.exists():
             # a crash of the interpreter, which nothing in it can catch
             return {
-                'tried': 0, 'accepted': 0, 'slowest_s': 0.0,
+                'tried': 0, 'accepted': 0, 'slowest_s': 0.0, 'slowest_input': seed,
                 'findings': [f'the process ended with {os.waitstatus_to_exitcode(status)}'],
             }  # fmt: skip
         return json.loads(figures.read_text())
@@ -168,7 +170,7 @@ def main() -> int:
         figures = found[name]
         sys.stdout.write(
             f'{name:<42} {figures["tried"]:>8} tried {figures["accepted"]:>8} accepted '
-            f'{len(figures["findings"]):>3} findings, slowest {figures["slowest_s"]:.2f} s\n'
+            f'{len(figures["findings"]):>3} findings, slowest {figures["slowest_s"]:.2f} s (input {figures["slowest_input"]})\n'
         )
         sys.stdout.flush()
     total = sum(f['tried'] for f in found.values())

@@ -43,7 +43,8 @@ def start(recipe, *flags, **environment):
     path.write_text(json.dumps(recipe))
     command = [sys.executable, '-m', 'widehrnet_zoo.cli.main', 'train', str(path), '--quiet', *flags]
     environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT), **environment}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes: dict = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
+    return subprocess.Popen(command, env=environment, start_new_session=True, **pipes)
 
 
 @pytest.fixture(scope='module')
@@ -127,14 +128,18 @@ def test_two_processes_give_the_curve_of_one_at_the_same_total_batch(whole_run, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('processes', [1, 2])
-def test_sigterm_saves_the_state_and_resume_goes_on(whole_run, tmp_path, processes):
+@pytest.mark.parametrize(('processes', 'told'), [(1, 'one'), (2, 'one'), (2, 'all')])
+def test_sigterm_saves_the_state_and_resume_goes_on(whole_run, tmp_path, processes, told):
     recipe, out, _ = whole_run
     recipe = {**recipe, 'out': str(tmp_path / 'stopped')}
     child = start(recipe, '--processes', str(processes))
     while child.poll() is None and not losses(recipe['out']):
         time.sleep(0.01)
-    child.terminate()
+    if told == 'all':
+        # as a cluster's scheduler does
+        os.killpg(child.pid, signal.SIGTERM)
+    else:
+        child.terminate()
     _, said = child.communicate()
     assert child.returncode == 130 and '--resume' in said, said
     done = max(losses(recipe['out']))

@@ -418,11 +418,16 @@ class Trainer:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """Between steps, Ctrl-C and SIGTERM stop the run with its state saved; a second one stops at once."""
+        """Between steps, Ctrl-C and SIGTERM stop the run with its state saved; another one later stops at once."""
+        asked = math.inf
 
         def ask(number: int, frame: Any) -> None:
-            if self.stop_asked:
+            nonlocal asked
+            # where a group of processes is told to stop, a launcher in it tells each of them once more
+            if time.monotonic() - asked > 2:
                 raise KeyboardInterrupt
+            if not self.stop_asked:
+                asked = time.monotonic()
             self.stop_asked = True
 
         before: dict[signal.Signals, Any] = {}
