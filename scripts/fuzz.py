@@ -170,7 +170,8 @@ def main() -> int:
         figures = found[name]
         sys.stdout.write(
             f'{name:<42} {figures["tried"]:>8} tried {figures["accepted"]:>8} accepted '
-            f'{len(figures["findings"]):>3} findings, slowest {figures["slowest_s"]:.2f} s (input {figures["slowest_input"]})\n'
+            f'{len(figures["findings"]):>3} findings, '
+            f'slowest {figures["slowest_s"]:.2f} s (input {figures["slowest_input"]})\n'
         )
         sys.stdout.flush()
     total = sum(f['tried'] for f in found.values())

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from widehrnet_zoo.errors import UserError
 from widehrnet_zoo.models.registry import create_model
 from widehrnet_zoo.skeletons import skeleton_of
 from widehrnet_zoo.training import load_config, train
+from widehrnet_zoo.training.engine import Trainer
 from widehrnet_zoo.training.log import read_log
 from widehrnet_zoo.training.start import freeze, load_model, start_model
 from widehrnet_zoo.training.state import latest_checkpoint, load_checkpoint, save_checkpoint
@@ -147,6 +149,18 @@ def test_sigterm_saves_the_state_and_resume_goes_on(whole_run, tmp_path, process
     train(load_config(recipe), resume=True, progress=False)
     went = losses(recipe['out'])
     assert went == losses(out) if processes == 1 else went.keys() == losses(out).keys()
+
+
+def test_a_launcher_that_repeats_a_signal_does_not_stop_the_run_before_its_state_is_saved(monkeypatch):
+    run = SimpleNamespace(stop_asked=False)
+    with Trainer._signals(run):
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        assert run.stop_asked
+        later = time.monotonic() + 10
+        monkeypatch.setattr(time, 'monotonic', lambda: later)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_a_loss_that_is_not_finite_stops_and_says_what_it_was(kites, tmp_path):
