@@ -10,7 +10,8 @@ from widehrnet_zoo import PoseEstimator, UserError
 from widehrnet_zoo.cli.main import main
 from widehrnet_zoo.decoding import decode_heatmaps
 from widehrnet_zoo.deployment.backends import open_backend
-from widehrnet_zoo.deployment.export import export, sample_crops
+from widehrnet_zoo.deployment.export import export, onnx_model, sample_crops
+from widehrnet_zoo.deployment.graph import GraphNetwork
 from widehrnet_zoo.deployment.network import deploy
 from widehrnet_zoo.deployment.quantize import ENOUGH
 
@@ -51,6 +52,20 @@ def test_widened_onnx_is_equal_and_has_no_slices(model, tmp_path):
     assert export(model, tmp_path / 'wide.onnx', size=SIZE, widen=True) < 1e-4
     kinds = {node.op_type for node in onnx.load(tmp_path / 'wide.onnx').graph.node}
     assert not kinds & {'Slice', 'Split', 'Concat', 'Gather', 'Transpose', 'BatchNormalization'}
+
+
+def test_an_order_of_channels_written_as_a_product_gives_the_same_numbers(model, onnx_file):
+    ort = pytest.importorskip('onnxruntime')
+    network, metadata = GraphNetwork(deploy(model)), open_backend(onnx_file).metadata
+    results, kinds = [], []
+    for products in (False, True):
+        graph = onnx_model(network, metadata, orders_are_products=products)
+        kinds.append([node.op_type for node in graph.graph.node])
+        session = ort.InferenceSession(graph.SerializeToString(), providers=['CPUExecutionProvider'])
+        results.append(session.run(None, {'images': images(2, *SIZE)})[0])
+    assert kinds[0].count('Gather') == kinds[1].count('Conv') - kinds[0].count('Conv') > 0
+    assert 'Gather' not in kinds[1]
+    assert np.abs(results[0] - results[1]).max() < 1e-5 * np.abs(results[0]).max()
 
 
 def test_the_file_says_what_it_is(model, onnx_file):

@@ -64,12 +64,13 @@ def _whole(path: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def onnx_model(network: GraphNetwork, metadata: ExportMetadata) -> Any:
+def onnx_model(network: GraphNetwork, metadata: ExportMetadata, orders_are_products: bool = False) -> Any:
     """The network as an ONNX model with dynamic batch, height and width.
 
     Args:
         network: The deployed network as a graph.
         metadata: What the model says about itself, and whether pre- and post-processing are in it.
+        orders_are_products: See `NetworkWriter`.
 
     Returns:
         The `onnx.ModelProto`.
@@ -80,7 +81,7 @@ def onnx_model(network: GraphNetwork, metadata: ExportMetadata) -> Any:
     """
     onnx = require('onnx', 'export')
     types, helper = onnx.TensorProto, onnx.helper
-    writer = PoseWriter()
+    writer = PoseWriter(orders_are_products)
     count = metadata.skeleton.num_keypoints
     if metadata.pipeline:
         given = helper.make_tensor_value_info('crops', types.UINT8, ['batch', 'height', 'width', 3])
@@ -116,7 +117,9 @@ def _write(network: GraphNetwork, metadata: ExportMetadata, fmt: str, file: Path
     elif fmt == 'openvino':
         ov = require('openvino', 'export')
         source = file.with_suffix('.source.onnx')
-        source.write_bytes(onnx_model(network, metadata).SerializeToString())
+        # the product with ones and zeros would lose something in int8
+        graph = onnx_model(network, metadata, orders_are_products=metadata.precision != 'int8')
+        source.write_bytes(graph.SerializeToString())
         model = ov.convert_model(str(source))
         if metadata.precision == 'int8':
             from .quantize import quantize_openvino

@@ -55,7 +55,16 @@ def _numpy(tensor: Tensor) -> npt.NDArray[Any]:
 
 
 class NetworkWriter(GraphWriter):
-    """Writes the layers of `GraphNetwork`."""
+    """Writes the layers of `GraphNetwork`.
+
+    Args:
+        orders_are_products: Write a new order of channels as a 1x1 convolution with ones and zeros, which is the same
+            number for number, for runtimes that gather channels only in another memory format.
+    """
+
+    def __init__(self, orders_are_products: bool = False) -> None:
+        super().__init__()
+        self.orders_are_products = orders_are_products
 
     def conv(self, layer: nn.Conv2d, x: str) -> str:
         """A convolution."""
@@ -85,10 +94,17 @@ class NetworkWriter(GraphWriter):
             elif isinstance(layer, GraphBlock):
                 x = self.block(layer, x)
             elif isinstance(layer, GraphGather):
-                x = self.op('Gather', x, self.constant(_numpy(layer.order)), axis=1)
+                x = self.order(layer, x)
             elif not isinstance(layer, nn.Identity):
                 raise UserError(f'{type(layer).__name__} has no form in ONNX here: export to torch-export instead.')
         return x
+
+    def order(self, layer: GraphGather, x: str) -> str:
+        """Channels in another order."""
+        if not self.orders_are_products:
+            return self.op('Gather', x, self.constant(_numpy(layer.order)), axis=1)
+        chosen = np.eye(len(layer.order), dtype=np.float32)[_numpy(layer.order)]
+        return self.op('Conv', x, self.constant(chosen[..., None, None]), kernel_shape=[1, 1])
 
     def block(self, block: GraphBlock, x: str) -> str:
         """A block."""
