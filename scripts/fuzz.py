@@ -31,6 +31,7 @@ if '--atheris' in sys.argv:
     # to the end of the process: the doors import what they lead to when they are first knocked at
     atheris.instrument_imports(include=['widehrnet_zoo', 'PIL', 'yaml']).__enter__()
 
+import command_door  # noqa: E402, F401
 import native_doors  # noqa: E402, F401
 from doors import DOORS, LIMIT_S, Door, Hang  # noqa: E402
 from mutations import vary  # noqa: E402

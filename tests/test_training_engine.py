@@ -130,18 +130,18 @@ def test_two_processes_give_the_curve_of_one_at_the_same_total_batch(whole_run, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(('processes', 'told'), [(1, 'one'), (2, 'one'), (2, 'all')])
-def test_sigterm_saves_the_state_and_resume_goes_on(whole_run, tmp_path, processes, told):
+@pytest.mark.parametrize(
+    ('processes', 'number', 'group'),
+    [(1, signal.SIGTERM, False), (2, signal.SIGTERM, False), (2, signal.SIGTERM, True), (2, signal.SIGINT, True)],
+)
+def test_a_run_told_to_stop_saves_its_state_and_resume_goes_on(whole_run, tmp_path, processes, number, group):
     recipe, out, _ = whole_run
     recipe = {**recipe, 'out': str(tmp_path / 'stopped')}
     child = start(recipe, '--processes', str(processes))
     while child.poll() is None and not losses(recipe['out']):
         time.sleep(0.01)
-    if told == 'all':
-        # as a cluster's scheduler does
-        os.killpg(child.pid, signal.SIGTERM)
-    else:
-        child.terminate()
+    # the whole group: as a terminal or a cluster's scheduler does
+    (os.killpg if group else os.kill)(child.pid, number)
     _, said = child.communicate()
     assert child.returncode == 130 and '--resume' in said, said
     done = max(losses(recipe['out']))

@@ -20,8 +20,10 @@ from random import Random
 from typing import Any
 
 import numpy as np
-from doors import Hang, door, estimates, finite, later, put, result, small
+from doors import Hang, door, finite, later, put
+from file_doors import result
 from mutations import bytes_input, mutate_bytes
+from weight_doors import estimates, small
 
 from widehrnet_zoo.errors import UserError
 

@@ -1,3 +1,4 @@
+import command_door  # noqa: F401
 import native_doors  # noqa: F401
 import pytest
 from doors import DOORS

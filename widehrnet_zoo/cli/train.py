@@ -166,10 +166,11 @@ def _launch(config: Any, args: argparse.Namespace) -> int:
             def ask(number: int, frame: Any) -> None:
                 nonlocal asked
                 asked = True
-                child.terminate()
+                # Ctrl-C reaches the children too; they save and end
+                if number == signal.SIGTERM:
+                    child.terminate()
 
-            # Ctrl-C reaches the children too; they save and end
-            handlers: dict[signal.Signals, Any] = {signal.SIGTERM: ask, signal.SIGINT: signal.SIG_IGN}
+            handlers: dict[signal.Signals, Any] = {signal.SIGTERM: ask, signal.SIGINT: ask}
             before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
             try:
                 code = child.wait()
