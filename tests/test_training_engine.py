@@ -19,7 +19,7 @@ from widehrnet_zoo.models.registry import create_model
 from widehrnet_zoo.skeletons import skeleton_of
 from widehrnet_zoo.training import load_config, train
 from widehrnet_zoo.training.engine import Trainer
-from widehrnet_zoo.training.log import read_log
+from widehrnet_zoo.training.log import RunLog, read_log
 from widehrnet_zoo.training.start import freeze, load_model, start_model
 from widehrnet_zoo.training.state import latest_checkpoint, load_checkpoint, save_checkpoint
 
@@ -168,6 +168,18 @@ def test_a_loss_that_is_not_finite_stops_and_says_what_it_was(kites, tmp_path):
     with pytest.raises(UserError, match=r'not finite at step \d+.*learning rate 1e\+18.*(weights|overflows)'):
         train(load_config(recipe), progress=False)
     assert latest_checkpoint(tmp_path / 'run') is None
+
+
+def test_tensorboard_gets_the_rows_of_the_log(tmp_path):
+    reader = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator')
+    log = RunLog(tmp_path, tensorboard=True)
+    for step in (1, 2):
+        log.write({'step': step, 'samples': 8 * step, 'loss': 3.0 / step})
+    log.close()
+    events = reader.EventAccumulator(str(tmp_path / 'tensorboard'))
+    events.Reload()
+    assert events.Tags()['scalars'] == ['loss']
+    assert [(e.step, e.value) for e in events.Scalars('loss')] == [(1, 3.0), (2, 1.5)]
 
 
 def test_a_budget_of_minutes_ends_the_run_annealed(kites, tmp_path):
