@@ -87,7 +87,9 @@ def extract_tests(sdist: Path, folder: Path) -> Path:
     with tarfile.open(sdist) as archive:
         root = archive.getnames()[0].partition('/')[0]
         wanted = [m for m in archive if m.name == f'{root}/pyproject.toml' or m.name.startswith(f'{root}/tests/')]
-        archive.extractall(folder, wanted, filter='data')
+        # Python before 3.11.4 has no filters; the file is timm's own
+        filtered: dict = {'filter': 'data'} if hasattr(tarfile, 'data_filter') else {}
+        archive.extractall(folder, wanted, **filtered)
     if not (folder / root / 'tests' / 'test_models.py').is_file():
         sys.exit(f'{sdist.name} has no tests/test_models.py.')
     return folder / root
