@@ -14,9 +14,10 @@ import sys
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 import widehrnet_zoo
+from widehrnet_zoo.files import write_whole
 
 
 def spread(
@@ -59,7 +60,7 @@ def main() -> None:
     if weights.keys() != models[0].state_dict().keys():
         sys.exit(f'{args.weights} are not weights of {args.source}.')
     state, taken = spread(weights, models[1].state_dict(), modules)
-    save_file(state, args.out)
+    write_whole(args.out, save(state))
     share = taken / sum(v.numel() for v in state.values())
     sys.stdout.write(f'{args.out}: {share:.0%} of {args.target} from {args.source}\n')
 

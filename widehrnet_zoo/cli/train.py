@@ -170,8 +170,7 @@ def _launch(config: Any, args: argparse.Namespace) -> int:
                 if number == signal.SIGTERM:
                     child.terminate()
 
-            handlers: dict[signal.Signals, Any] = {signal.SIGTERM: ask, signal.SIGINT: ask}
-            before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+            before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
             try:
                 code = child.wait()
             finally:

@@ -46,70 +46,18 @@ class Window {
   float* row(int64_t r) { return values_.data() + (r + 3) % 3 * size_; }
   float* pixels(int64_t r) { return row(r) + wide_; }
   void clear(int64_t r) { std::fill_n(row(r), size_, 0.f); }
-  // row r of an image of `height` rows of `C` channels
-  template <typename T>
-  void enter(int64_t r, int64_t height, const T* image, int64_t C) {
-    if (r < 0 || r >= height) return clear(r);
-    const int64_t W = size_ / wide_ - 2;
-    take(image + r * W * C, W, C, pixels(r), wide_);
+  // row r of an image of `height` rows: `fill` writes its pixels
+  template <typename F>
+  void enter(int64_t r, int64_t height, const F& fill) {
+    if (r < 0 || r >= height)
+      clear(r);
+    else
+      fill(pixels(r));
   }
 
  private:
   int64_t size_, wide_;
   Floats values_;
-};
-
-// Count, sum and sum of squares of each channel about its value in the first row, for the rows that one thread sees
-class Moments {
- public:
-  template <typename T>
-  void add(const T* rows, int64_t n, int64_t C) {
-    if (!count_) {
-      about_.resize(C);
-      sums_.assign(2 * C, 0.);
-      for (int64_t c = 0; c < C; ++c) about_[c] = load(rows[c]);
-    }
-    count_ += n;
-    std::vector<float> partial(2 * C);
-    const float* about = about_.data();
-    for (int64_t start = 0; start < n; start += kBlock) {
-      std::fill(partial.begin(), partial.end(), 0.f);
-      float* s = partial.data();
-      for (int64_t row = start; row < std::min(n, start + kBlock); ++row) {
-        const T* r = rows + row * C;
-        VECTORISE for (int64_t c = 0; c < C; ++c) {
-          const float d = load(r[c]) - about[c];
-          s[c] += d;
-          s[C + c] += d * d;
-        }
-      }
-      for (int64_t c = 0; c < 2 * C; ++c) sums_[c] += s[c];
-    }
-  }
-
-  // Mean and biased variance of all rows: Chan, Golub and LeVeque, Algorithms for Computing the Sample Variance (1983),
-  // equation 2.1
-  static std::vector<Tensor> merge(const std::vector<Moments>& parts, int64_t C) {
-    std::vector<double> mean(C, 0.), squares(C, 0.);
-    int64_t count = 0;
-    for (const Moments& part : parts) {
-      if (!part.count_) continue;
-      const double n = part.count_, all = count + n;
-      for (int64_t c = 0; c < C; ++c) {
-        const double m = part.sums_[c] / n, apart = part.about_[c] + m - mean[c];
-        squares[c] += std::max(0., part.sums_[C + c] - n * m * m) + apart * apart * count * n / all;
-        mean[c] += apart * n / all;
-      }
-      count += part.count_;
-    }
-    for (int64_t c = 0; c < C; ++c) squares[c] /= count;
-    return {to_tensor(mean.data(), C), to_tensor(squares.data(), C)};
-  }
-
- private:
-  int64_t count_ = 0;
-  std::vector<float> about_;
-  std::vector<double> sums_;
 };
 
 // Weights (C, 1, 3, 3) as nine rows of `wide` values
@@ -123,8 +71,7 @@ inline Floats taps(const Tensor& weight, int64_t wide) {
 
 // Add up what the threads have; the nine rows of `wide` values from `start` on are the gradient of weights (C, 1, 3, 3)
 inline Tensor weight_grad(std::vector<std::vector<double>>& totals, int64_t start, int64_t C, int64_t wide) {
-  for (size_t i = 1; i < totals.size(); ++i)
-    for (size_t j = 0; j < totals[0].size(); ++j) totals[0][j] += totals[i][j];
+  add_up(totals);
   Tensor dw = torch::empty({C, 1, 3, 3}, torch::kFloat);
   for (int64_t c = 0; c < C; ++c)
     for (int64_t i = 0; i < 9; ++i) data<float>(dw)[c * 9 + i] = static_cast<float>(totals[0][start + i * wide + c]);
@@ -147,11 +94,11 @@ std::vector<Tensor> depthwise(const Tensor& x, const Tensor& scale, const Tensor
     Floats sums(W * wide);
     for (int64_t n = begin; n < end; ++n) {
       const auto enter = [&](int64_t r) {
-        if (r < 0 || r >= H) return window.clear(r);
-        const T* from = in + (n * H + r) * W * C;
-        float* to = window.pixels(r);
-        for (int64_t p = 0; p < W; ++p, from += C, to += wide)
-          VECTORISE for (int64_t c = 0; c < C; ++c) to[c] = std::max(0.f, load(from[c]) * s[c] + t[c]);
+        window.enter(r, H, [&](float* to) {
+          const T* from = in + (n * H + r) * W * C;
+          for (int64_t p = 0; p < W; ++p, from += C, to += wide)
+            VECTORISE for (int64_t c = 0; c < C; ++c) to[c] = std::max(0.f, load(from[c]) * s[c] + t[c]);
+        });
       };
       enter(-1);
       enter(0);
@@ -210,21 +157,21 @@ std::vector<Tensor> depthwise_backward(const Tensor& dy, const Tensor& y, const 
     for (int64_t n = begin; n < end; ++n) {
       const float *g = gated ? data<float>(gate) + n * C : nullptr, *q = gated ? data<float>(pool) + n * C : nullptr;
       const auto enter = [&](int64_t r) {
-        if (r < 0 || r >= H) return window.clear(r);
-        const T *d = grad + (n * H + r) * W * C, *h = outputs + (n * H + r) * W * C;
-        float* o = window.pixels(r);
-        for (int64_t p = 0; p < W; ++p, d += C, h += C, o += wide) {
-          if (gated)
-            VECTORISE for (int64_t c = 0; c < C; ++c) {
-              const float z = load(h[c]), u = load(d[c]) * g[c] + q[c], v = z * ys[c] + yt[c] > 0.f ? u : 0.f;
-              o[c] = ys[c] * v + ya[c] + yb[c] * z;
-            }
-          else
-            VECTORISE for (int64_t c = 0; c < C; ++c) {
-              const float z = load(h[c]), u = load(d[c]), v = z * ys[c] + yt[c] > 0.f ? u : 0.f;
-              o[c] = ys[c] * v + ya[c] + yb[c] * z;
-            }
-        }
+        window.enter(r, H, [&](float* o) {
+          const T *d = grad + (n * H + r) * W * C, *h = outputs + (n * H + r) * W * C;
+          for (int64_t p = 0; p < W; ++p, d += C, h += C, o += wide) {
+            if (gated)
+              VECTORISE for (int64_t c = 0; c < C; ++c) {
+                const float z = load(h[c]), u = load(d[c]) * g[c] + q[c], v = z * ys[c] + yt[c] > 0.f ? u : 0.f;
+                o[c] = ys[c] * v + ya[c] + yb[c] * z;
+              }
+            else
+              VECTORISE for (int64_t c = 0; c < C; ++c) {
+                const float z = load(h[c]), u = load(d[c]), v = z * ys[c] + yt[c] > 0.f ? u : 0.f;
+                o[c] = ys[c] * v + ya[c] + yb[c] * z;
+              }
+          }
+        });
       };
       enter(-1);
       enter(0);
@@ -294,7 +241,8 @@ Tensor depthwise_strided(const Tensor& x, const Tensor& weight) {
     Floats sums(Q * wide);
     for (int64_t n = begin; n < end; ++n)
       for (int64_t r = 0; r < P; ++r) {
-        for (int64_t i = r ? 2 * r : -1; i <= 2 * r + 1; ++i) window.enter(i, H, in + n * H * W * C, C);
+        for (int64_t i = r ? 2 * r : -1; i <= 2 * r + 1; ++i)
+          window.enter(i, H, [&](float* to) { take(in + (n * H + i) * W * C, W, C, to, wide); });
         const float* near[3] = {window.row(2 * r - 1), window.row(2 * r), window.row(2 * r + 1)};
         for (int64_t c = 0; c < wide; c += kLanes) {
           Vec tap[9];
@@ -331,7 +279,8 @@ std::vector<Tensor> depthwise_strided_backward(const Tensor& dy, const Tensor& x
     for (int64_t n = begin; n < end; ++n) {
       sums.clear(-1);
       for (int64_t r = 0; r < P; ++r) {
-        for (int64_t i = r ? 2 * r : -1; i <= 2 * r + 1; ++i) inputs.enter(i, H, in + n * H * W * C, C);
+        for (int64_t i = r ? 2 * r : -1; i <= 2 * r + 1; ++i)
+          inputs.enter(i, H, [&](float* to) { take(in + (n * H + i) * W * C, W, C, to, wide); });
         sums.clear(2 * r);
         sums.clear(2 * r + 1);
         take(grad + (n * P + r) * Q * C, Q, C, row.data(), wide);

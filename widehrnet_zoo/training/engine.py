@@ -419,16 +419,15 @@ class Trainer:
     @contextmanager
     def _signals(self) -> Iterator[None]:
         """Between steps, Ctrl-C and SIGTERM stop the run with its state saved; another one later stops at once."""
-        asked = math.inf
+        asked = 0.0
 
         def ask(number: int, frame: Any) -> None:
             nonlocal asked
-            # where a group of processes is told to stop, a launcher in it tells each of them once more
-            if time.monotonic() - asked > 2:
-                raise KeyboardInterrupt
             if not self.stop_asked:
-                asked = time.monotonic()
-            self.stop_asked = True
+                self.stop_asked, asked = True, time.monotonic()
+            # where a group of processes is told to stop, a launcher in it tells each of them once more
+            elif time.monotonic() - asked > 2:
+                raise KeyboardInterrupt
 
         before: dict[signal.Signals, Any] = {}
         try:

@@ -4,26 +4,16 @@
 
 namespace widehrnet {
 
-// Mean and biased variance per channel. Sums are taken about the first row, against cancellation.
+// Mean and biased variance per channel
 template <typename T>
 std::vector<Tensor> bn_stats(const Tensor& x) {
-  const int64_t C = x.size(1), M = num_rows(x);
+  const int64_t C = x.size(1), M = num_rows(x), threads = at::get_num_threads();
   const T* in = data<T>(x);
-  auto sums = reduce(M, 2 * C, [&](int64_t row, float* s) {
-    const T* r = in + row * C;
-    VECTORISE for (int64_t c = 0; c < C; ++c) {
-      const float d = load(r[c]) - load(in[c]);
-      s[c] += d;
-      s[C + c] += d * d;
-    }
+  std::vector<Moments> moments(threads);
+  at::parallel_for(0, M, std::max<int64_t>(1, (M + threads - 1) / threads), [&](int64_t begin, int64_t end) {
+    moments[at::get_thread_num()].add(in + begin * C, end - begin, C);
   });
-  std::vector<double> mean(C), var(C);
-  for (int64_t c = 0; c < C; ++c) {
-    const double m = sums[c] / M;
-    mean[c] = m + load(in[c]);
-    var[c] = std::max(0., sums[C + c] / M - m * m);
-  }
-  return {to_tensor(mean.data(), C), to_tensor(var.data(), C)};
+  return Moments::merge(moments, C);
 }
 
 // y = act(x * scale + shift)

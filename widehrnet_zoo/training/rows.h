@@ -79,6 +79,12 @@ inline void check_alike(const Tensor& a, const Tensor& b) {
   TORCH_CHECK(a.scalar_type() == b.scalar_type(), "expected one storage type");
 }
 
+// The sums of all threads into those of the first
+inline void add_up(std::vector<std::vector<double>>& totals) {
+  for (size_t t = 1; t < totals.size(); ++t)
+    for (size_t i = 0; i < totals[0].size(); ++i) totals[0][i] += totals[t][i];
+}
+
 // Sum `count` quantities per channel over all rows. `body(row, sums)` adds one row to float sums of count * C.
 template <typename F>
 std::vector<double> reduce(int64_t rows, int64_t width, const F& body) {
@@ -93,8 +99,7 @@ std::vector<double> reduce(int64_t rows, int64_t width, const F& body) {
       for (int64_t c = 0; c < width; ++c) total[c] += partial[c];
     }
   });
-  for (size_t t = 1; t < totals.size(); ++t)
-    for (int64_t c = 0; c < width; ++c) totals[0][c] += totals[t][c];
+  add_up(totals);
   return totals[0];
 }
 
@@ -111,5 +116,58 @@ inline Tensor to_tensor(const double* values, int64_t n) {
   for (int64_t i = 0; i < n; ++i) o[i] = static_cast<float>(values[i]);
   return out;
 }
+
+// Count, sum and sum of squares of each channel about its value in the first row, for the rows that one thread sees
+class Moments {
+ public:
+  template <typename T>
+  void add(const T* rows, int64_t n, int64_t C) {
+    if (!count_) {
+      about_.resize(C);
+      sums_.assign(2 * C, 0.);
+      for (int64_t c = 0; c < C; ++c) about_[c] = load(rows[c]);
+    }
+    count_ += n;
+    std::vector<float> partial(2 * C);
+    const float* about = about_.data();
+    for (int64_t start = 0; start < n; start += kBlock) {
+      std::fill(partial.begin(), partial.end(), 0.f);
+      float* s = partial.data();
+      for (int64_t row = start; row < std::min(n, start + kBlock); ++row) {
+        const T* r = rows + row * C;
+        VECTORISE for (int64_t c = 0; c < C; ++c) {
+          const float d = load(r[c]) - about[c];
+          s[c] += d;
+          s[C + c] += d * d;
+        }
+      }
+      for (int64_t c = 0; c < 2 * C; ++c) sums_[c] += s[c];
+    }
+  }
+
+  // Mean and biased variance of all rows: Chan, Golub and LeVeque, Algorithms for Computing the Sample Variance (1983),
+  // equation 2.1
+  static std::vector<Tensor> merge(const std::vector<Moments>& parts, int64_t C) {
+    std::vector<double> mean(C, 0.), squares(C, 0.);
+    int64_t count = 0;
+    for (const Moments& part : parts) {
+      if (!part.count_) continue;
+      const double n = part.count_, all = count + n;
+      for (int64_t c = 0; c < C; ++c) {
+        const double m = part.sums_[c] / n, apart = part.about_[c] + m - mean[c];
+        squares[c] += std::max(0., part.sums_[C + c] - n * m * m) + apart * apart * count * n / all;
+        mean[c] += apart * n / all;
+      }
+      count += part.count_;
+    }
+    for (int64_t c = 0; c < C; ++c) squares[c] /= count;
+    return {to_tensor(mean.data(), C), to_tensor(squares.data(), C)};
+  }
+
+ private:
+  int64_t count_ = 0;
+  std::vector<float> about_;
+  std::vector<double> sums_;
+};
 
 }  // namespace widehrnet
