@@ -129,3 +129,17 @@ def test_a_frozen_block_keeps_its_own_forward_and_statistics():
     assert all(torch.equal(v, before[k]) for k, v in model.stages[0].state_dict().items())
     assert all(p.grad is None for p in model.stages[0].parameters())
     assert all(p.grad is not None for p in model.stages[1].parameters())
+
+
+def test_a_teacher_on_kernels_shows_the_same():
+    from widehrnet_zoo.skeletons import SKELETONS
+    from widehrnet_zoo.training.config import TeacherConfig
+    from widehrnet_zoo.training.teacher import Teacher
+
+    config = TeacherConfig(model='widehrnet_18_attn.people_128x96')
+    heatmaps, pixels = torch.rand(2, 17, 32, 24), torch.rand(2, 3, 128, 96) * 255
+    plain, fused = (Teacher(config, SKELETONS['coco'], fused=fused) for fused in (False, True))
+    assert type(plain.model) is not type(fused.model)
+    loss = plain.loss(heatmaps, pixels, 10.0)
+    assert loss > 1
+    assert torch.allclose(fused.loss(heatmaps, pixels, 10.0), loss, rtol=1e-3)

@@ -102,7 +102,7 @@ class Trainer:
         self.stats = input_stats(model)
         self.teacher = None
         if config.teacher.model:
-            self.teacher = Teacher(config.teacher, train.people.skeleton, self.device)
+            self.teacher = Teacher(config.teacher, train.people.skeleton, self.device, config.fused)
         model.to(self.device)
         if config.channels_last:
             model.to(memory_format=torch.channels_last)

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from ..deployment import deploy
+from ..deployment.native import accelerate
 from ..errors import UserError
 from ..skeletons import Skeleton, skeleton_of
 from .batches import normalise
@@ -18,12 +20,19 @@ class Teacher:
         config: Which model, with which weights.
         skeleton: Of the student; keypoints are matched by name.
         device: Where it runs.
+        fused: Run it deployed, on the compiled kernels for the CPU.
 
     Raises:
-        UserError: If teacher and student have no keypoint in common.
+        UserError: If teacher and student have no keypoint in common, or the kernels cannot run the teacher.
     """
 
-    def __init__(self, config: TeacherConfig, skeleton: Skeleton, device: torch.device | str = 'cpu'):
+    def __init__(
+        self,
+        config: TeacherConfig,
+        skeleton: Skeleton,
+        device: torch.device | str = 'cpu',
+        fused: bool = False,
+    ):
         assert config.model is not None
         model = load_model(config.model, config.weights)
         own = skeleton_of(model)
@@ -33,8 +42,10 @@ class Teacher:
                 f'The teacher {config.model} knows none of the keypoints {", ".join(skeleton.keypoints)}; it knows '
                 f'{", ".join(own.keypoints)}.'
             )
-        self.model: nn.Module = model.to(device).eval().requires_grad_(False)
         self.stats = input_stats(model)
+        self.model: nn.Module = model.to(device).eval().requires_grad_(False)
+        if fused:
+            self.model = accelerate(deploy(self.model))
         self.theirs, self.ours = (list(side) for side in zip(*pairs, strict=True))
         self.temperature = config.temperature
 
