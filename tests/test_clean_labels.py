@@ -53,12 +53,14 @@ def test_only_human_labels_beyond_reach_go(clean, capsys):
     assert [i for i, v in enumerate(after['keypoints'][2::3]) if v == 0] == [7]
     assert after['num_keypoints'] == 16
     assert after['keypoints'][:21] == one['keypoints'][:21]
+    assert after['share'] == 0.65
     assert '1 of 17 keypoints taken out' in capsys.readouterr().out
 
 
 def test_nobody_loses_every_keypoint(clean):
     one = person(1, [HUMAN] * 17)
-    assert clean([one], [seen(one, dict.fromkeys(range(17), 90.0))])[0] == one
+    assert clean([one], [seen(one, dict.fromkeys(range(17), 90.0))])[0] == {**one, 'share': 1.0}
+    assert clean([one], [seen(one, {})])[0] == {**one, 'share': 0.3}
 
 
 def test_results_of_other_photos_are_refused(clean):

@@ -154,6 +154,28 @@ def test_every_person_is_seen_once_in_each_pass(kites):
         Batches(cache, config, world=3)
 
 
+def test_people_come_in_proportion_to_their_shares(kites):
+    data = json.loads((kites / 'train.json').read_text())
+    for i, annotation in enumerate(data['annotations']):
+        annotation['share'] = 2 if i < 4 else 0.5
+    path = kites / 'shares.json'
+    path.write_text(json.dumps(data))
+    config = load_config(tiny_recipe(kites, kites / 'run', batch_size=5, data__labels=str(path), data__shares='share'))
+    cache, _ = open_caches(config, progress=False)
+    batches = Batches(cache, config)
+    # 4 and six quarters of a person, rounded down
+    assert batches.steps_per_epoch == 1
+    passes = [batches.picked(step) for step in range(400)]
+    assert all(len(set(p.tolist())) == 5 for p in passes)
+    counts = np.bincount(np.concatenate(passes))
+    assert np.abs(counts[:4] / 400 - 5 / 5.5).max() < 0.05
+    assert np.abs(counts[4:] / counts[:4].mean() - 0.25).max() < 0.08
+    data['annotations'][3]['share'] = 0
+    path.write_text(json.dumps(data))
+    with pytest.raises(UserError, match=r"annotation .* has 0 in 'share'.*above 0"):
+        read_people(path, shares_field='share')
+
+
 def test_hidden_parts_hide_and_stay_inside_their_sample():
     images = torch.rand(6, 3, 64, 48) * 255
     before = images.clone()

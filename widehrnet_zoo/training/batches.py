@@ -81,18 +81,31 @@ class Batches:
         self.skeleton = cache.people.skeleton
         self.lower = halves(self.skeleton, config.augment)
         self.keypoint_weights = keypoint_weights(self.skeleton, config.target.keypoint_weights)
-        self.steps_per_epoch = len(cache) / config.batch_size
+        shares = np.ones(len(cache)) if cache.people.shares is None else cache.people.shares
+        self.shares = torch.from_numpy(shares / shares.max())
+        self.pass_size = max(1, int(self.shares.sum()))
+        self.steps_per_epoch = self.pass_size / config.batch_size
 
     def picked(self, step: int) -> np.ndarray:
         """People of the whole batch, sorted: the next ones in an endless row of shuffled passes over the data."""
-        count, size = len(self.cache), self.config.batch_size
+        count, size = self.pass_size, self.config.batch_size
         place, parts = step * size, []
         while size:
             epoch, start = divmod(place, count)
             generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + epoch)
-            parts.append(torch.randperm(count, generator=generator)[start : start + size])
+            parts.append(self._pass(generator)[start : start + size])
             place, size = place + len(parts[-1]), size - len(parts[-1])
         return torch.cat(parts).sort().values.numpy()
+
+    def _pass(self, generator: torch.Generator) -> Tensor:
+        """Each person with its share for its chance: systematic sampling of a shuffled row (Madow, 1949)."""
+        order = torch.randperm(len(self.cache), generator=generator)
+        if self.pass_size == len(order):
+            return order
+        ends = self.shares[order].cumsum(0)
+        places = torch.arange(self.pass_size) + torch.rand((), generator=generator, dtype=torch.float64)
+        found = torch.searchsorted(ends * (self.pass_size / ends[-1]), places, right=True)
+        return order[found.clamp(max=len(order) - 1)]
 
     def _read(self, step: int) -> tuple[np.ndarray, slice, Tensor]:
         indices = self.picked(step)

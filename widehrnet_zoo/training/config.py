@@ -43,6 +43,8 @@ class DataConfig:
         val_images: Folder of their images; `None` for `images`.
         skeleton: `None` to take the keypoint names of the labels; or `coco`, `mpii`, a JSON or YAML file, or the
             fields of a `Skeleton`.
+        shares: Field of the annotations with how often each person is to come (COCO only): in a pass everybody with the
+            largest number comes once, others in proportion.
         cache: Folder of the decoded crops; `None` for `cache` in the run's folder.
         crop_size: Side of a stored crop in pixels; `None` stores the input's own resolution.
         margin: Side of a stored crop over the height of the test-time view: the room for rotation and shift.
@@ -55,6 +57,7 @@ class DataConfig:
     val_labels: str | None = None
     val_images: str | None = None
     skeleton: str | dict | None = None
+    shares: str | None = None
     cache: str | None = None
     crop_size: int | None = None
     margin: float = 1.5

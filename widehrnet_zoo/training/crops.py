@@ -52,6 +52,7 @@ class CropCache:
             people.boxes[kept],
             people.keypoints[kept],
             None if people.teacher is None else people.teacher[kept],
+            None if people.shares is None else people.shares[kept],
         )
         corner, step = origins[:, None, :2], origins[:, None, 2:]
 

@@ -26,6 +26,7 @@ class People:
         boxes: float64 (N, 4), x1, y1, x2, y2 in image pixels, without padding.
         keypoints: float32 (N, K, 3): x, y in image pixels and visibility, 0 where unlabelled.
         teacher: float32 (N, K, 3) predictions with their score, or `None`.
+        shares: float64 (N,), how often each is to come, beside the others; above 0. `None` for all alike.
     """
 
     skeleton: Skeleton
@@ -34,6 +35,7 @@ class People:
     boxes: npt.NDArray[np.float64]
     keypoints: npt.NDArray[np.float32]
     teacher: npt.NDArray[np.float32] | None = None
+    shares: npt.NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.files)
@@ -43,6 +45,7 @@ def read_people(
     labels: str | Path,
     skeleton: str | Mapping[str, Any] | Skeleton | None = None,
     teacher_field: str | None = None,
+    shares_field: str | None = None,
 ) -> People:
     """Read a label file.
 
@@ -51,6 +54,7 @@ def read_people(
         skeleton: What the keypoints are; `None` to take the names (`keypoints`), bones (`skeleton`, counted from 1)
             and, if given, `flip_pairs` (counted from 0) and `sigmas` of the file's category.
         teacher_field: Field of the annotations with a teacher's keypoints (COCO only).
+        shares_field: Field of the annotations with a number above 0, how often a person is to come (COCO only).
 
     Returns:
         The people that are no crowd, have a box and at least one labelled keypoint.
@@ -63,8 +67,9 @@ def read_people(
     try:
         content = read_json(labels)
         if isinstance(content, list):
-            if teacher_field:
-                raise UserError(f'{labels}: MPII annotations have no field for teacher.keypoints; use a COCO file.')
+            for setting, field in (('teacher.keypoints', teacher_field), ('data.shares', shares_field)):
+                if field:
+                    raise UserError(f'{labels}: MPII annotations have no field for {setting}; use a COCO file.')
             return _read_mpii(labels, skeleton or SKELETONS['mpii'])
         _check_numbers(content, labels)
         coco = read_labels(labels)
@@ -93,8 +98,11 @@ def read_people(
             taught = _numbers(person[teacher_field], where, teacher_field)
             if len(taught) != len(points):
                 raise UserError(f'{where} has {len(taught)} numbers in {teacher_field!r}; expected {len(points)}.')
-        rows.append((file, person['id'], (x, y, x + w, y + h), points, taught))
-    files, ids, boxes, keypoints, teacher = zip(*rows, strict=True)
+        share: Any = person.get(shares_field) if shares_field else 1
+        if not are_numbers([share]) or share <= 0:
+            raise UserError(f'{where} has {share!r} in {shares_field!r}, which data.shares asks for: a number above 0.')
+        rows.append((file, person['id'], (x, y, x + w, y + h), points, taught, share))
+    files, ids, boxes, keypoints, teacher, shares = zip(*rows, strict=True)
     shape = (len(rows), skeleton.num_keypoints, 3)
     return People(
         skeleton,
@@ -103,6 +111,7 @@ def read_people(
         np.array(boxes, float),
         np.array(keypoints, np.float32).reshape(shape),
         np.array(teacher, np.float32).reshape(shape) if teacher_field else None,
+        np.array(shares, float) if shares_field else None,
     )
 
 
