@@ -85,3 +85,11 @@ def test_unknown_decoders_and_shapes_are_refused():
         decode_heatmaps(torch.zeros(1, 1, 4, 4), 'udp')
     with pytest.raises(UserError, match='B, K, h, w'):
         decode_heatmaps(torch.zeros(1, 4, 4))
+
+
+def test_dark_smooths_small_heatmaps_less():
+    rows, columns = torch.meshgrid(torch.arange(32.0), torch.arange(24.0), indexing='ij')
+    bump = lambda x, y: torch.exp(-((columns - x) ** 2 + (rows - y) ** 2) / 2.88)  # noqa: E731
+    points, _ = decode_heatmaps((bump(8.3, 12.2) + 0.7 * bump(12.0, 12.2))[None, None], 'dark')
+    # the kernel of 64 rows answers 9.2
+    assert abs(points[0, 0, 0] - 8.3) < 0.4 and abs(points[0, 0, 1] - 12.2) < 0.01

@@ -149,9 +149,9 @@ def test_a_cut_off_run_goes_on_and_another_run_is_refused(tmp_path):
     assert resumed.model.calls == 1
     assert report.figures == whole.figures
     with pytest.raises(UserError, match='decoder changed'):
-        evaluate(quiet('pck', decoder='dark'), data, tmp_path, estimator_of(), out=out, worst=0)
+        evaluate(quiet('pck', decoder='soft'), data, tmp_path, estimator_of(), out=out, worst=0)
     again = estimator_of()
-    evaluate(quiet('pck', decoder='dark'), data, tmp_path, again, out=out, worst=0, restart=True)
+    evaluate(quiet('pck', decoder='soft'), data, tmp_path, again, out=out, worst=0, restart=True)
     assert again.model.calls == 3
 
 

@@ -17,7 +17,6 @@ Decoder = Literal['quarter', 'dark', 'soft']
 
 DECODERS: tuple[str, ...] = get_args(Decoder)
 
-_DARK_KERNEL = 11
 _DARK_REACH = 2.0
 _SOFT_RADIUS = 4
 _SOFT_SHARPNESS = 10.0
@@ -108,10 +107,12 @@ def _dark(heatmaps: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _smooth(heatmaps: Tensor) -> Tensor:
-    # a Gaussian of sigma 2, the targets' own, truncated as mmpose 0.24 does for 256x192
-    radius = _DARK_KERNEL // 2
+    # a Gaussian as wide as the targets, of 11 pixels for 64 rows and 17 for 96 in mmpose 0.24 (modulate_kernel), with
+    # OpenCV's sigma for each
+    radius = max(1, round(heatmaps.shape[2] * 11 / 128 - 0.5))
+    sigma = 0.3 * (radius - 1) + 0.8
     steps = torch.arange(-radius, radius + 1, device=heatmaps.device, dtype=torch.float32)
-    kernel = torch.exp(-(steps**2) / 8)
+    kernel = torch.exp(-(steps**2) / (2 * sigma**2))
     kernel = kernel / kernel.sum()
     flat = heatmaps.flatten(0, 1)[:, None]
     flat = F.conv2d(flat, kernel.view(1, 1, 1, -1), padding=(0, radius))

@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=True,
         help='shift the mirrored heatmaps by one pixel (default: on)',
     )
-    how.add_argument('--decoder', choices=('quarter', 'dark', 'soft'), default='quarter', help='default: quarter')
+    how.add_argument('--decoder', choices=('quarter', 'dark', 'soft'), help='default: quarter; dark for pck')
     how.add_argument(
         '--clip',
         action=argparse.BooleanOptionalAction,
@@ -121,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
     how = replace(
         protocol.predict,
         shift=args.shift,
-        decoder=args.decoder,
+        decoder=args.decoder or protocol.predict.decoder,
         batch_size=args.batch_size,
         workers=args.workers,
         progress=not args.quiet,

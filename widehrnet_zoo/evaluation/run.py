@@ -60,7 +60,8 @@ class Protocol:
         """A protocol as its figures are published.
 
         `coco` and `mpii` are mmpose 0.24's: flip test with shift, quarter-pixel decoding; `coco` clips, rescores and
-        suppresses at 0.9. `pck` looks once at each annotated box as it is and keeps every prediction.
+        suppresses at 0.9. `pck` looks once at each annotated box as it is, keeps every prediction, and decodes by
+        `dark`, since the weights that ship learnt from unbiased targets.
 
         Args:
             name: `'coco'`, `'mpii'` or `'pck'`.
@@ -74,7 +75,7 @@ class Protocol:
         if name not in PROTOCOLS:
             raise UserError(f'there is no protocol {name!r}; choose from {", ".join(PROTOCOLS)}.')
         if name == 'pck':
-            return cls(name, clip=False, nms=None)
+            return cls(name, PredictConfig(decoder='dark'), clip=False, nms=None)
         return cls(name, PredictConfig(flip_test=True))
 
     def switches(self) -> dict[str, Any]:
@@ -374,13 +375,13 @@ def evaluate_people(
         images: Folder of the photos.
         weights: File of weights.
         size: Height and width of the input, instead of the model's own.
-        predict_config: How predictions are made; with flip test by default.
+        predict_config: How predictions are made; with flip test and the decoder `dark` by default.
 
     Returns:
         Fractions: `human` (PCK@0.2 of the torso, human LSP labels), `sport` and `fashion` (the same, fused labels of
         the sources `lspet` and `ccp`), `ap` (OKS AP). Those that the labels do not allow are NaN.
     """
-    config = predict_config or PredictConfig(flip_test=True, progress=False)
+    config = predict_config or PredictConfig(flip_test=True, decoder='dark', progress=False)
     estimator = model if isinstance(model, PoseEstimator) else PoseEstimator(model, weights, size=size)
     figures = evaluate(replace(Protocol.published('pck'), predict=config), labels, images, estimator).figures
     names = {
