@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from widehrnet_zoo.evaluation.people import match_results
 from widehrnet_zoo.files import write_whole
 from widehrnet_zoo.skeletons import SKELETONS
 
@@ -62,16 +63,17 @@ def main() -> None:
     parser.add_argument('--reach', type=float, default=0.25, help='in torsos (default: %(default)s)')
     args = parser.parse_args()
     labels = json.loads(args.labels.read_text())
-    results = {r['image_id']: r['keypoints'] for r in json.loads(args.results.read_text())}
+    people = labels['annotations']
+    found = match_results(people, json.loads(args.results.read_text()), len(NAMES))[..., :2]
     out = total = 0
-    for annotation in labels['annotations']:
-        if annotation['image_id'] not in results:
+    for annotation, seen in zip(people, found, strict=True):
+        if np.isnan(seen).any():
             sys.exit(f'{args.results} says nothing of image {annotation["image_id"]}: run the model on {args.labels}.')
-        seen = np.array(results[annotation['image_id']], np.float64).reshape(-1, 3)[:, :2]
-        total += sum(v > 0 for v in annotation['keypoints'][2::3])
+        labelled = sum(v > 0 for v in annotation['keypoints'][2::3])
+        total += labelled
         missed = beyond(annotation, seen, args.reach)
         gone = np.flatnonzero(missed & (np.array(annotation['label_kind']) == HUMAN_ONLY))
-        left = sum(v > 0 for v in annotation['keypoints'][2::3]) - len(gone)
+        left = labelled - len(gone)
         if left:
             for i in gone:
                 annotation['keypoints'][3 * i + 2] = 0

@@ -5,8 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'scripts'))
+from load_script import script
 
 AGREED, HUMAN = 1, 2
 
@@ -33,7 +32,7 @@ def seen(annotation, moved):
 
 @pytest.fixture
 def clean(tmp_path, monkeypatch):
-    import clean_labels
+    clean_labels = script('clean_labels')
 
     def run(annotations, results):
         names = [str(tmp_path / name) for name in ('labels.json', 'results.json', 'clean.json')]

@@ -8,11 +8,11 @@ import io
 import re
 import shlex
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from load_script import script
 
 from widehrnet_zoo.cli.main import build_parser, main
 from widehrnet_zoo.weights import WEIGHTS
@@ -158,14 +158,6 @@ def test_command_of_the_docs_runs(block, arguments, places, monkeypatch):
 def test_there_are_examples_in_the_docs():
     assert len(PYTHON) > 10 and len(COMMANDS) > 10
     assert {block.page.name for block in PYTHON} >= {'README.md', 'index.md', 'add-a-model.md'}
-
-
-def script(name):
-    sys.path.insert(0, str(ROOT / 'scripts'))
-    try:
-        return __import__(name)
-    finally:
-        sys.path.pop(0)
 
 
 def test_figures_are_those_of_the_script():

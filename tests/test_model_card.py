@@ -1,11 +1,11 @@
 """The model card, from made-up labels and predictions."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from load_script import script
 from PIL import Image
 
 pytest.importorskip('pycocotools')
@@ -20,11 +20,7 @@ NAME = 'widehrnet_18_attn.people_128x96'
 
 @pytest.fixture(scope='module')
 def model_card():
-    sys.path.insert(0, str(ROOT / 'scripts'))
-    try:
-        return __import__('model_card')
-    finally:
-        sys.path.pop(0)
+    return script('model_card')
 
 
 @pytest.fixture

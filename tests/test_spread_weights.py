@@ -1,20 +1,17 @@
 """Starting a variant from the weights of another."""
 
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+from load_script import script
 from safetensors.torch import load_file, save_file
 
 from widehrnet_zoo.models.registry import create_model
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'scripts'))
-
 
 def test_modules_are_repeated_and_what_is_missing_is_new(tmp_path, monkeypatch, capsys):
-    import spread_weights
-
+    spread_weights = script('spread_weights')
     source = create_model('widehrnet_18')
     save_file(source.state_dict(), tmp_path / 'source.safetensors')
     files = [str(tmp_path / name) for name in ('source.safetensors', 'start.safetensors')]

@@ -375,15 +375,16 @@ def evaluate_people(
         images: Folder of the photos.
         weights: File of weights.
         size: Height and width of the input, instead of the model's own.
-        predict_config: How predictions are made; with flip test and the decoder `dark` by default.
+        predict_config: How predictions are made; as the protocol says, with flip test, by default.
 
     Returns:
         Fractions: `human` (PCK@0.2 of the torso, human LSP labels), `sport` and `fashion` (the same, fused labels of
         the sources `lspet` and `ccp`), `ap` (OKS AP). Those that the labels do not allow are NaN.
     """
-    config = predict_config or PredictConfig(flip_test=True, decoder='dark', progress=False)
+    protocol = Protocol.published('pck')
+    config = predict_config or replace(protocol.predict, flip_test=True, progress=False)
     estimator = model if isinstance(model, PoseEstimator) else PoseEstimator(model, weights, size=size)
-    figures = evaluate(replace(Protocol.published('pck'), predict=config), labels, images, estimator).figures
+    figures = evaluate(replace(protocol, predict=config), labels, images, estimator).figures
     names = {
         'human': 'PCK@0.2 torso, human',
         'sport': 'PCK@0.2 torso, lspet',
