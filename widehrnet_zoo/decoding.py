@@ -17,7 +17,7 @@ Decoder = Literal['quarter', 'dark', 'soft']
 
 DECODERS: tuple[str, ...] = get_args(Decoder)
 
-_DARK_REACH = 2.0
+_STENCIL = 2
 _SOFT_RADIUS = 4
 _SOFT_SHARPNESS = 10.0
 
@@ -87,10 +87,10 @@ def _dark(heatmaps: Tensor, x: Tensor, y: Tensor) -> Tensor:
     height, width = heatmaps.shape[2:]
     # the smoothed heatmap keeps its maximum in the paper (eq. 9); a factor is a constant in the logarithm and falls
     # out of the derivatives
-    log = _smooth(heatmaps).clamp(min=1e-10).log()
+    log = _smooth_around(heatmaps, x, y).clamp(min=1e-10).log()
 
     def at(dx: int, dy: int) -> Tensor:
-        return _values(log, x + dx, y + dy)
+        return log[..., _STENCIL + dy, _STENCIL + dx]
 
     gx, gy = (at(1, 0) - at(-1, 0)) / 2, (at(0, 1) - at(0, -1)) / 2
     hxx = (at(2, 0) - 2 * at(0, 0) + at(-2, 0)) / 4
@@ -102,11 +102,12 @@ def _dark(heatmaps: Tensor, x: Tensor, y: Tensor) -> Tensor:
     safe = torch.where(peak, det, 1.0)
     offset = torch.stack((hxy * gy - hyy * gx, hxy * gx - hxx * gy), dim=-1) / safe[..., None]
     # beyond the stencil's reach the expansion says nothing
-    use = peak & (offset.abs() <= _DARK_REACH).all(-1)
+    use = peak & (offset.abs() <= _STENCIL).all(-1)
     return torch.where(use[..., None], offset, 0.0)
 
 
-def _smooth(heatmaps: Tensor) -> Tensor:
+def _smooth_around(heatmaps: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """The smoothed heatmap (B, K, 5, 5) around each position, zero beyond the border."""
     # a Gaussian as wide as the targets, of 11 pixels for 64 rows and 17 for 96 in mmpose 0.24 (modulate_kernel), with
     # OpenCV's sigma for each
     radius = max(1, round(heatmaps.shape[2] * 11 / 128 - 0.5))
@@ -114,10 +115,15 @@ def _smooth(heatmaps: Tensor) -> Tensor:
     steps = torch.arange(-radius, radius + 1, device=heatmaps.device, dtype=torch.float32)
     kernel = torch.exp(-(steps**2) / (2 * sigma**2))
     kernel = kernel / kernel.sum()
-    flat = heatmaps.flatten(0, 1)[:, None]
-    flat = F.conv2d(flat, kernel.view(1, 1, 1, -1), padding=(0, radius))
-    flat = F.conv2d(flat, kernel.view(1, 1, -1, 1), padding=(radius, 0))
-    return flat[:, 0].view_as(heatmaps)
+    # only what the stencil reads is smoothed: a small part of a whole heatmap's work
+    margin = radius + _STENCIL
+    padded = F.pad(heatmaps, (margin, margin, margin, margin))
+    reach = torch.arange(2 * margin + 1, device=heatmaps.device)
+    rows, columns = y[..., None, None] + reach[:, None], x[..., None, None] + reach
+    index = (rows * padded.shape[3] + columns).flatten(2)
+    windows = padded.flatten(2).gather(2, index).unflatten(2, (len(reach), len(reach)))
+    smooth = torch.stack([F.pad(kernel, (i, 2 * _STENCIL - i)) for i in range(2 * _STENCIL + 1)])
+    return smooth @ windows @ smooth.T
 
 
 def _soft(heatmaps: Tensor, x: Tensor, y: Tensor) -> Tensor:

@@ -83,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument(
         '--flip-test', action='store_true', help='average with the mirrored crop: better, twice the work'
     )
-    model.add_argument('--decoder', choices=('quarter', 'dark', 'soft'), default='quarter', help='default: quarter')
+    model.add_argument('--decoder', choices=('quarter', 'dark', 'soft'), default='dark', help='default: dark')
     model.add_argument('--device', help='cpu, cuda, mps, ... (default: the best there is)')
     model.add_argument('--bf16', action='store_true', help='run the network in bfloat16')
     model.add_argument('--batch-size', type=int, default=16, metavar='N', help='people per step (default: 16)')
