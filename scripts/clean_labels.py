@@ -10,7 +10,8 @@ within `--reach` of the torso's length (middle of the shoulders to middle of the
 keep what they had, so that the crops stay the same. The labels to measure by are never cleaned.
 
 Then the field `share` of everybody says how often to come: `--easy` where the model finds all that is labelled, halfway
-from there to 1 with one keypoint beyond reach, 1 with more.
+from there to 1 with one keypoint beyond reach, 1 with more. And the field `predicted` has what the model sees, for
+`--set teacher.keypoints=predicted`: a smaller network learns from that besides.
 """
 
 import argparse
@@ -64,14 +65,14 @@ def main() -> None:
     args = parser.parse_args()
     labels = json.loads(args.labels.read_text())
     people = labels['annotations']
-    found = match_results(people, json.loads(args.results.read_text()), len(NAMES))[..., :2]
+    found = match_results(people, json.loads(args.results.read_text()), len(NAMES))
     out = total = 0
     for annotation, seen in zip(people, found, strict=True):
         if np.isnan(seen).any():
             sys.exit(f'{args.results} says nothing of image {annotation["image_id"]}: run the model on {args.labels}.')
         labelled = sum(v > 0 for v in annotation['keypoints'][2::3])
         total += labelled
-        missed = beyond(annotation, seen, args.reach)
+        missed = beyond(annotation, seen[:, :2], args.reach)
         gone = np.flatnonzero(missed & (np.array(annotation['label_kind']) == HUMAN_ONLY))
         left = labelled - len(gone)
         if left:
@@ -80,6 +81,7 @@ def main() -> None:
             annotation['num_keypoints'] = left
             out += len(gone)
             missed[gone] = False
+        annotation['predicted'] = [round(float(v), 3) for v in seen.ravel()]
         annotation['share'] = round(min(1.0, args.easy + (1 - args.easy) * int(missed.sum()) / 2), 3)
     write_whole(args.out, json.dumps(labels))
     sys.stdout.write(f'{args.out}: {out} of {total} keypoints taken out\n')

@@ -58,8 +58,8 @@ def test_only_human_labels_beyond_reach_go(clean, capsys):
 
 def test_nobody_loses_every_keypoint(clean):
     one = person(1, [HUMAN] * 17)
-    assert clean([one], [seen(one, dict.fromkeys(range(17), 90.0))])[0] == {**one, 'share': 1.0}
-    assert clean([one], [seen(one, {})])[0] == {**one, 'share': 0.3}
+    for result, share in ((seen(one, dict.fromkeys(range(17), 90.0)), 1.0), (seen(one, {}), 0.3)):
+        assert clean([one], [result])[0] == {**one, 'share': share, 'predicted': result['keypoints']}
 
 
 def test_results_of_other_photos_are_refused(clean):
