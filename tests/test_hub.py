@@ -13,6 +13,7 @@ import torch
 from hub_server import HubServer
 from huggingface_hub import EvalResult, ModelCard, constants, file_download
 from huggingface_hub.utils import _http
+from load_script import script
 
 from widehrnet_zoo.errors import UserError
 from widehrnet_zoo.hub import push_to_hub, save_pretrained
@@ -337,6 +338,26 @@ def test_an_overlaid_hub_id_wins_over_the_tags_own_file(hub, published, tmp_path
 def test_the_skeletons_of_the_data_sets_come_back_whole(tmp_path):
     folder = save_pretrained(small(17), tmp_path / 'coco')
     assert load(f'local-dir:{folder}').skeleton == SKELETONS['coco']
+
+
+def test_weights_of_our_own_are_published_with_their_card(hub, monkeypatch, capsys):
+    name = 'widehrnet_18_attn.people_128x96'
+    publish_weights = script('publish_weights')
+    monkeypatch.setattr(sys, 'argv', ['publish', name, f'zoo/{name}'])
+    publish_weights.main()
+    assert f"create_model('hf-hub:zoo/{name}@" in capsys.readouterr().out
+    published, shipped = load(f'hf-hub:zoo/{name}'), create_model(name, pretrained=True)
+    assert published.pretrained_cfg['input_size'] == (3, 128, 96)
+    assert all(torch.equal(v, published.state_dict()[k]) for k, v in shipped.state_dict().items())
+    repo = hub.repos[f'zoo/{name}']
+    files = repo.commits[repo.refs['main']]
+    card = files['README.md'].decode()
+    assert 'pipeline_tag: keypoint-detection' in card and 'people val OKS AP' in card and '## Limits' in card
+    pictures = re.findall(r'!\[[^]]+\]\(([^)]+)\)', card)
+    assert len(pictures) == 2 and set(pictures) < set(files)
+    monkeypatch.setattr(sys, 'argv', ['publish', 'widehrnet_18.coco_256x192', 'zoo/x'])
+    with pytest.raises(SystemExit, match='no weights of our own'):
+        publish_weights.main()
 
 
 def test_the_page_on_publishing_runs(hub, tmp_path, monkeypatch):

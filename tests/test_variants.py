@@ -143,6 +143,13 @@ def test_half_precision_weights_become_the_models_type(shipped, dtype):
     assert {p.dtype for p in model.parameters()} == {dtype}
 
 
+def test_weights_that_only_the_repository_has_say_where(shipped):
+    name = 'widehrnet_10.untrained'
+    (shipped[0].parent / 'index.json').write_text(json.dumps({f'{name}.safetensors': {'sha256': '0'}}))
+    with pytest.raises(UserError, match=rf'too large for the package.*weights/{name}\.safetensors'):
+        timm.create_model(name, pretrained=True)
+
+
 def test_damaged_and_missing_shipped_weights_are_refused(shipped):
     file, _ = shipped
     content = bytearray(file.read_bytes())

@@ -7,7 +7,7 @@ from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..weights import WEIGHTS, check_shipped
+from ..weights import WEIGHTS, check_shipped, is_released
 
 __all__ = ['check_source', 'checkpoint_filter_fn']
 
@@ -34,6 +34,12 @@ def check_source(variant: str, cfg: PretrainedCfg) -> None:
             f'{name} has no weights that we may distribute. Use pretrained=False; or get the official checkpoint '
             f"({cfg.origin_url}), run `widehrnet convert CHECKPOINT OUT_DIR` and create 'local-dir:OUT_DIR' with "
             'pretrained=True.'
+        )
+    if is_released(name):
+        raise UserError(
+            f'the weights of {name} are too large for the package. A clone of the repository has them, in '
+            f'widehrnet_zoo/weights/{name}.safetensors: install from there with `pip install -e .`, or load that file '
+            "with pretrained_cfg_overlay={'file': FILE}, or publish it on the Hub with scripts/publish_weights.py."
         )
     raise UserError(
         f'{name} has no weights. Use pretrained=False and train it, or take a variant that has weights: '

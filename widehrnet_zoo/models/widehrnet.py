@@ -629,7 +629,7 @@ def _shipped(variant: str, height: int, width: int) -> dict[str, Any]:
 default_cfgs = generate_default_cfgs(
     {
         'widehrnet_10.untrained': _cfg(),
-        'widehrnet_10_attn.untrained': _cfg(),
+        'widehrnet_10_attn.people_256x192': _shipped('widehrnet_10_attn', 256, 192),
         'widehrnet_18_x2.untrained': _cfg(),
         'widehrnet_18_x2_attn.untrained': _cfg(),
         'widehrnet_18.coco_256x192': _official('coco', 256, 192),

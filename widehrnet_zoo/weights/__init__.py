@@ -30,6 +30,18 @@ def shipped_metrics(name: str) -> dict[str, float]:
     return dict(_index().get(f'{name}.safetensors', {}).get('metrics', {}))
 
 
+def is_released(name: str) -> bool:
+    """Whether there are weights of our own under a name, in the package or only in the repository.
+
+    Args:
+        name: `variant.tag`.
+
+    Returns:
+        Whether the index knows them.
+    """
+    return f'{name}.safetensors' in _index()
+
+
 def check_shipped(file: Path) -> None:
     """Compare a shipped file with the hash it was released with.
 
