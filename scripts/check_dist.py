@@ -5,6 +5,7 @@
 The wheel is unpacked into a folder outside the repository and run from there with the packages of this environment.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,8 @@ import zipfile
 from pathlib import Path
 
 MAX_MIB = 40
+MAX_WEIGHTS = 10_000_000
+MAX_ALL_WEIGHTS = 30_000_000
 NEEDED = (
     'widehrnet_zoo/__init__.py',
     'widehrnet_zoo/py.typed',
@@ -41,6 +44,12 @@ def main(dist: Path) -> None:
         missing = [n for n in NEEDED if n not in names]
         if stray or missing:
             sys.exit(f'{wheel.name}: not expected {stray[:5]}; missing {missing}.')
+        index = json.loads(opened.read('widehrnet_zoo/weights/index.json'))
+        sizes = {Path(i.filename).name: i.file_size for i in opened.infolist() if i.filename.endswith('.safetensors')}
+        if sizes.keys() != {name for name, entry in index.items() if not entry.get('apart')}:
+            sys.exit(f'{wheel.name}: the weights {sorted(sizes)} are not those that the index says are to ship.')
+        if max(sizes.values()) > MAX_WEIGHTS or sum(sizes.values()) > MAX_ALL_WEIGHTS:
+            sys.exit(f'{wheel.name}: the weights are too large: {sizes}.')
         with tempfile.TemporaryDirectory() as folder:
             opened.extractall(folder)
             out = Path(folder) / 'out'

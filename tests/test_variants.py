@@ -13,6 +13,7 @@ from timm.models import load_state_dict
 import widehrnet_zoo
 from widehrnet_zoo import UserError, weights
 from widehrnet_zoo.models import loading, widehrnet
+from widehrnet_zoo.models.catalogue import describe
 from widehrnet_zoo.models.macs import measure_macs
 from widehrnet_zoo.skeletons import SKELETONS
 
@@ -145,7 +146,8 @@ def test_half_precision_weights_become_the_models_type(shipped, dtype):
 
 def test_weights_that_only_the_repository_has_say_where(shipped):
     name = 'widehrnet_10.untrained'
-    (shipped[0].parent / 'index.json').write_text(json.dumps({f'{name}.safetensors': {'sha256': '0'}}))
+    (shipped[0].parent / 'index.json').write_text(json.dumps({f'{name}.safetensors': {'apart': True}}))
+    assert describe(name)[0].weights == 'repository'
     with pytest.raises(UserError, match=rf'too large for the package.*weights/{name}\.safetensors'):
         timm.create_model(name, pretrained=True)
 

@@ -85,7 +85,7 @@ def time_photo(
         calls |= {
             f'{c.label} crops': lambda v=views, size=c.size: crop_people(image, v, size),
             f'{c.label} network': lambda runner=runner, images=images: _heatmaps(runner, images),
-            f'{c.label} decoding': lambda heatmaps=heatmaps, name=estimator.decoder: decode_heatmaps(heatmaps, name),
+            f'{c.label} decoding': lambda heatmaps=heatmaps: decode_heatmaps(heatmaps, 'dark'),
             f'{c.label} whole': lambda estimator=estimator: estimator(image, boxes),
         }
     timings = interleave(calls, runs, progress=progress)

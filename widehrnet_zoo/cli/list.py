@@ -13,8 +13,8 @@ examples:
   widehrnet list --pretrained
 
 The authors' code computes a part of the exchange between resolutions twice; their MACs count that.
-weights: shipped (in the package), hub (downloaded when used), convert (the authors' file, through `widehrnet convert`),
-none (untrained). Figures of official weights are the authors'.
+weights: shipped (in the package), repository (in a clone, too large for the package), hub (downloaded when used),
+convert (the authors' file, through `widehrnet convert`), none (untrained). Figures of official weights are the authors'.
 """
 
 
@@ -43,8 +43,10 @@ def run(args: argparse.Namespace) -> int:
     """
     from ..errors import UserError
     from ..models.catalogue import entries
+    from ..models.registry import list_pretrained
 
-    found = [e for e in entries(args.filter) if not args.pretrained or e.weights in ('shipped', 'hub')]
+    loadable = set(list_pretrained()) if args.pretrained else set()
+    found = [e for e in entries(args.filter) if not args.pretrained or e.name in loadable]
     if args.json:
         sys.stdout.write(json.dumps([e.to_dict() for e in found], indent=1) + '\n')
         return 0

@@ -7,7 +7,7 @@ from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..weights import WEIGHTS, check_shipped, is_released
+from ..weights import WEIGHTS, check_shipped, is_apart
 
 __all__ = ['check_source', 'checkpoint_filter_fn']
 
@@ -35,7 +35,7 @@ def check_source(variant: str, cfg: PretrainedCfg) -> None:
             f"({cfg.origin_url}), run `widehrnet convert CHECKPOINT OUT_DIR` and create 'local-dir:OUT_DIR' with "
             'pretrained=True.'
         )
-    if is_released(name):
+    if is_apart(name):
         raise UserError(
             f'the weights of {name} are too large for the package. A clone of the repository has them, in '
             f'widehrnet_zoo/weights/{name}.safetensors: install from there with `pip install -e .`, or load that file '

@@ -30,16 +30,16 @@ def shipped_metrics(name: str) -> dict[str, float]:
     return dict(_index().get(f'{name}.safetensors', {}).get('metrics', {}))
 
 
-def is_released(name: str) -> bool:
-    """Whether there are weights of our own under a name, in the package or only in the repository.
+def is_apart(name: str) -> bool:
+    """Whether weights of our own are in the repository only, since they are too large for the package.
 
     Args:
         name: `variant.tag`.
 
     Returns:
-        Whether the index knows them.
+        Whether they are.
     """
-    return f'{name}.safetensors' in _index()
+    return bool(_index().get(f'{name}.safetensors', {}).get('apart', False))
 
 
 def check_shipped(file: Path) -> None:
