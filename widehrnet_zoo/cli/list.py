@@ -14,7 +14,7 @@ examples:
 
 The authors' code computes a part of the exchange between resolutions twice; their MACs count that.
 weights: shipped (in the package), repository (in a clone, too large for the package), hub (downloaded when used),
-convert (the authors' file, through `widehrnet convert`), none (untrained). Figures of official weights are the authors'.
+convert (the authors' file, through `widehrnet convert`), none (untrained). Official weights have the authors' figures.
 """
 
 
