@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from .bodies import Floats
+from .paint import hue
 
 FILL = (110.0, 185.0)  # pixels that the longer side of the keypoints' box takes
 
@@ -84,8 +85,6 @@ def draw_camera(rng: np.random.Generator, keypoints: Floats) -> Camera:
 
 def draw_cover(rng: np.random.Generator, width: int, height: int) -> tuple[Floats, Floats] | None:
     """Sometimes something stands in front: its opacity (height, width), soft at the edge, and its linear colour."""
-    from .paint import hue
-
     if rng.random() > 0.12:
         return None
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)

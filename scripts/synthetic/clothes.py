@@ -4,7 +4,6 @@ Garments are defined once, on the average body at rest ("cloth space"); bodies a
 same cut fits all of them.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -77,7 +76,8 @@ class Tailor:
         self.head = bank.share('head', 'eye')
         self.features = np.asarray(bank.regressor @ self.cloth)
 
-    def _bone(self, name: str) -> Floats:
+    def bone_head(self, name: str) -> Floats:
+        """Where a bone begins on the average body: float32 (3,), metres."""
         return self.bank.heads[0, self.bank.bone(name)]
 
     @cached_property
@@ -85,7 +85,7 @@ class Tailor:
         """0 at the shoulder, 1 at the elbow, 2 at the wrist."""
         points = np.abs(self.cloth * [1, 0, 0]) + self.cloth * [0, 1, 1]
         total = np.zeros(len(points), np.float32)
-        stops = [self._bone(name) for name in ('upperarm01.L', 'lowerarm01.L', 'wrist.L')]
+        stops = [self.bone_head(name) for name in ('upperarm01.L', 'lowerarm01.L', 'wrist.L')]
         for i in range(2):
             way = stops[i + 1] - stops[i]
             share = (points - stops[i]) @ way / (way @ way)
@@ -95,7 +95,7 @@ class Tailor:
     @cached_property
     def along_leg(self) -> Field:
         """0 at the hip, 1 at the knee, 2 at the ankle."""
-        stops = [self._bone(name)[2] for name in ('upperleg01.L', 'lowerleg01.L', 'foot.L')]
+        stops = [self.bone_head(name)[2] for name in ('upperleg01.L', 'lowerleg01.L', 'foot.L')]
         return np.interp(-self.cloth[:, 2], [-stop for stop in stops], [0, 1, 2]).astype(np.float32)
 
     @cached_property
@@ -133,7 +133,7 @@ class Tailor:
     def top(self, sleeve: float, hem: float, neck: float) -> Field:
         """Shirt: down to the height `hem`, sleeves to `sleeve` along the arm, a hole of radius `neck`."""
         x, y, z = self.cloth.T
-        collar = self._bone('neck01')
+        collar = self.bone_head('neck01')
         hole = np.sqrt(x**2 + (y - collar[1] + 0.02) ** 2 + (z - collar[2] - 0.02) ** 2) - neck
         hole = np.minimum(hole, collar[2] + 0.01 - z)
         body = np.minimum(z - hem, hole)
@@ -148,7 +148,7 @@ class Tailor:
 
     def below(self, height: float) -> Field:
         """Shoes or socks: up to a height above the ankle."""
-        return (self._bone('foot.L')[2] + height - self.cloth[:, 2]).astype(np.float32)
+        return (self.bone_head('foot.L')[2] + height - self.cloth[:, 2]).astype(np.float32)
 
     def scalp(self, low: float) -> Field:
         """Hair: from a line that falls from the forehead to the nape, `low` metres lower than usual."""
@@ -264,10 +264,12 @@ def dress(rng: np.random.Generator, tailor: Tailor, female: float) -> list[Shell
     """
     z = tailor.cloth[:, 2]
     flat = np.zeros(len(z), np.float32)
-    hip, neck = tailor._bone('upperleg01.L')[2], tailor._bone('neck01')[2]
+    hip, neck = tailor.bone_head('upperleg01.L')[2], tailor.bone_head('neck01')[2]
     shells = [Shell('skin', None, flat)]
     chance = rng.random
-    pick: Callable[[list[float], list[float]], float] = lambda values, odds: float(rng.choice(values, p=odds))  # noqa: E731
+
+    def pick(values: list[float], odds: list[float]) -> float:
+        return float(rng.choice(values, p=odds))
 
     if chance() < 0.6:
         shells.append(Shell('socks', tailor.below(rng.choice([0.06, 0.12, 0.25])), flat + 0.003))

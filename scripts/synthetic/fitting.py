@@ -17,7 +17,7 @@ from widehrnet_zoo.files import write_whole
 from widehrnet_zoo.skeletons import SKELETONS
 
 from .bodies import Bank, Floats
-from .poses import JOINTS, LIMITS, Pose, drives, rotation
+from .poses import LIMITS, Pose, drives, rotation
 
 LABELLED = 15  # keypoints that a person must have
 _STARTS = 4
@@ -181,8 +181,12 @@ def _matrices(vectors: Any) -> Any:
 def save_poses(path: Path, poses: list[Pose]) -> None:
     """Write as NumPy archive."""
     buffer = io.BytesIO()
-    columns = {name: np.array([getattr(pose, name) for pose in poses]) for name in ('angles', 'root', 'lift')}
-    np.savez(buffer, joints=np.array(JOINTS), **columns)
+    np.savez(
+        buffer,
+        angles=np.array([pose.angles for pose in poses]),
+        root=np.array([pose.root for pose in poses]),
+        lift=np.array([pose.lift for pose in poses]),
+    )
     write_whole(path, buffer.getvalue())
 
 

@@ -6,6 +6,7 @@ Colours are linear RGB in 0..1; `display` and `linear` go to and from what files
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from .bodies import Floats, Ints
 from .clothes import Tailor
@@ -14,7 +15,7 @@ _SKIN = np.array([[60, 38, 28], [98, 64, 45], [146, 99, 71], [190, 141, 108], [2
 _HAIR = np.array([[20, 17, 16], [36, 25, 19], [66, 44, 30], [112, 80, 50], [176, 140, 92], [150, 148, 146]]) / 255
 
 
-def linear(colour: Floats) -> Floats:
+def linear(colour: npt.ArrayLike) -> Floats:
     """From display values 0..1 to light."""
     return np.asarray(colour, np.float32) ** 2.2
 

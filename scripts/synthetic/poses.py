@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .bodies import Bank, Floats
 
@@ -116,7 +117,7 @@ _BASE: tuple[tuple[float, float, float, dict[str, tuple[float, ...]]], ...] = (
 )  # fmt: skip
 
 
-def rotation(degrees: Floats) -> Floats:
+def rotation(degrees: npt.ArrayLike) -> Floats:
     """Rotation vectors (..., 3) in degrees to matrices (..., 3, 3), float32."""
     vector = np.radians(np.asarray(degrees, np.float32))
     angle = np.linalg.norm(vector, axis=-1)[..., None, None]

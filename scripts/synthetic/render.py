@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .bodies import Floats, Ints
 from .camera import Camera
@@ -35,7 +36,7 @@ class Tracer:
         result: dict[str, Any] = self._scene.run(origins, np.ascontiguousarray(rays, np.float32), output=True)
         return result
 
-    def blocked(self, origins: Floats, rays: Floats, reach: float = 1e4) -> Floats:
+    def blocked(self, origins: Floats, rays: Floats, reach: float = 1e4) -> npt.NDArray[np.bool_]:
         """Whether anything is hit within a distance: bool (N,)."""
         hit = self.hits(origins, rays)
         return (hit['primID'] >= 0) & (hit['tfar'] < reach)

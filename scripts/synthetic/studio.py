@@ -10,7 +10,7 @@ from .camera import draw_camera, draw_cover, photograph
 from .clothes import Tailor, dress
 from .labels import annotation, visibility
 from .paint import Look
-from .poses import Pose, draw_pose, drives, turns
+from .poses import Pose, draw_pose, drives, rotation, turns
 from .render import Picture
 from .scenes import draw_backdrop, draw_scene
 
@@ -59,8 +59,6 @@ class Studio:
 
     def _curl(self, rng: np.random.Generator, moved: dict[int, Floats]) -> None:
         """Close the hands a little, or to fists."""
-        from .poses import rotation
-
         heads = self.bank.heads[0]
         for letter, sign in (('L', 1), ('R', -1)):
             across = heads[self.bank.bone(f'finger5-1.{letter}')] - heads[self.bank.bone(f'finger2-1.{letter}')]
