@@ -71,8 +71,8 @@ def fit_poses(bank: Bank, people: Floats, steps: int = 130, worst: float = 0.045
     target = (target - (target * share).sum(1, keepdim=True)) * known[..., None]
     size = (target.amax(1) - target.amin(1)).amax(1)
     target = target / size[:, None, None]
-    up = (target[:, 5:7] - target[:, 11:13]).mean(1)
-    lean = np.degrees(np.arctan2(up[:, 0], -up[:, 1]).numpy())
+    up = (target[:, 5:7] - target[:, 11:13]).mean(1).numpy()
+    lean = np.degrees(np.arctan2(up[:, 0], -up[:, 1]))
     starts = []
     for start in range(_STARTS):
         yaw = rotation(np.array([0, 0, 360 * start / _STARTS + 20]))
