@@ -29,6 +29,7 @@ from torch import Tensor, nn
 import widehrnet_zoo
 from widehrnet_zoo.evaluation.labels import labelled_boxes, read_labels
 from widehrnet_zoo.files import write_whole
+from widehrnet_zoo.models.widehrnet import shuffle_halves
 
 
 @dataclass
@@ -99,6 +100,10 @@ def route(channels: int, rounds: int) -> list[Tensor]:
     return orders
 
 
+def _shuffled(first: Tensor, second: Tensor) -> Tensor:
+    return shuffle_halves(first[None], second[None])[0]
+
+
 def plan(channels: int, modules: int, blocks: int, doubled: bool) -> tuple[list[list[Round]], float]:
     """The rounds of a branch, module by module, and the factor that its channel 0 needs before them.
 
@@ -120,7 +125,7 @@ def plan(channels: int, modules: int, blocks: int, doubled: bool) -> tuple[list[
         pick = torch.tensor([place[int(c)] for c in second])
         scale = 0.5**left / factor[second]
         factor[second] *= scale
-        order = torch.stack((order[: channels // 2], second), 1).flatten()
+        order = _shuffled(order[: channels // 2], second)
         found.append(Round(pick, scale, order))
         if doubled and (index + 1) % blocks == 0:
             factor, left = factor * 2, left - 1
@@ -131,7 +136,7 @@ def passing(rounds: int, channels: int) -> list[Round]:
     """Rounds that only shuffle."""
     half, order, found = channels // 2, torch.arange(channels), []
     for _ in range(rounds):
-        order = torch.stack((order[:half], order[half:]), 1).flatten()
+        order = _shuffled(order[:half], order[half:])
         found.append(Round(torch.arange(half), torch.ones(half), order))
     return found
 
@@ -186,18 +191,15 @@ def pass_on(norm: BatchNormAct2d, mean: Tensor, var: Tensor) -> None:
 
 def _reorder(separable: Any, order: Tensor) -> None:
     """Read channels where they are now: place p holds channel order[p]."""
-    conv, norm = separable.conv_dw.conv, separable.conv_dw.bn
-    for values in (conv.weight, norm.weight, norm.bias, norm.running_mean, norm.running_var):
-        values.copy_(values[order].clone())
+    _reorder_rows(separable.conv_dw, order)
     separable.conv_pw.conv.weight.copy_(separable.conv_pw.conv.weight[:, order].clone())
 
 
-def _reorder_out(separable: Any, order: Tensor, factor: float) -> None:
-    conv, norm = separable.conv_pw.conv, separable.conv_pw.bn
-    for values in (conv.weight, norm.weight, norm.bias, norm.running_mean, norm.running_var):
+def _reorder_rows(layer: Any, order: Tensor) -> None:
+    """Give channels out in that order."""
+    norm = layer.bn
+    for values in (layer.conv.weight, norm.weight, norm.bias, norm.running_mean, norm.running_var):
         values.copy_(values[order].clone())
-    norm.weight.mul_(factor)
-    norm.bias.mul_(factor)
 
 
 @torch.no_grad()
@@ -254,8 +256,12 @@ def grow(source: Any, target: Any) -> list[BatchNormAct2d]:
         for i, project in enumerate(target.neck.projects):
             _reorder(project, orders[i])
             if i < len(orders) - 1:
-                _reorder_out(project, orders[i + 1], 2.0 if i == len(orders) - 2 else 1.0)
-        target.neck.projects[-1].conv_dw.conv.weight.div_(2)
+                _reorder_rows(project.conv_pw, orders[i + 1])
+        # the exchange doubled the first branch: what is added to it is doubled too, and the sum halved where it is read
+        above, last = target.neck.projects[-2:]
+        above.conv_pw.bn.weight.mul_(2)
+        above.conv_pw.bn.bias.mul_(2)
+        last.conv_dw.conv.weight.div_(2)
     return [norm for module in modules for norm in _norms(module)]
 
 

@@ -112,16 +112,20 @@ class Bank:
 
     def save(self, path: Path) -> None:
         """Write as NumPy archive."""
-        buffer = io.BytesIO()
-        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
-        np.savez(buffer, **arrays)
-        write_whole(path, buffer.getvalue())
+        save_arrays(path, **{field.name: getattr(self, field.name) for field in fields(self)})
 
     @classmethod
     def load(cls, path: Path) -> 'Bank':
         """Read what `save` wrote."""
         with np.load(path) as arrays:
             return cls(**{field.name: arrays[field.name] for field in fields(cls)})
+
+
+def save_arrays(path: Path, **arrays: npt.NDArray[Any]) -> None:
+    """Write a NumPy archive, whole or not at all."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    write_whole(path, buffer.getvalue())
 
 
 def make_bank(count: int, seed: int) -> Bank:

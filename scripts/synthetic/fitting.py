@@ -5,7 +5,6 @@ with a camera far away whose scale and place have a closed form. Four starts, tu
 Depth is a guess that joint limits make: the poses are plausible, not those that were photographed.
 """
 
-import io
 import json
 import sys
 from pathlib import Path
@@ -13,10 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from widehrnet_zoo.files import write_whole
 from widehrnet_zoo.skeletons import SKELETONS
 
-from .bodies import Bank, Floats
+from .bodies import Bank, Floats, save_arrays
 from .poses import LIMITS, Pose, drives, rotation
 
 LABELLED = 15  # keypoints that a person must have
@@ -180,14 +178,8 @@ def _matrices(vectors: Any) -> Any:
 
 def save_poses(path: Path, poses: list[Pose]) -> None:
     """Write as NumPy archive."""
-    buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        angles=np.array([pose.angles for pose in poses]),
-        root=np.array([pose.root for pose in poses]),
-        lift=np.array([pose.lift for pose in poses]),
-    )
-    write_whole(path, buffer.getvalue())
+    columns = {name: np.array([getattr(pose, name) for pose in poses]) for name in ('angles', 'root', 'lift')}
+    save_arrays(path, **columns)
 
 
 def load_poses(path: Path) -> list[Pose]:

@@ -16,9 +16,6 @@ _DEPTH = {'nose': 0.03, 'eye': 0.03, 'ear': 0.04, 'shoulder': 0.11, 'elbow': 0.0
           'knee': 0.1, 'ankle': 0.08}  # fmt: skip
 DEPTH = np.array([_DEPTH[name.split('_')[-1]] for name in _SKELETON.keypoints])
 AREA = 0.53
-# of people/train.json, counted from 1
-_LIMBS = [[16, 14], [14, 12], [17, 15], [15, 13], [12, 13], [6, 12], [7, 13], [6, 7], [6, 8], [7, 9], [8, 10], [9, 11],
-          [2, 3], [1, 2], [1, 3], [2, 4], [3, 5], [4, 6], [5, 7]]  # fmt: skip
 
 
 def visibility(
@@ -81,7 +78,8 @@ def annotation(number: int, points: Floats, flags: npt.NDArray[np.int64], width:
 def label_file(people: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """COCO's file of images, annotations and categories; each entry of `people` has `image` and `annotation`."""
     people = list(people)
-    category = {'id': 1, 'name': 'person', 'keypoints': list(_SKELETON.keypoints), 'skeleton': _LIMBS}
+    limbs = [[a + 1, b + 1] for a, b in _SKELETON.bones]  # COCO counts from 1
+    category = {'id': 1, 'name': 'person', 'keypoints': list(_SKELETON.keypoints), 'skeleton': limbs}
     return {
         'images': [person['image'] for person in people],
         'annotations': [person['annotation'] for person in people],

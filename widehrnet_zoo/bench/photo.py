@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -85,7 +86,7 @@ def time_photo(
         calls |= {
             f'{c.label} crops': lambda v=views, size=c.size: crop_people(image, v, size),
             f'{c.label} network': lambda runner=runner, images=images: _heatmaps(runner, images),
-            f'{c.label} decoding': lambda heatmaps=heatmaps: decode_heatmaps(heatmaps, 'dark'),
+            f'{c.label} decoding': partial(decode_heatmaps, heatmaps, estimator.decoder),
             f'{c.label} whole': lambda estimator=estimator: estimator(image, boxes),
         }
     timings = interleave(calls, runs, progress=progress)
