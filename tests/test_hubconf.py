@@ -20,7 +20,7 @@ print(torch.hub.help('somebody/zoo:main', 'widehrnet_18_attn', skip_validation=T
 model = torch.hub.load(repo, 'widehrnet_10', source='local', num_classes=5)
 print(tuple(model.eval()(torch.zeros(1, 3, 64, 64)).shape), model.pretrained_cfg['architecture'])
 try:
-    torch.hub.load(repo, 'widehrnet_18', source='local', pretrained=True)
+    torch.hub.load(repo, 'widehrnet_30', source='local', pretrained=True)
 except ValueError as error:
     print(type(error).__name__, 'widehrnet convert' in str(error))
 """

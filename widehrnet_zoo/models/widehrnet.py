@@ -632,6 +632,7 @@ default_cfgs = generate_default_cfgs(
         'widehrnet_10_attn.people_256x192': _shipped('widehrnet_10_attn', 256, 192),
         'widehrnet_18_x2.untrained': _cfg(),
         'widehrnet_18_x2_attn.untrained': _cfg(),
+        'widehrnet_18.people_256x192': _shipped('widehrnet_18', 256, 192),
         'widehrnet_18.coco_256x192': _official('coco', 256, 192),
         'widehrnet_18.coco_384x288': _official('coco', 384, 288),
         'widehrnet_18.mpii_256x256': _official('mpii', 256, 256),

@@ -1,0 +1,59 @@
+"""Average what a run began as with what it became: often better on new photos than either.
+
+    python scripts/average_weights.py start.safetensors trained.safetensors out.safetensors --share 0.75
+
+The line between the two, as in WiSE-FT (Wortsman et al., CVPR 2022). It means something only where the second was
+trained from the first; choose the share on validation photos, and say so.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from widehrnet_zoo.files import write_whole
+
+
+def average(start: dict[str, Tensor], trained: dict[str, Tensor], share: float) -> dict[str, Tensor]:
+    """Weights on the line between two.
+
+    Args:
+        start: Weights by name.
+        trained: Weights of the same network.
+        share: How much of `trained`, in 0..1.
+
+    Returns:
+        The average in float32; tensors of whole numbers as in `trained`.
+
+    Raises:
+        ValueError: If the two are of different networks, or the share is not in 0..1.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f'The share must be in 0..1, not {share}.')
+    if {k: v.shape for k, v in start.items()} != {k: v.shape for k, v in trained.items()}:
+        raise ValueError('These are weights of different networks: names or shapes differ.')
+    return {
+        name: start[name].float().lerp(tensor.float(), share) if tensor.is_floating_point() else tensor
+        for name, tensor in trained.items()
+    }
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('start', type=Path, help='weights that the run began with')
+    parser.add_argument('trained', type=Path, help='weights that it ended with')
+    parser.add_argument('out', type=Path)
+    parser.add_argument('--share', type=float, required=True, help='how much of the trained ones, in 0..1')
+    args = parser.parse_args()
+    try:
+        weights = average(load_file(args.start), load_file(args.trained), args.share)
+    except (ValueError, OSError) as error:
+        sys.exit(str(error))
+    write_whole(args.out, save(weights))
+
+
+if __name__ == '__main__':
+    main()
