@@ -2,10 +2,10 @@
 
     python scripts/ship_weights.py ema.safetensors widehrnet_18_attn.people_128x96 --people PEOPLE_DIR
 
-Refuses weights that lose more than 1e-3 PCK by the rounding. The figures in float16 go to
-`widehrnet_zoo/weights/index.json` beside the hash; `--report` keeps the whole report for the model card. Files over
-10 MB are for the repository and the Hub only (`scripts/publish_weights.py`): name them in pyproject.toml, so that
-wheels leave them out.
+Refuses weights that lose more than 1e-3 PCK by the rounding. A tensor with values beyond float16 stays as it is. The
+figures go to `widehrnet_zoo/weights/index.json` beside the hash; `--report` keeps the whole report for the model card.
+Files over 10 MB are for the repository and the Hub only (`scripts/publish_weights.py`): name them in pyproject.toml, so
+that wheels leave them out.
 """
 
 import argparse
@@ -53,6 +53,21 @@ def measure(
     return {short: report.figures[name] for short, name in FIGURES.items()}
 
 
+def halved(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor as it ships.
+
+    Args:
+        tensor: Weights, statistics or a counter.
+
+    Returns:
+        It in float16; unchanged if float16 would make infinities of it (variances of wide activations do that) or if it
+        is of whole numbers.
+    """
+    if not tensor.is_floating_point() or tensor.abs().max() > torch.finfo(torch.float16).max:
+        return tensor
+    return tensor.half().contiguous()
+
+
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -65,7 +80,7 @@ def main() -> None:
     height, width = map(int, args.name.rpartition('_')[2].split('x'))
 
     full = load_file(args.weights)
-    half = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in full.items()}
+    half = {k: halved(v) for k, v in full.items()}
     before = measure(args.name, full, args.people, (height, width), None, 0)
     after = measure(args.name, half, args.people, (height, width), args.report, args.draws)
     print('float32', before, '\nfloat16', after)
