@@ -10,9 +10,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
+from widehrnet_zoo.checkpoints import misfits, read_checkpoint
+from widehrnet_zoo.errors import UserError
 from widehrnet_zoo.files import write_whole
 
 
@@ -28,12 +30,12 @@ def average(start: dict[str, Tensor], trained: dict[str, Tensor], share: float) 
         The average in float32; tensors of whole numbers as in `trained`.
 
     Raises:
-        ValueError: If the two are of different networks, or the share is not in 0..1.
+        UserError: If the two are of different networks, or the share is not in 0..1.
     """
     if not 0 <= share <= 1:
-        raise ValueError(f'The share must be in 0..1, not {share}.')
-    if {k: v.shape for k, v in start.items()} != {k: v.shape for k, v in trained.items()}:
-        raise ValueError('These are weights of different networks: names or shapes differ.')
+        raise UserError(f'The share must be in 0..1, not {share}.')
+    if wrong := misfits(start, trained):
+        raise UserError(f'These are weights of different networks: {wrong}.')
     return {
         name: start[name].float().lerp(tensor.float(), share) if tensor.is_floating_point() else tensor
         for name, tensor in trained.items()
@@ -49,8 +51,8 @@ def main() -> None:
     parser.add_argument('--share', type=float, required=True, help='how much of the trained ones, in 0..1')
     args = parser.parse_args()
     try:
-        weights = average(load_file(args.start), load_file(args.trained), args.share)
-    except (ValueError, OSError) as error:
+        weights = average(read_checkpoint(args.start), read_checkpoint(args.trained), args.share)
+    except UserError as error:
         sys.exit(str(error))
     write_whole(args.out, save(weights))
 
