@@ -134,6 +134,8 @@ def _write(network: GraphNetwork, metadata: ExportMetadata, fmt: str, file: Path
         torch.jit.save(scripted, str(file), _extra_files={KEY: metadata.to_json()})
     else:
         program = torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim('batch')},))
+        for node in program.graph.nodes:
+            node.meta.pop('stack_trace', None)  # it names the folders of whoever exports
         torch.export.save(program, str(file), extra_files={KEY: metadata.to_json()})
 
 
