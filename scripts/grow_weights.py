@@ -22,11 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
 import widehrnet_zoo
+from widehrnet_zoo.checkpoints import read_checkpoint
 from widehrnet_zoo.evaluation.labels import labelled_boxes, read_labels
 from widehrnet_zoo.files import write_whole
 from widehrnet_zoo.models.widehrnet import shuffle_halves
@@ -340,7 +341,7 @@ def main() -> None:
     parser.add_argument('--photos', type=int, default=256, help='how many of them')
     args = parser.parse_args()
     source, target = (widehrnet_zoo.create_model(name).eval() for name in (args.source, args.target))
-    weights = {k: v.float() if v.is_floating_point() else v for k, v in load_file(args.weights).items()}
+    weights = {k: v.float() if v.is_floating_point() else v for k, v in read_checkpoint(args.weights).items()}
     if weights.keys() != source.state_dict().keys():
         sys.exit(f'{args.weights} are not weights of {args.source}.')
     source.load_state_dict(weights)

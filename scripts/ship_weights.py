@@ -17,9 +17,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 import widehrnet_zoo
+from widehrnet_zoo.checkpoints import read_checkpoint
 from widehrnet_zoo.evaluation.run import Protocol, evaluate
 from widehrnet_zoo.weights import WEIGHTS
 
@@ -79,7 +80,7 @@ def main() -> None:
     args = parser.parse_args()
     height, width = map(int, args.name.rpartition('_')[2].split('x'))
 
-    full = load_file(args.weights)
+    full = read_checkpoint(args.weights)
     half = {k: halved(v) for k, v in full.items()}
     before = measure(args.name, full, args.people, (height, width), None, 0)
     after = measure(args.name, half, args.people, (height, width), args.report, args.draws)

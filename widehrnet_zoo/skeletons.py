@@ -269,7 +269,7 @@ def read_skeleton(source: str | Mapping[str, Any]) -> Skeleton:
         except (OSError, ValueError, RecursionError) as error:
             raise UserError(f'{path} cannot be read as JSON: {error}.') from error
     else:
-        from .training.config import read_file
+        from .training.recipes import read_file
 
         values = read_file(path)
     if not isinstance(values, Mapping):

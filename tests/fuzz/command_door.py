@@ -100,7 +100,7 @@ def command_input() -> Callable[[Random], bytes]:
 
 @functools.cache
 def cli_files() -> dict[str, bytes]:
-    from widehrnet_zoo.training.config import CONFIGS
+    from widehrnet_zoo.training.recipes import CONFIGS
 
     buffer = io.BytesIO()
     Image.fromarray(photo()).save(buffer, 'PNG')

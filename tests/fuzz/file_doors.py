@@ -308,7 +308,7 @@ def recipe_input() -> Callable[[Random], bytes]:
 
 @door('recipes', later(recipe_input))
 def recipe(content: bytes, folder: Path) -> None:
-    from widehrnet_zoo.training.config import load_config
+    from widehrnet_zoo.training.recipes import load_config
 
     config = load_config(put(folder, 'recipe.yaml', content))
     json.dumps(config.to_dict())

@@ -112,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
         UserError: If the recipe or the data do not fit, or the loss is not finite.
     """
     from ..errors import UserError
-    from ..training.config import load_config, shipped_configs
+    from ..training.recipes import load_config, shipped_configs
 
     if args.list:
         sys.stdout.write('\n'.join(shipped_configs()) + '\n')

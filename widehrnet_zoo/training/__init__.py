@@ -3,15 +3,16 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .config import TrainConfig, load_config, shipped_configs
+    from .config import TrainConfig
+    from .recipes import load_config, shipped_configs
     from .run import preview, train
 
 __all__ = ['TrainConfig', 'load_config', 'preview', 'shipped_configs', 'train']
 
 _HOMES = {
     'TrainConfig': 'config',
-    'load_config': 'config',
-    'shipped_configs': 'config',
+    'load_config': 'recipes',
+    'shipped_configs': 'recipes',
     'preview': 'run',
     'train': 'run',
 }

@@ -1,0 +1,190 @@
+"""Recipes from files and overrides; unknown keys are refused by name."""
+
+import difflib
+import math
+import re
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from ..extras import require
+from .config import TrainConfig
+
+__all__ = ['CONFIGS', 'load_config', 'read_file', 'shipped_configs']
+
+CONFIGS = Path(__file__).parents[1] / 'configs'
+"""Folder of the recipes that ship."""
+
+_MOST_VALUES = 100_000
+_DEEPEST = 100
+
+
+def _unknown(key: str, names: Iterable[str], prefix: str) -> UserError:
+    names = list(names)
+    near = difflib.get_close_matches(key, names, n=1)
+    hint = f'did you mean {prefix}{near[0]}?' if near else f'there are {", ".join(names)}.'
+    return UserError(f'There is no setting {prefix}{key}: {hint}')
+
+
+def _convert(value: Any, hint: Any, key: str) -> Any:
+    """A value of a file or of the command line as the type of its field."""
+    if hint is Any:
+        return value
+    if is_dataclass(hint):
+        return _build(hint, value, f'{key}.')
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in args:
+            return None
+        options = [a for a in args if a is not type(None)]
+        if dict in options and isinstance(value, Mapping):
+            return dict(value)
+        return _convert(value, next(a for a in options if a is not dict), key)
+    expected = {bool: 'true or false', int: 'a whole number', float: 'a number', str: 'a text'}.get(hint, 'a list')
+    try:
+        if origin is tuple:
+            items = [value] if isinstance(value, (str, int, float)) else list(value)
+            if Ellipsis not in args and len(items) != len(args):
+                expected = f'{len(args)} values'
+                raise ValueError
+            item_hints = [args[0]] * len(items) if Ellipsis in args else args
+            return tuple(_convert(v, h, key) for v, h in zip(items, item_hints, strict=True))
+        if origin is dict:
+            expected = 'names with values'
+            return {str(k): _convert(v, args[1], f'{key}.{k}') for k, v in value.items()}
+        if hint is bool:
+            if isinstance(value, bool):
+                return value
+        elif hint is str:
+            if isinstance(value, (str, Path)):
+                return str(value)
+        elif not isinstance(value, bool) and math.isfinite(float(value)) and (hint is float or float(value) % 1 == 0):
+            return hint(float(value))
+    except UserError:
+        raise
+    except (TypeError, ValueError, AttributeError, OverflowError):
+        pass
+    raise UserError(f'{key} must be {expected}, not {value!r}.')
+
+
+def _build(cls: Any, values: Any, prefix: str = '') -> Any:
+    if not isinstance(values, Mapping):
+        raise UserError(f'{prefix.rstrip(".") or "A recipe"} must be settings with names, not {values!r}.')
+    hints = typing.get_type_hints(cls)
+    kwargs = {}
+    for key, value in values.items():
+        if key not in hints:
+            raise _unknown(str(key), hints, prefix)
+        kwargs[key] = _convert(value, hints[key], f'{prefix}{key}')
+    return cls(**kwargs)
+
+
+def _merge(base: dict[str, Any], over: Mapping[str, Any], cls: Any = TrainConfig, prefix: str = '') -> None:
+    """Lay settings over others, section by section; entries of a free mapping (`keypoint_weights`) are added."""
+    hints = typing.get_type_hints(cls)
+    for key, value in over.items():
+        if key not in hints:
+            raise _unknown(str(key), hints, prefix)
+        if is_dataclass(hints[key]) and (value is None or isinstance(value, Mapping)):
+            # a section that is there but empty changes nothing
+            _merge(base.setdefault(key, {}), value or {}, hints[key], f'{prefix}{key}.')
+        elif typing.get_origin(hints[key]) is dict and isinstance(value, Mapping):
+            base[key] = {**(base.get(key) or {}), **value}
+        else:
+            base[key] = value
+
+
+def shipped_configs() -> list[str]:
+    """Names of the recipes that ship."""
+    return sorted(path.stem for path in CONFIGS.glob('*.yaml'))
+
+
+def read_file(path: Path) -> Any:
+    """Read YAML (JSON is YAML) or, by its ending, TOML.
+
+    Raises:
+        UserError: If it cannot be read.
+    """
+    try:
+        text = path.read_text(encoding='utf-8')
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f'{path} cannot be read: {error}. Shipped recipes: {", ".join(shipped_configs())}.') from error
+    if path.suffix == '.toml':
+        try:
+            import tomllib
+        except ModuleNotFoundError as error:
+            raise UserError(f'{path}: TOML needs Python 3.11 or later; write the recipe in YAML.') from error
+        try:
+            return tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise UserError(f'{path} is no TOML: {error}.') from error
+    return _load_yaml(text, str(path)) or {}
+
+
+def _load_yaml(text: str, name: str) -> Any:
+    yaml: Any = require('yaml', 'train')
+    # PyYAML takes seconds for a thousand open brackets before it gives up
+    depth = 0
+    for bracket in re.findall(r'[][{}]', text):
+        depth += 1 if bracket in '[{' else -1
+        if depth > _DEEPEST:
+            raise UserError(f'{name} is nested too deep: {_DEEPEST} levels of brackets are the most.')
+    try:
+        value = yaml.safe_load(text)
+    except Exception as error:  # PyYAML lets all kinds of errors out on what looks like a date or a number
+        raise UserError(f'{name} is no YAML: {" ".join(str(error).split())[:300]}.') from error
+    # aliases make a small file endless, or so large that no copy of it fits anywhere
+    pending, count = [value], 0
+    while pending:
+        count += 1
+        if count > _MOST_VALUES:
+            raise UserError(f'{name} unfolds to more than {_MOST_VALUES} values: write it without aliases (*name).')
+        item = pending.pop()
+        pending.extend([*item, *item.values()] if isinstance(item, dict) else item if isinstance(item, list) else ())
+    return value
+
+
+def load_config(
+    source: str | Path | Mapping[str, Any] | None = None,
+    overrides: Iterable[str] | Mapping[str, Any] = (),
+) -> TrainConfig:
+    """A recipe from a file, with overrides.
+
+    Args:
+        source: A YAML, TOML or JSON file, the name of a recipe that ships, or its values; `None` for the defaults.
+        overrides: `key=value` texts, dots for sections (`augment.rotation=30`), values in YAML; or a mapping like
+            that of a file.
+
+    Returns:
+        The recipe.
+
+    Raises:
+        UserError: If a key is unknown, or a value has the wrong type or range.
+    """
+    values: dict[str, Any] = {}
+    if isinstance(source, Mapping):
+        _merge(values, source)
+    elif source is not None:
+        path = Path(source)
+        if not path.suffix and not path.exists() and (CONFIGS / f'{source}.yaml').exists():
+            path = CONFIGS / f'{source}.yaml'
+        loaded = read_file(path)
+        if not isinstance(loaded, Mapping):
+            raise UserError(f'{path} is no recipe: expected settings with names.')
+        _merge(values, loaded)
+    if isinstance(overrides, Mapping):
+        _merge(values, overrides)
+        return _build(TrainConfig, values)
+    for text in overrides:
+        key, equals, raw = text.partition('=')
+        if not equals:
+            raise UserError(f'An override is written key=value, not {text!r}.')
+        value = _load_yaml(raw, f'The value of {key}, {raw[:80]!r},')
+        for part in reversed(key.strip().split('.')):
+            value = {part: value}
+        _merge(values, value)
+    return _build(TrainConfig, values)
