@@ -14,6 +14,7 @@ from widehrnet_zoo.evaluation.labels import labelled_boxes, read_labels
 from widehrnet_zoo.evaluation.predict import PredictConfig, predict
 from widehrnet_zoo.evaluation.run import Protocol, evaluate
 from widehrnet_zoo.evaluation.store import PredictionStore
+from widehrnet_zoo.evaluation.subject import describe_model
 from widehrnet_zoo.skeletons import SKELETONS, Skeleton
 
 COCO = SKELETONS['coco']
@@ -153,6 +154,39 @@ def test_a_cut_off_run_goes_on_and_another_run_is_refused(tmp_path):
     again = estimator_of()
     evaluate(quiet('pck', decoder='soft'), data, tmp_path, again, out=out, worst=0, restart=True)
     assert again.model.calls == 3
+
+
+def test_predictions_of_unknown_weights_are_not_taken_for_those_of_others(tmp_path):
+    data, out = dotted_set(tmp_path), tmp_path / 'out'
+
+    def backend_of(shift):
+        dots = ReadsDots(17)
+
+        def backend(images):
+            with torch.inference_mode():
+                return dots(torch.from_numpy(images)).roll(shift, 2).numpy()
+
+        return PoseEstimator(backend=backend, size=(256, 192), skeleton=COCO, mean=(0, 0, 0), std=(1, 1, 1))
+
+    good = evaluate(quiet('pck'), data, tmp_path, backend_of(0), out=out, worst=0)
+    with pytest.raises(UserError, match='weights changed'):
+        evaluate(quiet('pck'), data, tmp_path, backend_of(20), out=out, worst=0)
+    bad = evaluate(quiet('pck'), data, tmp_path, backend_of(20), out=out, worst=0, restart=True)
+    assert good.figures['PCK@0.2 box'] == 1 > bad.figures['PCK@0.2 box']
+
+
+def test_the_weights_beside_an_openvino_graph_count(tmp_path):
+    def described():
+        exported = ReadsDots(17)
+        exported.path, exported.size, exported.skeleton = tmp_path / 'pose.xml', (256, 192), COCO
+        return describe_model(PoseEstimator(backend=exported), None)['weights']
+
+    seen = set()
+    for graph, weights in ((b'graph', b'old'), (b'graph', b'new'), (b'other', b'new')):
+        (tmp_path / 'pose.xml').write_bytes(graph)
+        (tmp_path / 'pose.bin').write_bytes(weights)
+        seen.add(described())
+    assert len(seen) == 3
 
 
 def test_a_torn_part_is_made_again(tmp_path):

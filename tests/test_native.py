@@ -1,12 +1,15 @@
+import numpy as np
 import pytest
 import timm
 import torch
 from test_deploy import error, trained_like
 
-from widehrnet_zoo import UserError
+from widehrnet_zoo import PoseEstimator, UserError
 from widehrnet_zoo.deployment import native
 from widehrnet_zoo.deployment.native import accelerate
 from widehrnet_zoo.deployment.network import deploy
+from widehrnet_zoo.evaluation.subject import describe_model
+from widehrnet_zoo.skeletons import SKELETONS
 
 pytestmark = pytest.mark.slow  # the first use compiles
 
@@ -46,6 +49,21 @@ def test_bfloat16_products_stay_near():
         pytest.skip('this processor has no AVX512-BF16')
     model = trained_like(timm.create_model('widehrnet_10_attn'))
     assert 1e-6 < error(model, accelerate(deploy(model), 'bf16'), 2, 3, 64, 64) < 0.05
+
+
+def test_a_fused_estimator_finds_the_same_and_says_so():
+    model = trained_like(timm.create_model('widehrnet_10_attn'))
+    crops = np.random.default_rng(0).integers(0, 256, (3, 256, 192, 3), np.uint8)
+    plain, fused = PoseEstimator(model), PoseEstimator(model, fused=True)
+    expected = plain.heatmaps(crops, flip_test=True)
+    assert (fused.heatmaps(crops, flip_test=True) - expected).abs().max() < 1e-4 * expected.abs().max()
+    assert fused.model is model
+    said, same = describe_model(fused, None), describe_model(plain, None)
+    assert said == {**same, 'precision': 'float32, fused'}
+    other = PoseEstimator(timm.create_model('widehrnet_10_attn'), fused=True)
+    assert describe_model(other, None)['weights'] != said['weights']
+    with pytest.raises(UserError, match='takes a WideHRNet'):
+        PoseEstimator(torch.nn.Conv2d(3, 17, 4, 4), size=(256, 192), skeleton=SKELETONS['coco'], fused=True)
 
 
 def test_what_the_kernels_cannot_run_is_refused():

@@ -58,9 +58,12 @@ class TorchBackend:
         skeleton: What the keypoints are; by default from the module.
         device: Where it runs; `None` leaves it where it is.
         bf16: Run in bfloat16 autocast.
+        fused: Run it deployed, on this package's compiled CPU kernels; with `bf16` its products in bfloat16.
 
     Raises:
-        UserError: If the module gives no heatmaps, or does not say what its input is.
+        UserError: If the module gives no heatmaps, or does not say what its input is; or if it is to be fused and that
+            cannot be: see `deploy` and `accelerate`.
+        ImportError: If it is to be fused and ninja is not installed.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class TorchBackend:
         skeleton: Skeleton | None = None,
         device: str | torch.device | None = None,
         bf16: bool = False,
+        fused: bool = False,
     ):
         known = getattr(module, 'pretrained_cfg', None)
         if not known and size is None:
@@ -92,9 +96,12 @@ class TorchBackend:
         tensors = [*module.parameters(), *module.buffers()]
         self.device = tensors[0].device if tensors else torch.device('cpu')
         self.bf16 = bf16
+        self.fused = _fuse(module, self.device, bf16) if fused else None
 
     def __call__(self, images: Tensor) -> Tensor:
         """Normalised crops (B, 3, H, W) to heatmaps (B, K, H/4, W/4)."""
+        if self.fused is not None:
+            return self.fused(images)
         images = images.to(next((p.dtype for p in self.module.parameters() if p.is_floating_point()), images.dtype))
         context = torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
         with context:
@@ -129,19 +136,23 @@ def open_backend(
     size: tuple[int, int] | None = None,
     skeleton: Skeleton | None = None,
     bf16: bool = False,
+    fused: bool = False,
 ) -> HeatmapBackend | TorchBackend:
     """Open a model by whatever it is given as; see `PoseEstimator` for the arguments."""
     if isinstance(model, nn.Module):
         if weights is not None:
             _load(model, weights)
-        return TorchBackend(model, size, skeleton, device, bf16)
+        return TorchBackend(model, size, skeleton, device, bf16, fused)
     name = None if model is None else str(model)
     path = None if name is None or ':' in name[2:] or name.partition('.')[0] in list_models() else Path(name)
     if path is not None and path.suffix in _WEIGHTS and weights is None:
         name, weights, path = None, path, None
     if path is not None and (path.suffix in _EXPORTED or (path.is_dir() and not (path / 'config.json').exists())):
-        if weights is not None or size is not None or bf16:
-            raise UserError('an exported file holds its weights, size and precision: leave weights, size and bf16 out.')
+        if weights is not None or size is not None or bf16 or fused:
+            raise UserError(
+                'an exported file holds its weights, size and precision and has its own runtime: leave weights, size, '
+                'bf16 and fused out.'
+            )
         if not path.exists():
             raise UserError(f'there is no file {path}.')
         from .deployment.backends import open_backend as open_exported
@@ -153,7 +164,17 @@ def open_backend(
         module = create_model(name or DEFAULT_MODEL, pretrained=True)
     else:
         module = _with_weights(name, Path(weights), skeleton)
-    return TorchBackend(module, size, skeleton, find_device(device), bf16)
+    place = find_device('cpu' if fused and device is None else device)
+    return TorchBackend(module, size, skeleton, place, bf16, fused)
+
+
+def _fuse(module: nn.Module, device: torch.device, bf16: bool) -> nn.Module:
+    from .deployment import deploy
+    from .deployment.native import accelerate
+
+    if device.type != 'cpu':
+        raise UserError(f'the fused kernels are for the CPU, and the model is on {device}: leave fused or device out.')
+    return accelerate(deploy(module), 'bf16' if bf16 else 'f32')
 
 
 def _with_weights(name: str | None, weights: Path, skeleton: Skeleton | None) -> nn.Module:

@@ -59,6 +59,9 @@ class PoseEstimator:
         flip_test: Average with the mirrored crop; twice the work.
         batch_size: Crops per forward pass, of one picture or of several.
         bf16: Run a torch model in bfloat16 autocast.
+        fused: Run a WideHRNet on this package's compiled CPU kernels: equal within rounding, several times faster;
+            compiled at first use, which takes a minute and needs a C++ compiler and the extra `[export]`. With `bf16`
+            its products are in bfloat16.
 
     Raises:
         UserError: If the model, its weights, the device or an option cannot be had, or do not fit each other.
@@ -79,11 +82,12 @@ class PoseEstimator:
         flip_test: bool = False,
         batch_size: int = 16,
         bf16: bool = False,
+        fused: bool = False,
     ):
         if backend is None:
-            backend = open_backend(model, weights, device, size, skeleton, bf16)
-        elif model is not None or weights is not None or bf16:
-            raise UserError('a backend stands in place of model, weights and bf16: give one or the other.')
+            backend = open_backend(model, weights, device, size, skeleton, bf16, fused)
+        elif model is not None or weights is not None or bf16 or fused:
+            raise UserError('a backend stands in place of model, weights, bf16 and fused: give one or the other.')
         self.backend: Any = backend
         found_size = size or getattr(backend, 'size', None)
         found_skeleton = skeleton or getattr(backend, 'skeleton', None)

@@ -46,7 +46,7 @@ def kernels() -> ModuleType:
     except (RuntimeError, OSError) as error:
         raise UserError(
             f'the kernels could not be compiled ({str(error).splitlines()[0]}): they need a C++17 compiler (GCC or '
-            'Clang). Use deploy() without accelerate().'
+            'Clang). Go without them: deploy() without accelerate(), no `fused`.'
         ) from error
 
 

@@ -1,22 +1,16 @@
 """Whole evaluations: from labels and a model, or from results, to a report."""
 
-import hashlib
 import json
-import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import nn
 
-from .. import __version__
-from ..backends import TorchBackend
 from ..errors import UserError
 from ..estimator import PoseEstimator
 from ..files import write_whole
@@ -29,6 +23,7 @@ from .people import PckScore
 from .predict import PredictConfig, predict
 from .report import Report
 from .store import PredictionStore
+from .subject import UNKNOWN, describe_data, describe_model, sha256
 
 PROTOCOLS = ('coco', 'mpii', 'pck')
 
@@ -154,7 +149,7 @@ def evaluate(
     _fits(skeleton, labels, protocol)
 
     if estimator is not None:
-        described = _describe(estimator, name)
+        described = describe_model(estimator, name)
         keypoints = predict(
             estimator, samples, protocol.predict, _store(out, described, protocol, data, boxes, len(samples), restart)
         )
@@ -169,10 +164,10 @@ def evaluate(
         )
     else:
         assert results is not None
-        described = {'results': f'{Path(results).name}, sha256 {_sha256(results)[:16]}'}
+        described = {'results': f'{Path(results).name}, sha256 {sha256(results)[:16]}'}
         found = read_results(results, skeleton.num_keypoints)
 
-    subject = {**described, **_subject(data, boxes, len(samples))}
+    subject = {**described, **describe_data(data, boxes, len(samples))}
     figures: Callable[[Any], dict[str, float]]
     if labels is None:
         in_order = _in_order(found, len(samples))
@@ -225,27 +220,17 @@ def _store(
         del how[unimportant]
     run = {
         **{key: described[key] for key in ('model', 'weights', 'precision')},
-        'labels': _sha256(data),
-        'boxes': None if boxes is None else _sha256(boxes),
+        'labels': sha256(data),
+        'boxes': None if boxes is None else sha256(boxes),
         'protocol': protocol.name,
         'clip': protocol.clip,
         'padding': protocol.padding,
         'min_box_score': protocol.min_box_score,
         **how,
     }
+    if run['weights'] == UNKNOWN:
+        run['weights'] = f'{UNKNOWN}, {uuid4().hex}'  # so that nobody else's predictions are taken for theirs
     return PredictionStore(Path(out) / 'predictions', run, total, restart)
-
-
-def _sha256(path: str | Path) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-
-
-def _fingerprint(module: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().to('cpu').contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _skeleton(labels: CocoLabels | None) -> Skeleton:
@@ -314,48 +299,6 @@ def _in_order(found: list[dict[str, Any]], count: int) -> npt.NDArray[np.float64
             f'MPII results need "ann", the index of the person in the annotations, from 0 to {count - 1}, once each.'
         )
     return np.array([rows[i] for i in range(count)], float).reshape(count, -1, 3)
-
-
-def _describe(estimator: PoseEstimator, name: str | None) -> dict[str, Any]:
-    backend = estimator.backend
-    if isinstance(backend, TorchBackend):
-        known = getattr(backend.module, 'pretrained_cfg', None) or {}
-        name = name or '.'.join(v for v in (known.get('architecture'), known.get('tag')) if v)
-        name = name or type(backend.module).__name__
-        weights = f'sha256 of the state {_fingerprint(backend.module)[:16]}'
-        dtype = next((p.dtype for p in backend.module.parameters() if p.is_floating_point()), torch.float32)
-        precision = 'bfloat16 autocast' if backend.bf16 else str(dtype).removeprefix('torch.')
-    else:
-        file = getattr(backend, 'path', None)
-        name = name or (type(backend).__name__ if file is None else Path(file).name)
-        weights = f'sha256 {_sha256(file)[:16]}' if file and Path(file).is_file() else 'not known'
-        precision = f'as exported, run by {type(backend).__name__}'
-    height, width = estimator.size
-    return {
-        'model': f'{name}, input {height}x{width}',
-        'weights': weights,
-        'precision': precision,
-        'device': str(estimator.device),
-    }
-
-
-def _subject(data: str | Path, boxes: str | Path | None, people: int) -> dict[str, Any]:
-    said = {'labels': f'{Path(data).name}, sha256 {_sha256(data)[:16]}, {people} boxes'}
-    if boxes is not None:
-        said['detections'] = f'{Path(boxes).name}, sha256 {_sha256(boxes)[:16]}'
-    said['versions'] = (
-        f'widehrnet_zoo {__version__}, '
-        + ', '.join(f'{p} {_version(p)}' for p in ('torch', 'pycocotools'))
-        + f', Python {platform.python_version()}'
-    )
-    return said
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except ModuleNotFoundError:
-        return 'not installed'
 
 
 def evaluate_people(

@@ -1,0 +1,110 @@
+"""What was measured, on what and by which versions: for the report, and to tell the predictions of runs apart."""
+
+import hashlib
+import platform
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from .. import __version__
+from ..backends import TorchBackend
+from ..estimator import PoseEstimator
+
+UNKNOWN = 'not known'
+"""What is said of weights that cannot be seen."""
+
+
+def describe_model(estimator: PoseEstimator, name: str | None) -> dict[str, str]:
+    """What is measured.
+
+    Args:
+        estimator: The model.
+        name: What to call it; by default what it calls itself.
+
+    Returns:
+        `model`, `weights`, `precision` and `device`.
+    """
+    backend = estimator.backend
+    if isinstance(backend, TorchBackend):
+        known = getattr(backend.module, 'pretrained_cfg', None) or {}
+        name = name or '.'.join(v for v in (known.get('architecture'), known.get('tag')) if v)
+        name = name or type(backend.module).__name__
+        state = _fingerprint(backend.module)
+        weights = UNKNOWN if state is None else f'sha256 of the state {state[:16]}'
+        precision = _precision(backend)
+    else:
+        file = getattr(backend, 'path', None)
+        name = name or (type(backend).__name__ if file is None else Path(file).name)
+        weights = f'sha256 {sha256(*_files(Path(file)))[:16]}' if file and Path(file).is_file() else UNKNOWN
+        precision = f'as exported, run by {type(backend).__name__}'
+    height, width = estimator.size
+    return {
+        'model': f'{name}, input {height}x{width}',
+        'weights': weights,
+        'precision': precision,
+        'device': str(estimator.device),
+    }
+
+
+def describe_data(data: str | Path, boxes: str | Path | None, people: int) -> dict[str, str]:
+    """What it is measured on, and by which versions.
+
+    Args:
+        data: File of labels.
+        boxes: File of a detector's boxes.
+        people: Number of boxes.
+
+    Returns:
+        `labels`, `detections` where there are boxes, and `versions`.
+    """
+    said = {'labels': f'{Path(data).name}, sha256 {sha256(data)[:16]}, {people} boxes'}
+    if boxes is not None:
+        said['detections'] = f'{Path(boxes).name}, sha256 {sha256(boxes)[:16]}'
+    said['versions'] = (
+        f'widehrnet_zoo {__version__}, '
+        + ', '.join(f'{p} {_version(p)}' for p in ('torch', 'pycocotools'))
+        + f', Python {platform.python_version()}'
+    )
+    return said
+
+
+def sha256(*paths: str | Path) -> str:
+    """Hash of a file, or of several one after the other."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(Path(path).read_bytes())
+    return digest.hexdigest()
+
+
+def _files(path: Path) -> Iterable[Path]:
+    # OpenVINO's weights lie beside its graph, which is the same before and after training
+    weights = path.with_suffix('.bin')
+    return (path, weights) if path.suffix == '.xml' and weights.is_file() else (path,)
+
+
+def _precision(backend: TorchBackend) -> str:
+    if backend.fused is not None:
+        return 'bfloat16 products, fused' if backend.bf16 else 'float32, fused'
+    if backend.bf16:
+        return 'bfloat16 autocast'
+    dtype = next((p.dtype for p in backend.module.parameters() if p.is_floating_point()), torch.float32)
+    return str(dtype).removeprefix('torch.')
+
+
+def _fingerprint(module: nn.Module) -> str | None:
+    state = module.state_dict()
+    digest = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        digest.update(name.encode())
+        digest.update(value.detach().to('cpu').contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest() if state else None
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except ModuleNotFoundError:
+        return 'not installed'
