@@ -308,7 +308,7 @@ def test_a_broken_label_file_is_named(kites, tmp_path, broken, says):
         read_people(tmp_path / 'labels.json')
 
 
-def test_crops_hold_the_pixels_and_open_again_without_the_images(kites, tmp_path):
+def test_crops_hold_the_pixels_and_are_cut_once(kites, tmp_path):
     people = read_people(kites / 'train.json')
     cache = CropCache.build(people, kites / 'images', tmp_path / 'cache', 120, margin=1.5, aspect=1.0, progress=False)
     assert cache.crops.shape == (10, 120, 120, 3)
@@ -323,6 +323,22 @@ def test_crops_hold_the_pixels_and_open_again_without_the_images(kites, tmp_path
     assert (made / 'crops.raw').stat().st_mtime_ns == stamp
     CropCache.build(people, kites / 'images', tmp_path / 'cache', 120, margin=1.6, aspect=1.0, progress=False)
     assert len(list((tmp_path / 'cache').iterdir())) == 2
+
+
+def test_crops_of_photos_that_changed_are_cut_anew(tmp_path):
+    write_kites(tmp_path, 3)
+    people = read_people(tmp_path / 'train.json')
+    photo = tmp_path / 'images' / people.files[1]
+    whole = photo.read_bytes()
+    photo.write_bytes(b'cut off')
+    assert len(CropCache.build(people, tmp_path / 'images', tmp_path / 'cache', 64, progress=False)) == 2
+    photo.write_bytes(whole)
+    before = CropCache.build(people, tmp_path / 'images', tmp_path / 'cache', 64, progress=False)
+    assert len(before) == 3
+    Image.new('RGB', Image.open(photo).size).save(photo)
+    after = CropCache.build(people, tmp_path / 'images', tmp_path / 'cache', 64, progress=False)
+    assert not after.crops[1].any() and before.crops[1].any()
+    np.testing.assert_array_equal(after.crops[2], before.crops[2])
 
 
 def test_unreadable_images_are_skipped_so_often_and_then_named(tmp_path):

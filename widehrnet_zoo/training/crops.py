@@ -86,7 +86,8 @@ class CropCache:
         Args:
             people: The people.
             images: Folder of the images.
-            folder: Where caches are kept; one that was made from the same boxes and settings is opened, not rebuilt.
+            folder: Where caches are kept; one that was made from the same boxes, settings and image files (by their
+                size and time) is opened, not rebuilt.
             size: Side of a stored crop in pixels.
             margin: Side of a stored crop over the height of the test-time crop.
             aspect: Width over height of the test-time crop.
@@ -103,7 +104,8 @@ class CropCache:
         images, parent = Path(images), Path(folder)
         if not images.is_dir():
             raise UserError(f'{images} is no folder; expected the images of the labels there.')
-        key = json.dumps([size, margin, aspect, str(images.resolve()), people.files, people.boxes.tolist()])
+        stamps = {file: _stamp(images / file) for file in people.files}
+        key = json.dumps([size, margin, aspect, str(images.resolve()), people.files, people.boxes.tolist(), stamps])
         target = parent / f'{size}px-{hashlib.sha256(key.encode()).hexdigest()[:16]}'
         if (target / 'meta.json').exists():
             return cls(target, people)
@@ -130,6 +132,14 @@ class CropCache:
         finally:
             shutil.rmtree(tmp, ignore_errors=True)
         return cls(target, people)
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
 
 
 def _write(
