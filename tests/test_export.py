@@ -109,6 +109,8 @@ def test_torchscript_is_equal(model, tmp_path):
     assert export(model, tmp_path / 'pose.torchscript', size=SIZE) < 1e-4
     for shape in ((3, 64, 64), (1, 96, 128)):
         assert difference(model, open_backend(tmp_path / 'pose.torchscript'), images(*shape)) < 1e-4
+    with zipfile.ZipFile(tmp_path / 'pose.torchscript') as parts:
+        assert not any(b'graph.py' in parts.read(name) for name in parts.namelist())  # no folders of whoever exports
 
 
 @pytest.mark.slow

@@ -1,9 +1,11 @@
 """Write a deployed network to a file of another runtime, and check it there."""
 
 import contextlib
+import io
 import os
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -131,7 +133,13 @@ def _write(network: GraphNetwork, metadata: ExportMetadata, fmt: str, file: Path
     elif fmt == 'torchscript':
         with torch.no_grad():
             scripted = torch.jit.freeze(torch.jit.trace(module, example))
-        torch.jit.save(scripted, str(file), _extra_files={KEY: metadata.to_json()})
+        written = io.BytesIO()
+        torch.jit.save(scripted, written, _extra_files={KEY: metadata.to_json()})
+        # .debug_pkl has the lines of source behind each operation, and the folders of whoever exports
+        with zipfile.ZipFile(written) as parts, zipfile.ZipFile(file, 'w') as kept:
+            for part in parts.infolist():
+                if not part.filename.endswith('.debug_pkl'):
+                    kept.writestr(part, parts.read(part))
     else:
         program = torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim('batch')},))
         for node in program.graph.nodes:
