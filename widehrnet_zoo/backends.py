@@ -96,7 +96,7 @@ class TorchBackend:
         tensors = [*module.parameters(), *module.buffers()]
         self.device = tensors[0].device if tensors else torch.device('cpu')
         self.bf16 = bf16
-        self.fused = _fuse(module, self.device, bf16) if fused else None
+        self.fused = _fuse(module, bf16) if fused else None
 
     def __call__(self, images: Tensor) -> Tensor:
         """Normalised crops (B, 3, H, W) to heatmaps (B, K, H/4, W/4)."""
@@ -168,12 +168,10 @@ def open_backend(
     return TorchBackend(module, size, skeleton, place, bf16, fused)
 
 
-def _fuse(module: nn.Module, device: torch.device, bf16: bool) -> nn.Module:
+def _fuse(module: nn.Module, bf16: bool) -> nn.Module:
     from .deployment import deploy
     from .deployment.native import accelerate
 
-    if device.type != 'cpu':
-        raise UserError(f'the fused kernels are for the CPU, and the model is on {device}: leave fused or device out.')
     return accelerate(deploy(module), 'bf16' if bf16 else 'f32')
 
 

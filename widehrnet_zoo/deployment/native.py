@@ -222,8 +222,9 @@ def accelerate(deployed: DeployedWideHRNet, precision: str = 'f32') -> NativeWid
         raise UserError(f'the kernels know squeeze-excitation only, not {type(other[0]).__name__}.')
     if not isinstance(deployed.head, Pointwise):
         raise UserError("the kernels give heatmaps only: create the model with global_pool=''.")
-    if next(deployed.buffers()).device.type != 'cpu' or next(deployed.buffers()).dtype != torch.float32:
-        raise UserError('the kernels run on the CPU from float32 weights.')
+    weight = next(deployed.buffers())
+    if weight.device.type != 'cpu' or weight.dtype != torch.float32:
+        raise UserError(f'the kernels run on the CPU from float32 weights, not on {weight.device} from {weight.dtype}.')
     if precision == 'bf16' and not kernels().has_bf16():
         raise UserError('this processor has no AVX512-BF16: use f32.')
     return NativeWideHRNet(deployed, precision == 'bf16')

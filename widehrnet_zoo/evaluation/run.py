@@ -111,7 +111,8 @@ def evaluate(
         boxes: A detector's boxes in COCO's results format (`coco` only); without it annotated boxes are used.
         ground_truth: MPII's `mpii_gt_val.mat`; without it the file of that name beside `data`.
         results: Score this COCO-results file and predict nothing.
-        out: Folder for `report.json`, `report.md`, `results.json`, `worst.png` and the predictions as they come.
+        out: Folder for `report.json`, `report.md`, `results.json`, `worst.png` and the predictions as they come, where
+            a run that was cut off goes on; not one of a backend whose weights cannot be seen.
         restart: Throw away predictions of another or an interrupted run in `out`.
         draws: Resamplings for the confidence intervals; 0 gives none.
         worst: People in the picture of the worst; 0 gives none.

@@ -104,7 +104,7 @@ class CropCache:
         images, parent = Path(images), Path(folder)
         if not images.is_dir():
             raise UserError(f'{images} is no folder; expected the images of the labels there.')
-        stamps = {file: _stamp(images / file) for file in people.files}
+        stamps = {file: _stamp(images / file) for file in dict.fromkeys(people.files)}
         key = json.dumps([size, margin, aspect, str(images.resolve()), people.files, people.boxes.tolist(), stamps])
         target = parent / f'{size}px-{hashlib.sha256(key.encode()).hexdigest()[:16]}'
         if (target / 'meta.json').exists():
