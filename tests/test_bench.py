@@ -88,10 +88,11 @@ def test_the_stages_from_photo_to_keypoints_are_timed(capsys):
         '--paths',
         'eager,onnx,train',
         '--size',
-        '64',
-        '64',
+        # large and often enough that one interruption of a step does not move its median past the whole
+        '128',
+        '128',
         '--runs',
-        '2',
+        '5',
         '--people',
         '3',
     ]
