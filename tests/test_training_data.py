@@ -93,7 +93,7 @@ def test_mirrored_samples_swap_the_sides_of_flip_pairs():
 def test_the_test_time_view_is_the_box_times_five_quarters(kites):
     people = read_people(kites / 'train.json')
     cache = CropCache.build(people, kites / 'images', kites / 'cache', 96, progress=False)
-    views = sample_views(torch.from_numpy(cache.views), torch.from_numpy(cache.keypoints), 96, (64, 48))
+    views = sample_views(torch.from_numpy(cache.views()), torch.from_numpy(cache.keypoints), 96, (64, 48))
     moved = move_keypoints(torch.from_numpy(cache.keypoints), views, range(5)).numpy()
     box = people.boxes
     centre, extent = (box[:, :2] + box[:, 2:]) / 2, box[:, 2:] - box[:, :2]

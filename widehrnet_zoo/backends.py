@@ -13,6 +13,7 @@ from timm.data import resolve_model_data_config
 from timm.models import get_arch_pretrained_cfgs, get_pretrained_cfg
 from torch import Tensor, nn
 
+from .crops import padding_of
 from .errors import UserError
 from .models.registry import create_model, list_models
 from .skeletons import Skeleton, skeleton_of
@@ -87,6 +88,7 @@ class TorchBackend:
             raise UserError(f'this model takes {channels} channels; pictures have 3.')
         self.module = module.eval() if device is None else module.eval().to(find_device(device))
         self.skeleton = skeleton or skeleton_of(module)
+        self.padding = padding_of(module)
         try:
             self.size: tuple[int, int] = size or tuple(config['input_size'][1:])
             self.mean: tuple[float, ...] = tuple(config['mean'])

@@ -7,12 +7,35 @@ import numpy.typing as npt
 
 from .errors import UserError
 
-__all__ = ['box_views', 'check_boxes', 'crop_people']
+__all__ = ['PADDING', 'box_views', 'check_boxes', 'crop_people', 'padding_of']
 
 PADDING = 1.25
 """Growth of a person's box to the network's view, as in the published protocols."""
 
+_PADDINGS = (0.5, 4.0)
+
 _FAR = 1e7
+
+
+def padding_of(model: Any) -> float:
+    """Growth of a person's box to the view that a model learnt from.
+
+    Args:
+        model: A model; one with a padding of its own has it as `padding`.
+
+    Returns:
+        Its padding, or `PADDING`.
+
+    Raises:
+        UserError: If it is no number in 0.5..4.
+    """
+    padding = getattr(model, 'padding', None)
+    if padding is None:
+        return PADDING
+    low, high = _PADDINGS
+    if isinstance(padding, bool) or not isinstance(padding, (int, float)) or not low <= padding <= high:
+        raise UserError(f'padding, the growth of a box to the view, is a number in {low:g}..{high:g}, not {padding!r}.')
+    return float(padding)
 
 
 def check_boxes(boxes: Any, image_size: tuple[int, int]) -> npt.NDArray[np.float64]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import index
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, overload
 
 import numpy as np
@@ -14,7 +15,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from .backends import DEFAULT_MODEL, HeatmapBackend, TorchBackend, open_backend
-from .crops import PADDING, box_views, check_boxes, crop_people
+from .crops import box_views, check_boxes, crop_people, padding_of
 from .decoding import DECODERS, decode_heatmaps, flip_heatmaps
 from .errors import UserError
 from .images import ImageSource, read_image
@@ -39,6 +40,7 @@ class PoseEstimator:
         backend: What turns crops into heatmaps.
         skeleton: What the keypoints are.
         size: Height and width of the network's input.
+        padding: Growth of a box to the network's view.
 
     Args:
         model: A variant, `variant.tag`, `hf-hub:org/name`, `local-dir:FOLDER` or a folder, loaded with its weights; a
@@ -54,6 +56,8 @@ class PoseEstimator:
         skeleton: What the keypoints are, instead of what the model says.
         mean: Of the input, RGB in 0..1, instead of the model's own.
         std: Likewise.
+        padding: Growth of a person's box to the network's view, instead of the model's own: 1.25, unless the model
+            learnt another.
         decoder: How keypoints are read off heatmaps: see `decode_heatmaps`. `'dark'` is the most exact for our weights;
             the published figures are by `'quarter'`.
         flip_test: Average with the mirrored crop; twice the work.
@@ -78,6 +82,7 @@ class PoseEstimator:
         skeleton: Skeleton | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        padding: float | None = None,
         decoder: str = 'dark',
         flip_test: bool = False,
         batch_size: int = 16,
@@ -103,6 +108,7 @@ class PoseEstimator:
             raise UserError(f'the input must be a multiple of 32 in height and width, not {self.size}.')
         self.mean = _three(getattr(backend, 'mean', IMAGENET_DEFAULT_MEAN) if mean is None else mean, 'mean', -1000)
         self.std = _three(getattr(backend, 'std', IMAGENET_DEFAULT_STD) if std is None else std, 'std', 1e-6)
+        self.padding = padding_of(backend if padding is None else SimpleNamespace(padding=padding))
         self.decoder = decoder
         self.flip_test = flip_test
         self.batch_size = batch_size
@@ -205,7 +211,7 @@ class PoseEstimator:
                 except StopIteration:
                     more = False
                     break
-                job = _Job.start(image, given, scores, self.skeleton, self.size)
+                job = _Job.start(image, given, scores, self.skeleton, self.size, self.padding)
                 jobs.append(job)
                 waiting.extend((job, row, crop) for row, crop in enumerate(job.cut(self.size)))
                 if jobs[0].left == 0:
@@ -303,9 +309,12 @@ class _Job:
     scores: npt.NDArray[np.float32]
     left: int
     again: bool
+    padding: float
 
     @classmethod
-    def start(cls, source: Any, boxes: Any, box_scores: Any, skeleton: Skeleton, size: tuple[int, int]) -> '_Job':
+    def start(
+        cls, source: Any, boxes: Any, box_scores: Any, skeleton: Skeleton, size: tuple[int, int], padding: float
+    ) -> '_Job':
         image = read_image(source)
         height, width = image.shape[:2]
         if boxes is None and box_scores is not None:
@@ -323,11 +332,12 @@ class _Job:
             path=str(source) if isinstance(source, (str, Path)) else None,
             boxes=rows,
             box_scores=certain.astype(np.float32),
-            views=box_views(rows, size, PADDING),
+            views=box_views(rows, size, padding),
             keypoints=np.zeros((people, num, 2), np.float32),
             scores=np.zeros((people, num), np.float32),
             left=people,
             again=boxes is None,
+            padding=padding,
         )
 
     def cut(self, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
@@ -356,7 +366,7 @@ class _Job:
         if min(high - low) < 2 or max(high - low) < size[0] / STRIDE / 4:
             return False
         self.boxes = np.concatenate([low, high])[None].astype(np.float64)
-        self.views = box_views(self.boxes, size, PADDING)
+        self.views = box_views(self.boxes, size, self.padding)
         self.left = 1
         return True
 

@@ -66,7 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=None,
         help='clip annotated boxes to the image (default: on for coco, off for pck)',
     )
-    how.add_argument('--padding', type=float, default=1.25, help="growth of a box to the model's view (default: 1.25)")
+    how.add_argument(
+        '--padding', type=float, help="growth of a box to the model's view (default: the model's own, most often 1.25)"
+    )
     how.add_argument(
         '--nms', type=float, metavar='OKS', help='suppress above this OKS; 1 keeps all (default: 0.9 for coco)'
     )

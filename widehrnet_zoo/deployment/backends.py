@@ -29,6 +29,7 @@ class ExportedBackend:
         size: Height and width of the input.
         mean: Of the input, RGB in 0..1.
         std: Of the input.
+        padding: Growth of a person's box to the network's view.
     """
 
     def __init__(self, path: Path, runtime: str, metadata: ExportMetadata, runner: Runner):
@@ -39,6 +40,7 @@ class ExportedBackend:
         self.size = metadata.size
         self.mean = metadata.mean
         self.std = metadata.std
+        self.padding = metadata.padding
         self.run = runner
 
     def __call__(self, images: npt.NDArray[np.float32], /) -> Array:

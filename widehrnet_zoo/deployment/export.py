@@ -16,6 +16,7 @@ import torch
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
+from ..crops import padding_of
 from ..decoding import decode_heatmaps
 from ..errors import UserError
 from ..extras import require
@@ -208,6 +209,7 @@ def export(
         std=tuple(config['std']),
         pipeline=pipeline,
         precision=precision,
+        padding=padding_of(model),
     )
     deployed = deploy(model, widen).cpu()
     crops = sample_crops(metadata.size) if crops is None else crops

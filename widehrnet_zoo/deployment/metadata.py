@@ -4,8 +4,10 @@ import json
 import math
 from dataclasses import dataclass
 from operator import index
+from types import SimpleNamespace
 from typing import Any
 
+from ..crops import PADDING, padding_of
 from ..errors import UserError
 from ..skeletons import Skeleton
 
@@ -26,6 +28,7 @@ class ExportMetadata:
         pipeline: Whether the file takes uint8 crops (B, H, W, 3) and gives keypoints (B, K, 3), x, y in crop pixels
             and score; otherwise it takes normalised float32 (B, 3, H, W) and gives heatmaps (B, K, H/4, W/4).
         precision: `'f32'`, `'bf16'` or `'int8'`.
+        padding: Growth of a person's box to the crop.
     """
 
     name: str
@@ -35,6 +38,7 @@ class ExportMetadata:
     std: tuple[float, ...]
     pipeline: bool = False
     precision: str = 'f32'
+    padding: float = PADDING
 
     def to_json(self) -> str:
         """As one line."""
@@ -47,6 +51,7 @@ class ExportMetadata:
             'stride': STRIDE,
             'pipeline': self.pipeline,
             'precision': self.precision,
+            'padding': self.padding,
         }
         return json.dumps(values)
 
@@ -73,6 +78,8 @@ class ExportMetadata:
                 std=(s0, s1, s2),
                 pipeline=values['pipeline'],
                 precision=values['precision'],
+                # files written before there was a choice do not say it
+                padding=padding_of(SimpleNamespace(padding=values.get('padding'))),
             )
             if not (
                 isinstance(said.name, str)

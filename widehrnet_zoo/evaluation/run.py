@@ -11,6 +11,7 @@ from uuid import uuid4
 import numpy as np
 import numpy.typing as npt
 
+from ..crops import PADDING
 from ..errors import UserError
 from ..estimator import PoseEstimator
 from ..files import write_whole
@@ -36,7 +37,8 @@ class Protocol:
         name: `'coco'`, `'mpii'` or `'pck'`.
         predict: How predictions are made.
         clip: Clip annotated boxes to the image as mmpose 0.24 does.
-        padding: Growth of a box to the network's view (MPII's views have their own).
+        padding: Growth of a box to the network's view (MPII's views have their own); `None` for the model's own, 1.25
+            where it does not say.
         min_box_score: Detector boxes below it are left out.
         rescoring: Keypoint scores above it make the person's score; `None` keeps the box's score.
         nms: OKS above which the lower score of a photo goes; `None` keeps all.
@@ -45,7 +47,7 @@ class Protocol:
     name: str
     predict: PredictConfig = field(default_factory=PredictConfig)
     clip: bool = True
-    padding: float = 1.25
+    padding: float | None = None
     min_box_score: float = 0.0
     rescoring: float | None = 0.2
     nms: float | None = 0.9
@@ -132,6 +134,8 @@ def evaluate(
     if boxes is not None and protocol.name != 'coco':
         raise UserError(f"a detector's boxes fit --protocol coco only; {protocol.name} looks at the annotated people.")
     is_mpii = protocol.name == 'mpii'
+    padding = protocol.padding or (PADDING if estimator is None else estimator.padding)
+    protocol = replace(protocol, padding=padding)
     labels = None if is_mpii else read_labels(data)
     folder = Path(images or '.')
     if labels is None:
@@ -143,9 +147,9 @@ def evaluate(
                 'of the same split.'
             )
     elif boxes is not None:
-        samples = detected_boxes(labels, folder, boxes, protocol.min_box_score, protocol.padding)
+        samples = detected_boxes(labels, folder, boxes, protocol.min_box_score, padding)
     else:
-        samples = labelled_boxes(labels, folder, protocol.clip and estimator is not None, protocol.padding)
+        samples = labelled_boxes(labels, folder, protocol.clip and estimator is not None, padding)
     skeleton = estimator.skeleton if estimator is not None else _skeleton(labels)
     _fits(skeleton, labels, protocol)
 

@@ -12,6 +12,7 @@ import timm
 import torch
 from torch import nn
 
+from ..crops import padding_of
 from ..errors import UserError
 from ..files import replace_files
 from ..models.widehrnet import WideHRNet
@@ -41,7 +42,8 @@ def save_pretrained(
     """Save a model so that `create_model('local-dir:FOLDER', pretrained=True)` is the same network.
 
     Writes `model.safetensors` (the tensors bit for bit, in their own type), `config.json` (timm's, with
-    `label_names` and the skeleton) and `README.md` (a model card), all of them or none.
+    `label_names`, the skeleton and, if the model has its own, the `padding`) and `README.md` (a model card), all of
+    them or none.
 
     Args:
         model: A `WideHRNet` made by `create_model` or timm; wrappers of `torch.compile` and DDP are looked through.
@@ -111,6 +113,8 @@ def _write(
             )
         extra.update(label_names=list(skeleton.keypoints), skeleton=skeleton.to_dict())
         extra['pretrained_cfg']['label_names'] = list(skeleton.keypoints)
+        if getattr(model, 'padding', None) is not None:
+            extra['padding'] = padding_of(model)
     elif skeleton is not None:
         raise UserError('The model has no heatmaps (num_classes=0 or a pooled head), so it has no skeleton.')
     if license is not None:

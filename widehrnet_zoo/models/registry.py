@@ -3,11 +3,13 @@
 import difflib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import timm
 from torch import nn
 
+from ..crops import padding_of
 from ..errors import UserError
 from ..skeletons import Skeleton
 from . import widehrnet
@@ -53,7 +55,7 @@ def create_model(model_name: str, pretrained: bool = False, **kwargs: Any) -> nn
             `cache_dir`, `pretrained_cfg_overlay`, ... and the arguments of `WideHRNet`.
 
     Returns:
-        The model. One that was saved with a skeleton of its own has it as `skeleton`.
+        The model. One that was saved with a skeleton or a padding of its own has it as `skeleton`, `padding`.
 
     Raises:
         UserError: If the name is unknown, the weights do not exist or cannot be had, or they do not fit.
@@ -70,7 +72,9 @@ def create_model(model_name: str, pretrained: bool = False, **kwargs: Any) -> nn
 
     try:
         with hub_errors(model_name):
-            skeleton = _saved_skeleton(model_name, kwargs.get('cache_dir'))
+            config = _saved_config(model_name, kwargs.get('cache_dir'))
+            skeleton = None if config.get('skeleton') is None else Skeleton.from_dict(config['skeleton'])
+            padding = padding_of(SimpleNamespace(padding=config.get('padding')))
             model = timm.create_model(model_name, pretrained=pretrained, **kwargs)
     except UserError:
         raise
@@ -81,11 +85,13 @@ def create_model(model_name: str, pretrained: bool = False, **kwargs: Any) -> nn
         ) from error
     if skeleton is not None and skeleton.num_keypoints == getattr(model, 'num_classes', None):
         model.skeleton = skeleton  # type: ignore[assignment]
+    if config.get('padding') is not None:
+        model.padding = padding  # type: ignore[assignment]
     return model
 
 
-def _saved_skeleton(model_name: str, cache_dir: str | Path | None) -> Skeleton | None:
-    """The skeleton in a saved model's config, which is checked on the way."""
+def _saved_config(model_name: str, cache_dir: str | Path | None) -> dict[str, Any]:
+    """A saved model's config, which is checked on the way."""
     from timm.models import parse_model_name
 
     scheme, place = parse_model_name(model_name)
@@ -101,8 +107,7 @@ def _saved_skeleton(model_name: str, cache_dir: str | Path | None) -> Skeleton |
     if not isinstance(config, dict) or 'architecture' not in config:
         raise UserError(f'The config.json of {place} has no architecture, so it is not of a timm model.')
     _check_size(config, place)
-    values = config.get('skeleton')
-    return None if values is None else Skeleton.from_dict(values)
+    return config
 
 
 def _check_size(config: dict[str, Any], place: str) -> None:

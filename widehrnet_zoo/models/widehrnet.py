@@ -33,7 +33,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import UserError
 from ..skeletons import SKELETONS
-from ..weights import WEIGHTS
+from ..weights import WEIGHTS, shipped_padding
 from .loading import check_source, checkpoint_filter_fn
 
 __all__ = ['WideHRNet']
@@ -582,7 +582,7 @@ def _create_widehrnet(variant: str, pretrained: bool = False, **kwargs: Any) -> 
         feature_cfg={'out_indices': (0, 1, 2, 3), 'feature_cls': 'getter'},
     )
     if not pretrained:
-        return build(**kwargs)
+        return _with_padding(build(**kwargs))
 
     from ..hub.errors import hub_errors
     from ..hub.files import prepare_source, single_source
@@ -592,7 +592,16 @@ def _create_widehrnet(variant: str, pretrained: bool = False, **kwargs: Any) -> 
     check_source(variant, cfg)
     with hub_errors(f'local-dir:{cfg.file}' if cfg.file else f'hf-hub:{cfg.hf_hub_id}' if cfg.hf_hub_id else variant):
         overlay.update(prepare_source(cfg, overlay.get('hf_hub_filename'), kwargs.get('cache_dir')))
-        return build(pretrained_cfg_overlay=overlay, **kwargs)
+        return _with_padding(build(pretrained_cfg_overlay=overlay, **kwargs))
+
+
+def _with_padding(model: Any) -> Any:
+    # of our own weights; timm's configs have no field for it
+    cfg = getattr(model, 'pretrained_cfg', None) or {}
+    padding = shipped_padding(f'{cfg.get("architecture")}.{cfg.get("tag")}')
+    if padding is not None:
+        model.padding = padding
+    return model
 
 
 def _cfg(data: str = 'coco', input_size: tuple[int, int] = (256, 192), **kwargs: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
+from ..crops import padding_of
 from ..errors import UserError
 from ..skeletons import Skeleton
 from .augment import augment_colour, cut_views, draw, halves, hide_parts, move_keypoints, sample_views
@@ -61,6 +62,7 @@ class Batches:
         device: Where the pixels are worked on.
         rank: Place of this process.
         world: Number of processes; each takes its part of every batch.
+        padding: Growth of a box to the view; by default what the recipe says.
 
     Raises:
         UserError: If the batch cannot be shared out evenly, or a setting does not fit the skeleton.
@@ -73,11 +75,13 @@ class Batches:
         device: torch.device | str = 'cpu',
         rank: int = 0,
         world: int = 1,
+        padding: float | None = None,
     ):
         if config.batch_size % world:
             raise UserError(f'batch_size {config.batch_size} cannot be shared out evenly among {world} processes.')
         self.cache, self.config, self.device = cache, config, torch.device(device)
         self.rank, self.world = rank, world
+        self.views = torch.from_numpy(cache.views(padding or padding_of(config.data)))
         self.skeleton = cache.people.skeleton
         self.lower = halves(self.skeleton, config.augment)
         self.keypoint_weights = keypoint_weights(self.skeleton, config.target.keypoint_weights)
@@ -132,9 +136,7 @@ class Batches:
         augment, size = config.augment, config.size
         table = draw(len(indices), config.seed, step)
         labels = torch.from_numpy(cache.keypoints[indices])
-        views = sample_views(
-            torch.from_numpy(cache.views[indices]), labels, cache.crops.shape[1], size, augment, table, self.lower
-        )
+        views = sample_views(self.views[indices], labels, cache.crops.shape[1], size, augment, table, self.lower)
         keypoints = move_keypoints(labels, views, self.skeleton.flip_order)
         heatmap_size = (size[0] // STRIDE, size[1] // STRIDE)
         ohkm = config.target.ohkm

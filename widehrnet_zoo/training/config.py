@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from ..crops import padding_of
 from ..errors import UserError
 
 __all__ = ['AugmentConfig', 'DataConfig', 'ModelConfig', 'TargetConfig', 'TeacherConfig', 'TrainConfig']
@@ -24,7 +25,10 @@ class DataConfig:
             largest number comes once, others in proportion.
         cache: Folder of the decoded crops; `None` for `cache` in the run's folder.
         crop_size: Side of a stored crop in pixels; `None` stores the input's own resolution.
-        margin: Side of a stored crop over the height of the test-time view: the room for rotation and shift.
+        margin: Side of a stored crop over the height of the box widened to the input's aspect and grown by 1.25: the
+            room for rotation and shift.
+        padding: Growth of a person's box to the view, in training, validation and, written into the trained model's
+            config, wherever that model runs; `None` for that of the weights to start from, else 1.25.
         max_bad_images: Unreadable images to skip before giving up.
         workers: Threads that decode images.
     """
@@ -38,6 +42,7 @@ class DataConfig:
     cache: str | None = None
     crop_size: int | None = None
     margin: float = 1.5
+    padding: float | None = None
     max_bad_images: int = 20
     workers: int = 2
 
@@ -245,6 +250,7 @@ class TrainConfig:
             raise UserError(f'ema_decay must be in 0..1, below 1, not {self.ema_decay}.')
         for what, allowed in (('precision', ('float32', 'bf16')), ('compile', ('none', 'model', 'blocks'))):
             _one_of(what, getattr(self, what), allowed)
+        padding_of(self.data)
         _one_of('model.init', self.model.init, ('kaiming', 'normal'))
         for name in _names(AugmentConfig):
             value = getattr(self.augment, name)

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from ..crops import box_views, crop_people
+from ..crops import PADDING, box_views, crop_people
 from ..errors import UserError
 from ..images import read_image
 from .people import People
@@ -36,7 +36,6 @@ class CropCache:
         keypoints: float32 (N, K, 3), x and y in crop pixels and visibility.
         teacher: The same for a teacher's predictions, or `None`.
         boxes: float32 (N, 4), x1, y1, x2, y2 in crop pixels.
-        views: float32 (N,), height in crop pixels of the test-time crop (box widened to `aspect`, times 1.25).
     """
 
     def __init__(self, folder: str | Path, people: People):
@@ -63,10 +62,15 @@ class CropCache:
         self.keypoints = to_crop(self.people.keypoints)
         self.teacher = None if self.people.teacher is None else to_crop(self.people.teacher)
         self.boxes = to_crop(self.people.boxes.reshape(-1, 2, 2)).reshape(-1, 4)
-        self.views = np.full(len(kept), meta['view'], np.float32)
+        # of the box widened to the aspect and grown by PADDING
+        self._view = float(meta['view'])
 
     def __len__(self) -> int:
         return len(self.crops)
+
+    def views(self, padding: float = PADDING) -> npt.NDArray[np.float32]:
+        """Heights (N,) in crop pixels of the test-time views: boxes widened to the input's aspect, times `padding`."""
+        return np.full(len(self), self._view * padding / PADDING, np.float32)
 
     @classmethod
     def build(

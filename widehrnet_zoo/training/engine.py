@@ -19,6 +19,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ..crops import padding_of
 from ..errors import UserError
 from ..extras import require
 from ..models.widehrnet import WideInvertedResidual
@@ -90,7 +91,7 @@ class Trainer:
         self.main = accelerator.is_main_process
         self.device: torch.device = accelerator.device
         self.out = Path(config.out)
-        self.batches = Batches(train, config, self.device, self.rank, self.world)
+        self.batches = Batches(train, config, self.device, self.rank, self.world, padding_of(model))
         self.train_size = len(train)
         self.total_steps = max(1, math.ceil(config.epochs * self.batches.steps_per_epoch))
         found = latest_checkpoint(self.out)

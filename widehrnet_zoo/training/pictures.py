@@ -9,6 +9,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import nn
 
+from ..crops import padding_of
 from ..drawing import draw_poses
 from ..extras import require
 from ..results import PoseResult
@@ -132,7 +133,7 @@ def draw_validation(
     """
     rows = np.unique(np.linspace(0, len(cache) - 1, min(count, len(cache))).round().astype(int))
     labels = torch.from_numpy(cache.keypoints[rows])
-    views = sample_views(torch.from_numpy(cache.views[rows]), labels, cache.crops.shape[1], size)
+    views = sample_views(torch.from_numpy(cache.views(padding_of(model))[rows]), labels, cache.crops.shape[1], size)
     images = cut_views(torch.from_numpy(cache.crops[rows]), views.maps, size)
     device = next(model.parameters()).device
     truth = move_keypoints(labels, views, range(labels.shape[1])).numpy()

@@ -108,7 +108,7 @@ def train(config: TrainConfig, resume: bool = False, progress: bool = True, acce
         caches = open_caches(config, progress and accelerator.is_local_main_process)
     train_crops, val_crops = caches
     skeleton = train_crops.people.skeleton
-    model = start_model(config.model, skeleton, config.size, config.seed)
+    model = start_model(config.model, skeleton, config.size, config.seed, config.data.padding)
     trainer = Trainer(model, train_crops, val_crops, config, accelerator, resume, progress)
     if accelerator.is_main_process:
         with disk_errors(out):

@@ -9,6 +9,7 @@ from timm.data import resolve_model_data_config
 from torch import nn
 
 from ..convert import read_weights
+from ..crops import padding_of
 from ..errors import UserError
 from ..models.registry import create_model
 from ..skeletons import Skeleton, skeleton_of
@@ -49,7 +50,9 @@ def load_model(name: str, weights: str | None = None, pretrained: bool = True, *
     return model
 
 
-def start_model(config: ModelConfig, skeleton: Skeleton, size: tuple[int, int], seed: int = 0) -> nn.Module:
+def start_model(
+    config: ModelConfig, skeleton: Skeleton, size: tuple[int, int], seed: int = 0, padding: float | None = None
+) -> nn.Module:
     """The model to train.
 
     Where the weights' keypoints are others than the data's, the head is new; keypoints that both have by name keep
@@ -60,9 +63,10 @@ def start_model(config: ModelConfig, skeleton: Skeleton, size: tuple[int, int], 
         skeleton: Of the data.
         size: Height and width of the input.
         seed: Of new weights.
+        padding: Growth of a box to the view; `None` for that of the weights.
 
     Returns:
-        The model, with `skeleton`, and with a pretrained config that says what it will be.
+        The model, with `skeleton` and `padding`, and with a pretrained config that says what it will be.
 
     Raises:
         UserError: If the weights do not exist or do not fit.
@@ -96,7 +100,7 @@ def start_model(config: ModelConfig, skeleton: Skeleton, size: tuple[int, int], 
     for place in ('url', 'file', 'hf_hub_id', 'source', 'state_dict', 'origin_url'):
         cfg.pop(place, None)
     # what timm keeps there too; nn.Module types its attributes as tensors or modules
-    vars(model).update(skeleton=skeleton, pretrained_cfg=cfg)
+    vars(model).update(skeleton=skeleton, pretrained_cfg=cfg, padding=padding or padding_of(model))
     return model
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..crops import padding_of
 from ..decoding import decode_heatmaps
 from ..evaluation.pck import TORSO, normalised_errors, torso_size
 from ..skeletons import Skeleton
@@ -88,18 +89,19 @@ def validate(
     model.eval()
     count = cache.people.skeleton.num_keypoints
     hits, counts = torch.zeros(count), torch.zeros(count)
+    all_views = cache.views(padding_of(model))
     chosen = np.arange(len(cache))[part[0] :: part[1]]
     for start in range(0, len(chosen), batch_size):
         rows = chosen[start : start + batch_size]
         labels = torch.from_numpy(cache.keypoints[rows])
-        heights = torch.from_numpy(cache.views[rows])
+        heights = torch.from_numpy(all_views[rows])
         views = sample_views(heights, labels, cache.crops.shape[1], size)
         crops = torch.from_numpy(cache.crops[rows]).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             heatmaps = model(normalise(cut_views(crops, views.maps, size), *stats))
         truth = move_keypoints(labels, views, range(count)).numpy()
         boxes = cache.boxes[rows]
-        sides = (boxes[:, 2:] - boxes[:, :2]).max(1) * size[0] / cache.views[rows]
+        sides = (boxes[:, 2:] - boxes[:, :2]).max(1) * size[0] / all_views[rows]
         found = find_keypoints(heatmaps).numpy()
         errors, valid = normalised_errors(found, truth, person_sizes(truth, cache.people.skeleton, sides))
         hits += torch.from_numpy(((errors < threshold) & valid).sum(0)).float()

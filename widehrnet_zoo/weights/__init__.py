@@ -30,6 +30,15 @@ def shipped_metrics(name: str) -> dict[str, float]:
     return dict(_index().get(f'{name}.safetensors', {}).get('metrics', {}))
 
 
+def shipped_padding(name: str) -> float | None:
+    """Growth of a box to the view that shipped weights learnt from; `None` for the default.
+
+    Args:
+        name: `variant.tag`.
+    """
+    return _index().get(f'{name}.safetensors', {}).get('padding')
+
+
 def is_apart(name: str) -> bool:
     """Whether weights of our own are in the repository only, since they are too large for the package.
 
