@@ -13,9 +13,9 @@ from pathlib import Path
 from safetensors.torch import save
 from torch import Tensor
 
-from widehrnet_zoo.checkpoints import misfits, read_checkpoint
 from widehrnet_zoo.errors import UserError
 from widehrnet_zoo.files import write_whole
+from widehrnet_zoo.weights.checkpoints import misfits, read_checkpoint
 
 
 def average(start: dict[str, Tensor], trained: dict[str, Tensor], share: float) -> dict[str, Tensor]:

@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from widehrnet_zoo.evaluation.people import match_results
 from widehrnet_zoo.files import write_whole
-from widehrnet_zoo.skeletons import SKELETONS
+from widehrnet_zoo.metrics.people import match_results
+from widehrnet_zoo.pose.skeletons import SKELETONS
 
 HUMAN_ONLY = 2
 NAMES = SKELETONS['coco'].keypoints

@@ -27,10 +27,10 @@ from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
 import widehrnet_zoo
-from widehrnet_zoo.checkpoints import read_checkpoint
-from widehrnet_zoo.evaluation.labels import labelled_boxes, read_labels
 from widehrnet_zoo.files import write_whole
+from widehrnet_zoo.formats.coco import labelled_boxes, read_labels
 from widehrnet_zoo.models.widehrnet import shuffle_halves
+from widehrnet_zoo.weights.checkpoints import read_checkpoint
 
 
 @dataclass

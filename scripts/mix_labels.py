@@ -15,8 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from widehrnet_zoo.evaluation.labels import read_labels
 from widehrnet_zoo.files import write_whole
+from widehrnet_zoo.formats.coco import read_labels
 
 
 def mix(sources: list[tuple[Path, Path]], home: Path, shares: list[float]) -> dict[str, Any]:

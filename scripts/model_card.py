@@ -19,17 +19,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from widehrnet_zoo.drawing import draw_poses
 from widehrnet_zoo.errors import UserError
-from widehrnet_zoo.evaluation.bootstrap import bootstrap
-from widehrnet_zoo.evaluation.coco import read_results
-from widehrnet_zoo.evaluation.labels import CocoLabels, read_labels
-from widehrnet_zoo.evaluation.pck import BODY, LSP, normalised_errors, pck, torso_size
-from widehrnet_zoo.evaluation.people import match_results
 from widehrnet_zoo.files import write_whole
+from widehrnet_zoo.formats.coco import CocoLabels, read_labels
+from widehrnet_zoo.metrics.bootstrap import bootstrap
+from widehrnet_zoo.metrics.coco import read_results
+from widehrnet_zoo.metrics.pck import BODY, LSP, normalised_errors, pck, torso_size
+from widehrnet_zoo.metrics.people import match_results
 from widehrnet_zoo.models.registry import list_models
-from widehrnet_zoo.results import PoseResult
-from widehrnet_zoo.skeletons import SKELETONS
+from widehrnet_zoo.pose.results import PoseResult
+from widehrnet_zoo.pose.skeletons import SKELETONS
 
 ROOT = Path(__file__).resolve().parents[1]
 COCO = SKELETONS['coco']
@@ -139,7 +138,7 @@ def _skeletons(truth: npt.NDArray[np.float64], found: npt.NDArray[np.float64], s
             skeleton=COCO,
             image_size=(size * scale, size * scale),
         )
-        canvas = draw_poses(canvas, result, line_width=2.2 * scale)
+        canvas = result.draw(canvas, line_width=2.2 * scale)
     return canvas.resize((size, size), Image.Resampling.LANCZOS)
 
 

@@ -16,7 +16,7 @@ from huggingface_hub import EvalResult, HfApi, ModelCard
 
 import widehrnet_zoo
 from widehrnet_zoo.hub import push_to_hub
-from widehrnet_zoo.weights import shipped_metrics
+from widehrnet_zoo.weights.shipped import shipped_metrics
 
 CARDS = Path(__file__).resolve().parents[1] / 'docs' / 'weights'
 

@@ -20,9 +20,9 @@ import torch
 from safetensors.torch import save_file
 
 import widehrnet_zoo
-from widehrnet_zoo.checkpoints import read_checkpoint
 from widehrnet_zoo.evaluation.run import Protocol, evaluate
-from widehrnet_zoo.weights import WEIGHTS
+from widehrnet_zoo.weights.checkpoints import read_checkpoint
+from widehrnet_zoo.weights.shipped import WEIGHTS
 
 MAX_BYTES = 10_000_000
 MAX_LOSS = 1e-3

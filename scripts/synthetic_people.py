@@ -25,10 +25,9 @@ import numpy as np
 from PIL import Image
 from synthetic.labels import label_file
 
-from widehrnet_zoo.drawing import draw_poses
 from widehrnet_zoo.files import write_whole
-from widehrnet_zoo.results import PoseResult
-from widehrnet_zoo.skeletons import SKELETONS
+from widehrnet_zoo.pose.results import PoseResult
+from widehrnet_zoo.pose.skeletons import SKELETONS
 
 NEEDED = ('anny', 'embreex', 'scipy', 'tqdm')
 HIDDEN = 0.3  # opacity of hidden keypoints on the sheet
@@ -86,7 +85,7 @@ def draw_sheet(out: Path, people: list[dict[str, Any]], columns: int = 8) -> Ima
             skeleton=SKELETONS['coco'],
             image_size=picture.size,
         )
-        tile = draw_poses(picture, result)
+        tile = result.draw(picture)
         tile.thumbnail((TILE, TILE))
         sheet.paste(tile, (i % columns * TILE, i // columns * TILE))
     return sheet

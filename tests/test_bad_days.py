@@ -24,13 +24,13 @@ from small_model import official, photos, small
 from widehrnet_zoo import files
 from widehrnet_zoo.cli.main import main
 from widehrnet_zoo.errors import UserError
-from widehrnet_zoo.estimator import PoseEstimator
 from widehrnet_zoo.files import write_whole
 from widehrnet_zoo.hub import save_pretrained
-from widehrnet_zoo.images import read_image
+from widehrnet_zoo.inference.estimator import PoseEstimator
 from widehrnet_zoo.models.registry import create_model
-from widehrnet_zoo.results import PoseResult
-from widehrnet_zoo.skeletons import SKELETONS
+from widehrnet_zoo.pose.images import read_image
+from widehrnet_zoo.pose.results import PoseResult
+from widehrnet_zoo.pose.skeletons import SKELETONS
 
 ENVIRONMENT = {**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path), 'OMP_NUM_THREADS': '1'}
 

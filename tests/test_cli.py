@@ -12,7 +12,7 @@ import widehrnet_zoo
 from widehrnet_zoo import PoseResult, create_model, list_models
 from widehrnet_zoo.cli.main import COMMANDS, build_parser, main
 from widehrnet_zoo.cli.predict import TOGETHER, find_photos, name_outputs
-from widehrnet_zoo.interchange import FORMATS, read_csv, read_parquet
+from widehrnet_zoo.formats import FORMATS, read_csv, read_parquet
 from widehrnet_zoo.models.macs import count_macs, count_parameters
 
 META = torch.device('meta')
@@ -229,7 +229,7 @@ def test_the_package_is_light_and_registers_its_models():
     code = """
 import sys, widehrnet_zoo, timm
 print(len(timm.list_models('widehrnet*')))
-assert 'widehrnet_zoo.estimator' not in sys.modules
+assert 'widehrnet_zoo.inference.estimator' not in sys.modules
 heavy = 'scipy cv2 matplotlib onnx onnxruntime openvino gradio accelerate pycocotools'.split()
 assert not set(heavy) & set(sys.modules)
 assert set(widehrnet_zoo.__all__) <= set(dir(widehrnet_zoo))

@@ -9,10 +9,11 @@ import timm
 import torch
 
 from widehrnet_zoo.cli import convert as command
-from widehrnet_zoo.convert import convert_checkpoint, find_architecture, read_weights
 from widehrnet_zoo.errors import UserError
+from widehrnet_zoo.hub.convert import convert_checkpoint
 from widehrnet_zoo.models.registry import create_model
-from widehrnet_zoo.skeletons import SKELETONS, Skeleton, skeleton_of
+from widehrnet_zoo.pose.skeletons import SKELETONS, Skeleton, skeleton_of
+from widehrnet_zoo.weights.official import find_architecture, read_weights
 
 SEPARABLE = {'conv_dw.conv': '0', 'conv_dw.bn': '1', 'conv_pw.conv': '2', 'conv_pw.bn': '3'}
 

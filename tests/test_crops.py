@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from widehrnet_zoo.crops import box_views, check_boxes, crop_people
 from widehrnet_zoo.errors import UserError
+from widehrnet_zoo.pose.crops import box_views, check_boxes, crop_people
 
 SIZE = (64, 48)
 

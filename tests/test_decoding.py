@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from widehrnet_zoo.decoding import DECODERS, decode_heatmaps, flip_heatmaps
 from widehrnet_zoo.errors import UserError
+from widehrnet_zoo.pose.decoding import DECODERS, decode_heatmaps, flip_heatmaps
 
 
 def gaussians(points, size=(64, 48), sigma=2.0, height=1.0):

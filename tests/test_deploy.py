@@ -159,7 +159,7 @@ def test_other_networks_are_refused():
 
 @pytest.mark.parametrize('name', ['widehrnet_18_attn', 'widehrnet_18'])
 def test_official_weights_give_the_official_heatmaps_once_deployed(shared, name):
-    from widehrnet_zoo.convert import convert_state_dict
+    from widehrnet_zoo.weights.official import convert_state_dict
 
     spec = importlib.util.spec_from_file_location('official_state', shared / 'parity' / 'official_state.py')
     official = importlib.util.module_from_spec(spec)
@@ -173,9 +173,3 @@ def test_official_weights_give_the_official_heatmaps_once_deployed(shared, name)
     images = torch.from_numpy(official.images(name, batch, height, width))
     got = deploy(model)(images)
     assert (got - expected).abs().max() < 1e-4 * expected.abs().max()
-
-
-def test_fuse_is_deploy():
-    model = trained_like(timm.create_model('widehrnet_10'))
-    assert error(model, model.fuse(), 1, 3, 64, 64) < 1e-4
-    assert type(model.fuse()) is type(deploy(model))

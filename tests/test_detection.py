@@ -8,8 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from widehrnet_zoo.detection import BoxFile, TorchvisionDetector, TransformersDetector, find_people, open_detector
+from widehrnet_zoo.detection import find_people, open_detector
+from widehrnet_zoo.detection.torchvision import TorchvisionDetector
+from widehrnet_zoo.detection.transformers import TransformersDetector
 from widehrnet_zoo.errors import UserError
+from widehrnet_zoo.formats.boxes import BoxFile
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
 

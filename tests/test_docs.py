@@ -15,7 +15,7 @@ import pytest
 from load_script import script
 
 from widehrnet_zoo.cli.main import build_parser, main
-from widehrnet_zoo.weights import WEIGHTS
+from widehrnet_zoo.weights.shipped import WEIGHTS
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = Path('widehrnet_zoo') / 'samples'

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from widehrnet_zoo import SKELETONS, PoseResult, draw_poses
-from widehrnet_zoo.drawing import SIDE_COLOURS
+from widehrnet_zoo.pose.drawing import SIDE_COLOURS
 
 COCO = SKELETONS['coco']
 NAMES = {name: i for i, name in enumerate(COCO.keypoints)}
@@ -96,6 +96,6 @@ def test_people_outside_and_without_numbers_are_no_trouble():
     result.keypoints[0, 0] = np.nan
     result.keypoints[0, 1] = -5000, 20
     result.keypoints[0, 2] = 1e6, 1e6
-    assert draw_poses(grey(100, 100), result).size == (100, 100)
+    assert draw_poses(grey(100, 100), result.keypoints, result.scores, result.skeleton).size == (100, 100)
     nobody = PoseResult(np.zeros((0, 17, 2)), np.zeros((0, 17)), np.zeros((0, 4)), [], COCO, (9, 7))
     np.testing.assert_array_equal(nobody.draw(Image.fromarray(grey(9, 7))), grey(9, 7))

@@ -6,9 +6,9 @@ import torch
 from PIL import Image, ImageDraw
 
 from widehrnet_zoo import SKELETONS, PoseEstimator, PoseResult, Skeleton, create_model
-from widehrnet_zoo.backends import HeatmapBackend
-from widehrnet_zoo.decoding import DECODERS
+from widehrnet_zoo.engines.pytorch import HeatmapBackend
 from widehrnet_zoo.errors import UserError
+from widehrnet_zoo.pose.decoding import DECODERS
 
 SIZE = (256, 192)
 COCO = SKELETONS['coco']

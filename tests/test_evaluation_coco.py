@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from widehrnet_zoo.errors import UserError
-from widehrnet_zoo.evaluation.bootstrap import bootstrap
-from widehrnet_zoo.evaluation.coco import CocoScore, read_results, to_results, view_areas
-from widehrnet_zoo.evaluation.labels import clip_box, detected_boxes, labelled_boxes, read_labels
-from widehrnet_zoo.evaluation.oks import oks, oks_nms
-from widehrnet_zoo.evaluation.samples import Samples
-from widehrnet_zoo.results import rescore
+from widehrnet_zoo.formats.coco import clip_box, detected_boxes, labelled_boxes, read_labels
+from widehrnet_zoo.formats.samples import Samples
+from widehrnet_zoo.metrics.bootstrap import bootstrap
+from widehrnet_zoo.metrics.coco import CocoScore, read_results, to_results, view_areas
+from widehrnet_zoo.metrics.oks import oks, oks_nms
+from widehrnet_zoo.pose.results import rescore
 
 coco = pytest.importorskip('pycocotools.coco')
 cocoeval = pytest.importorskip('pycocotools.cocoeval')

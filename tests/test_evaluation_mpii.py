@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from widehrnet_zoo.errors import UserError
-from widehrnet_zoo.evaluation.mpii import MpiiScore, MpiiTruth, read_annotations, read_ground_truth
+from widehrnet_zoo.metrics.mpii import MpiiScore, MpiiTruth, read_annotations, read_ground_truth
 
 
 def truth_of(num=1, diagonal=(60.0, 80.0), labelled=None):

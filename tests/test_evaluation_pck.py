@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from widehrnet_zoo.errors import UserError
-from widehrnet_zoo.evaluation.coco import CocoScore, read_results
-from widehrnet_zoo.evaluation.labels import read_labels
-from widehrnet_zoo.evaluation.pck import auc, box_size, nme, normalised_errors, pck, torso_size
-from widehrnet_zoo.evaluation.people import PckScore, match_results
-from widehrnet_zoo.skeletons import SKELETONS
+from widehrnet_zoo.formats.coco import read_labels
+from widehrnet_zoo.metrics.coco import CocoScore, read_results
+from widehrnet_zoo.metrics.pck import auc, box_size, nme, normalised_errors, pck, torso_size
+from widehrnet_zoo.metrics.people import PckScore, match_results
+from widehrnet_zoo.pose.skeletons import SKELETONS
 
 COCO = SKELETONS['coco']
 

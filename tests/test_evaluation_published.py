@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from widehrnet_zoo.convert import convert_state_dict
 from widehrnet_zoo.models.registry import create_model
-from widehrnet_zoo.skeletons import SKELETONS
+from widehrnet_zoo.pose.skeletons import SKELETONS
+from widehrnet_zoo.weights.official import convert_state_dict
 
 cv2 = pytest.importorskip('cv2')
 coco = pytest.importorskip('pycocotools.coco')

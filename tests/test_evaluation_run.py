@@ -9,13 +9,13 @@ from PIL import Image, ImageDraw
 
 pytest.importorskip('pycocotools')
 from widehrnet_zoo.errors import UserError
-from widehrnet_zoo.estimator import PoseEstimator
-from widehrnet_zoo.evaluation.labels import labelled_boxes, read_labels
 from widehrnet_zoo.evaluation.predict import PredictConfig, predict
 from widehrnet_zoo.evaluation.run import Protocol, evaluate
 from widehrnet_zoo.evaluation.store import PredictionStore
 from widehrnet_zoo.evaluation.subject import describe_model
-from widehrnet_zoo.skeletons import SKELETONS, Skeleton
+from widehrnet_zoo.formats.coco import labelled_boxes, read_labels
+from widehrnet_zoo.inference.estimator import PoseEstimator
+from widehrnet_zoo.pose.skeletons import SKELETONS, Skeleton
 
 COCO = SKELETONS['coco']
 

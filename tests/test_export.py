@@ -10,12 +10,12 @@ from test_deploy import trained_like
 
 from widehrnet_zoo import PoseEstimator, UserError
 from widehrnet_zoo.cli.main import main
-from widehrnet_zoo.decoding import decode_heatmaps
-from widehrnet_zoo.deployment.backends import open_backend
-from widehrnet_zoo.deployment.export import export, onnx_model, sample_crops
 from widehrnet_zoo.deployment.graph import GraphNetwork
 from widehrnet_zoo.deployment.network import deploy
-from widehrnet_zoo.deployment.quantize import ENOUGH
+from widehrnet_zoo.engines.exported import open_backend
+from widehrnet_zoo.export.export import export, onnx_model, sample_crops
+from widehrnet_zoo.export.quantize import ENOUGH
+from widehrnet_zoo.pose.decoding import decode_heatmaps
 
 SIZE = (64, 64)
 
@@ -158,7 +158,7 @@ def test_a_file_that_fails_its_check_is_not_kept(model, tmp_path, monkeypatch):
     pytest.importorskip('onnxruntime')
     old = tmp_path / 'pose.onnx'
     old.write_bytes(b'before')
-    monkeypatch.setattr('widehrnet_zoo.deployment.onnx_graph.NetworkWriter.bilinear', lambda self, x: self.double(x))
+    monkeypatch.setattr('widehrnet_zoo.export.onnx_graph.NetworkWriter.bilinear', lambda self, x: self.double(x))
     with pytest.raises(UserError, match='Nothing was written'):
         export(model, old, size=SIZE)
     assert old.read_bytes() == b'before'

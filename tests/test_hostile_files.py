@@ -16,18 +16,19 @@ from PIL import Image
 from safetensors.torch import save_file
 from small_model import official, photos, small
 
-from widehrnet_zoo.checkpoints import misfits, read_checkpoint
 from widehrnet_zoo.cli.main import main
-from widehrnet_zoo.convert import convert_checkpoint, find_architecture, read_weights
-from widehrnet_zoo.detection import BoxFile
 from widehrnet_zoo.errors import UserError
-from widehrnet_zoo.estimator import PoseEstimator
-from widehrnet_zoo.evaluation.labels import read_labels
+from widehrnet_zoo.formats.boxes import BoxFile
+from widehrnet_zoo.formats.coco import read_labels
 from widehrnet_zoo.hub import save_pretrained
-from widehrnet_zoo.images import read_image
+from widehrnet_zoo.hub.convert import convert_checkpoint
+from widehrnet_zoo.inference.estimator import PoseEstimator
 from widehrnet_zoo.models.registry import create_model
-from widehrnet_zoo.results import PoseResult
-from widehrnet_zoo.skeletons import SKELETONS, Skeleton
+from widehrnet_zoo.pose.images import read_image
+from widehrnet_zoo.pose.results import PoseResult
+from widehrnet_zoo.pose.skeletons import SKELETONS, Skeleton
+from widehrnet_zoo.weights.checkpoints import misfits, read_checkpoint
+from widehrnet_zoo.weights.official import find_architecture, read_weights
 
 
 @pytest.fixture(scope='module')
@@ -67,8 +68,8 @@ class Evil:
 
 
 def test_a_torch_export_file_with_code_in_it_is_refused_before_pytorch_opens_it(tmp_path, monkeypatch):
-    from widehrnet_zoo.deployment.backends import open_backend
-    from widehrnet_zoo.deployment.export import export
+    from widehrnet_zoo.engines.exported import open_backend
+    from widehrnet_zoo.export.export import export
 
     export(small(), tmp_path / 'good.pt2', size=(64, 64))
     monkeypatch.setattr(torch.export, 'load', lambda *args, **options: pytest.fail('it was opened'))
@@ -104,7 +105,7 @@ def test_a_torch_export_file_with_code_in_it_is_refused_before_pytorch_opens_it(
 def test_a_graph_that_fails_when_it_runs_is_told_in_one_line(tmp_path, capfd):
     onnx = pytest.importorskip('onnx')
     pytest.importorskip('onnxruntime')
-    from widehrnet_zoo.deployment.export import export
+    from widehrnet_zoo.export.export import export
 
     export(small(), tmp_path / 'x.onnx', size=(64, 64))
     graph = onnx.load(tmp_path / 'x.onnx')

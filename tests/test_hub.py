@@ -18,7 +18,7 @@ from load_script import script
 from widehrnet_zoo.errors import UserError
 from widehrnet_zoo.hub import push_to_hub, save_pretrained
 from widehrnet_zoo.models.registry import create_model
-from widehrnet_zoo.skeletons import SKELETONS, Skeleton, skeleton_of
+from widehrnet_zoo.pose.skeletons import SKELETONS, Skeleton, skeleton_of
 
 SMALL = {'channels': (8, 16), 'num_modules': (1,), 'stem_width': 8}
 BIRD = Skeleton('bird', ('beak', 'left_wing', 'right_wing', 'tail'), ((1, 2),), ((0, 3),))

@@ -7,7 +7,7 @@ import torch
 from PIL import Image, ImageCms
 
 from widehrnet_zoo.errors import UserError
-from widehrnet_zoo.images import read_image
+from widehrnet_zoo.pose.images import read_image
 
 RGB = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [200, 100, 50]], [[0, 0, 0], [255, 255, 255]]], np.uint8)
 GREY = np.array([[0, 60], [128, 200], [254, 255]], np.uint8)

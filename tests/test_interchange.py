@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from widehrnet_zoo import SKELETONS, PoseResult, Skeleton, UserError
-from widehrnet_zoo.interchange import (
+from widehrnet_zoo.formats import (
     FORMATS,
     from_coco,
     from_mmpose,
@@ -297,5 +297,5 @@ def test_every_format_is_written_through_one_door(tmp_path):
 
 
 def test_nothing_but_the_core_is_imported_for_it():
-    code = 'import sys, widehrnet_zoo.interchange; print({"pandas", "pyarrow", "supervision"} & set(sys.modules))'
+    code = 'import sys, widehrnet_zoo.formats; print({"pandas", "pyarrow", "supervision"} & set(sys.modules))'
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout.strip() == 'set()'

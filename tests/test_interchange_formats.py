@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from widehrnet_zoo.errors import UserError
-from widehrnet_zoo.interchange import from_coco, from_supervision, to_supervision
-from widehrnet_zoo.results import PoseResult
-from widehrnet_zoo.skeletons import SKELETONS
+from widehrnet_zoo.formats import from_coco, from_supervision, to_supervision
+from widehrnet_zoo.pose.results import PoseResult
+from widehrnet_zoo.pose.skeletons import SKELETONS
 
 COCO = SKELETONS['coco']
 

@@ -11,7 +11,7 @@ from PIL import Image
 pytest.importorskip('pycocotools')
 from widehrnet_zoo.errors import UserError
 from widehrnet_zoo.evaluation.run import Protocol, evaluate
-from widehrnet_zoo.skeletons import SKELETONS
+from widehrnet_zoo.pose.skeletons import SKELETONS
 
 ROOT = Path(__file__).resolve().parents[1]
 COCO = SKELETONS['coco']

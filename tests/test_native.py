@@ -5,11 +5,11 @@ import torch
 from test_deploy import error, trained_like
 
 from widehrnet_zoo import PoseEstimator, UserError
-from widehrnet_zoo.deployment import native
-from widehrnet_zoo.deployment.native import accelerate
 from widehrnet_zoo.deployment.network import deploy
 from widehrnet_zoo.evaluation.subject import describe_model
-from widehrnet_zoo.skeletons import SKELETONS
+from widehrnet_zoo.kernels import native
+from widehrnet_zoo.kernels.native import accelerate
+from widehrnet_zoo.pose.skeletons import SKELETONS
 
 pytestmark = pytest.mark.slow  # the first use compiles
 

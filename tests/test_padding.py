@@ -9,10 +9,10 @@ from small_model import small
 from training_shapes import tiny_recipe, write_kites
 
 from widehrnet_zoo import PoseEstimator
-from widehrnet_zoo.crops import padding_of
 from widehrnet_zoo.errors import UserError
 from widehrnet_zoo.hub import save_pretrained
 from widehrnet_zoo.models.registry import create_model
+from widehrnet_zoo.pose.crops import padding_of
 
 CORNERS = [[20, 10, 40, 50]]
 
@@ -42,8 +42,8 @@ def test_a_model_keeps_its_padding_through_saving_loading_and_the_estimator(tmp_
 
 
 def test_exported_files_say_their_padding_and_older_ones_mean_the_default(tmp_path):
-    from widehrnet_zoo.deployment.export import export
-    from widehrnet_zoo.deployment.metadata import ExportMetadata
+    from widehrnet_zoo.engines.metadata import ExportMetadata
+    from widehrnet_zoo.export.export import export
 
     pytest.importorskip('onnx')
     model = small()

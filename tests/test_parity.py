@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from widehrnet_zoo.convert import convert_state_dict
 from widehrnet_zoo.models.widehrnet import Fusion
+from widehrnet_zoo.weights.official import convert_state_dict
 
 TOLERANCE = 1e-4  # of the largest heatmap value
 

@@ -5,7 +5,7 @@ import pytest
 import timm
 
 from widehrnet_zoo import UserError, create_model
-from widehrnet_zoo.skeletons import SKELETONS, Skeleton, read_skeleton, skeleton_from_names, skeleton_of
+from widehrnet_zoo.pose.skeletons import SKELETONS, Skeleton, read_skeleton, skeleton_from_names, skeleton_of
 
 
 @pytest.mark.parametrize('name', SKELETONS)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from load_script import script
 
-from widehrnet_zoo.skeletons import SKELETONS
+from widehrnet_zoo.pose.skeletons import SKELETONS
 
 script('synthetic_people')
 from synthetic import bodies, clothes, fitting, labels, poses, studio  # noqa: E402

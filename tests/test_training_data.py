@@ -9,7 +9,7 @@ from PIL import Image
 from training_shapes import NAMES, tiny_recipe, write_kites
 
 from widehrnet_zoo.errors import UserError
-from widehrnet_zoo.skeletons import SKELETONS, Skeleton
+from widehrnet_zoo.pose.skeletons import SKELETONS, Skeleton
 from widehrnet_zoo.training import load_config, shipped_configs
 from widehrnet_zoo.training.augment import (
     augment_colour,

@@ -16,7 +16,7 @@ from training_shapes import tiny_recipe, write_kites
 
 from widehrnet_zoo.errors import UserError
 from widehrnet_zoo.models.registry import create_model
-from widehrnet_zoo.skeletons import skeleton_of
+from widehrnet_zoo.pose.skeletons import skeleton_of
 from widehrnet_zoo.training import load_config, train
 from widehrnet_zoo.training.engine import Trainer
 from widehrnet_zoo.training.log import RunLog, read_log
@@ -224,7 +224,7 @@ def test_half_written_and_damaged_checkpoints_are_not_taken(tmp_path):
 
 
 def test_new_keypoints_get_a_new_head_and_known_names_keep_their_rows(whole_run):
-    from widehrnet_zoo.skeletons import Skeleton
+    from widehrnet_zoo.pose.skeletons import Skeleton
 
     _, out, model = whole_run
     config = load_config({'model': {'name': f'local-dir:{out / "model"}'}}).model

@@ -11,11 +11,12 @@ from safetensors.torch import save_file
 from timm.models import load_state_dict
 
 import widehrnet_zoo
-from widehrnet_zoo import UserError, weights
+from widehrnet_zoo import UserError
 from widehrnet_zoo.models import loading, widehrnet
 from widehrnet_zoo.models.catalogue import describe
 from widehrnet_zoo.models.macs import measure_macs
-from widehrnet_zoo.skeletons import SKELETONS
+from widehrnet_zoo.pose.skeletons import SKELETONS
+from widehrnet_zoo.weights import shipped as weights
 
 # Millions of parameters: the official network with 16 joints (../shared/facts.md); for 10, our own, as measured.
 PARAMETERS = {

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from widehrnet_zoo.detection import BoxFile
 from widehrnet_zoo.errors import UserError
-from widehrnet_zoo.results import PoseResult
-from widehrnet_zoo.skeletons import Skeleton
+from widehrnet_zoo.formats.boxes import BoxFile
+from widehrnet_zoo.pose.results import PoseResult
+from widehrnet_zoo.pose.skeletons import Skeleton
 from widehrnet_zoo.video import OneEuro, SmoothConfig, is_video, predict_video
 from widehrnet_zoo.video.clips import VideoReader
 from widehrnet_zoo.video.follow import FollowConfig, Follower
@@ -136,7 +136,7 @@ def test_people_keep_their_numbers_and_their_keypoints_are_where_they_were_drawn
 
 
 def test_the_video_shows_the_source_with_the_people_drawn(tmp_path):
-    pytest.importorskip('widehrnet_zoo.drawing')
+    pytest.importorskip('widehrnet_zoo.pose.drawing')
     run(encode(tmp_path / 'in.mp4'), tmp_path)
     before, _ = frames_of(tmp_path / 'in.mp4')
     after, reader = frames_of(tmp_path / 'out.mp4')

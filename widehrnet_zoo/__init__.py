@@ -8,19 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import UserError
 from .models.registry import create_model, list_models, list_pretrained
-from .skeletons import SKELETONS, Skeleton
+from .pose.skeletons import SKELETONS, Skeleton
+from .version import __version__
 
 if TYPE_CHECKING:
-    from .decoding import decode_heatmaps
     from .deployment import deploy
-    from .drawing import draw_poses
-    from .estimator import PoseEstimator
     from .hub.saving import push_to_hub, save_pretrained
-    from .images import read_image
+    from .inference.estimator import PoseEstimator
     from .models.widehrnet import WideHRNet
-    from .results import Keypoint, PoseResult
-
-__version__ = '0.1.0'
+    from .pose.decoding import decode_heatmaps
+    from .pose.drawing import draw_poses
+    from .pose.images import read_image
+    from .pose.results import Keypoint, PoseResult
 
 __all__ = [
     'SKELETONS',
@@ -43,15 +42,15 @@ __all__ = [
 ]
 
 _LATER = {
-    'Keypoint': 'results',
-    'PoseEstimator': 'estimator',
-    'PoseResult': 'results',
+    'Keypoint': 'pose.results',
+    'PoseEstimator': 'inference.estimator',
+    'PoseResult': 'pose.results',
     'WideHRNet': 'models.widehrnet',
-    'decode_heatmaps': 'decoding',
+    'decode_heatmaps': 'pose.decoding',
     'deploy': 'deployment',
-    'draw_poses': 'drawing',
+    'draw_poses': 'pose.drawing',
     'push_to_hub': 'hub.saving',
-    'read_image': 'images',
+    'read_image': 'pose.images',
     'save_pretrained': 'hub.saving',
 }
 

@@ -1,10 +1,18 @@
-"""Files and folders that are written whole or not at all."""
+"""Files and folders that are written whole or not at all, and files of settings."""
 
 import ctypes
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
+
+from .errors import UserError
+from .extras import require
+
+_MOST_VALUES = 100_000
+_DEEPEST = 100
 
 
 def write_whole(path: str | Path, content: str | bytes) -> None:
@@ -104,4 +112,59 @@ def _umask() -> int:
     # there is no way to read it but to set it
     value = os.umask(0o022)
     os.umask(value)
+    return value
+
+
+def read_settings(path: Path) -> Any:
+    """Read YAML (JSON is YAML) or, by its ending, TOML.
+
+    Raises:
+        UserError: If it cannot be read.
+    """
+    try:
+        text = path.read_text(encoding='utf-8')
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f'{path} cannot be read: {error}.') from error
+    if path.suffix == '.toml':
+        try:
+            import tomllib
+        except ModuleNotFoundError as error:
+            raise UserError(f'{path}: TOML needs Python 3.11 or later; write YAML.') from error
+        try:
+            return tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise UserError(f'{path} is no TOML: {error}.') from error
+    return load_yaml(text, str(path)) or {}
+
+
+def load_yaml(text: str, name: str) -> Any:
+    """Values of a YAML text, or why it has none.
+
+    Args:
+        text: YAML.
+        name: What to call it in the message.
+
+    Raises:
+        UserError: If it is not YAML, or unfolds to more than any settings need.
+        ImportError: If PyYAML is not installed.
+    """
+    yaml: Any = require('yaml', 'train')
+    # PyYAML takes seconds for a thousand open brackets before it gives up
+    depth = 0
+    for bracket in re.findall(r'[][{}]', text):
+        depth += 1 if bracket in '[{' else -1
+        if depth > _DEEPEST:
+            raise UserError(f'{name} is nested too deep: {_DEEPEST} levels of brackets are the most.')
+    try:
+        value = yaml.safe_load(text)
+    except Exception as error:  # PyYAML lets all kinds of errors out on what looks like a date or a number
+        raise UserError(f'{name} is no YAML: {" ".join(str(error).split())[:300]}.') from error
+    # aliases make a small file endless, or so large that no copy of it fits anywhere
+    pending, count = [value], 0
+    while pending:
+        count += 1
+        if count > _MOST_VALUES:
+            raise UserError(f'{name} unfolds to more than {_MOST_VALUES} values: write it without aliases (*name).')
+        item = pending.pop()
+        pending.extend([*item, *item.values()] if isinstance(item, dict) else item if isinstance(item, list) else ())
     return value

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from widehrnet_zoo.files import write_whole
-from widehrnet_zoo.skeletons import SKELETONS
+from widehrnet_zoo.pose.skeletons import SKELETONS
 
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.integer[Any]]

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from widehrnet_zoo.skeletons import SKELETONS
+from widehrnet_zoo.pose.skeletons import SKELETONS
 
 from .bodies import Bank, Floats, save_arrays
 from .poses import LIMITS, Pose, drives, rotation

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from widehrnet_zoo.skeletons import SKELETONS
+from widehrnet_zoo.pose.skeletons import SKELETONS
 
 from .bodies import Floats
 

@@ -68,7 +68,7 @@ def photos() -> list[bytes]:
 
 @door('images', bytes_input(*photos(), mend=mend_png), 150)
 def images(content: bytes, folder: Path) -> None:
-    from widehrnet_zoo.images import read_image
+    from widehrnet_zoo.pose.images import read_image
 
     image = read_image(content, max_pixels=100_000)
     assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size
@@ -115,8 +115,8 @@ BOXES = {'a.jpg': [[1, 2, 30, 25, 0.9], [0, 0, 9, 9]], 'b.jpg': []}
 
 @door('labels: COCO, to evaluate', json_input(COCO))
 def labels(content: bytes, folder: Path) -> None:
-    from widehrnet_zoo.crops import box_views
-    from widehrnet_zoo.evaluation.labels import labelled_boxes, read_labels
+    from widehrnet_zoo.formats.coco import labelled_boxes, read_labels
+    from widehrnet_zoo.pose.crops import box_views
 
     read = read_labels(put(folder, 'labels.json', content))
     finite(read.keypoints(read.people))
@@ -145,8 +145,8 @@ def people(content: bytes, folder: Path) -> None:
 
 @door('labels: MPII', json_input(MPII))
 def mpii(content: bytes, folder: Path) -> None:
-    from widehrnet_zoo.crops import box_views
-    from widehrnet_zoo.evaluation.mpii import read_annotations
+    from widehrnet_zoo.metrics.mpii import read_annotations
+    from widehrnet_zoo.pose.crops import box_views
     from widehrnet_zoo.training.people import read_people
 
     path = put(folder, 'labels.json', content)
@@ -158,8 +158,8 @@ def mpii(content: bytes, folder: Path) -> None:
 
 @door('detections', json_input(DETECTIONS))
 def detections(content: bytes, folder: Path) -> None:
-    from widehrnet_zoo.crops import box_views
-    from widehrnet_zoo.evaluation.labels import detected_boxes, read_labels
+    from widehrnet_zoo.formats.coco import detected_boxes, read_labels
+    from widehrnet_zoo.pose.crops import box_views
 
     read = read_labels(put(folder, 'labels.json', json.dumps(COCO).encode()))
     samples = detected_boxes(read, folder, put(folder, 'boxes.json', content))
@@ -177,8 +177,8 @@ def results(content: bytes, folder: Path) -> None:
 
 @door('boxes', json_input(BOXES, DETECTIONS))
 def boxes(content: bytes, folder: Path) -> None:
-    from widehrnet_zoo.crops import box_views, check_boxes
-    from widehrnet_zoo.detection import BoxFile
+    from widehrnet_zoo.formats.boxes import BoxFile
+    from widehrnet_zoo.pose.crops import box_views, check_boxes
 
     file = BoxFile(put(folder, 'boxes.json', content))
     rows, scores = file.of_photo('in/a.jpg' if file.knows('a.jpg') else '000001.jpg')
@@ -191,8 +191,8 @@ def boxes(content: bytes, folder: Path) -> None:
 
 @functools.cache
 def result() -> Any:
-    from widehrnet_zoo.results import PoseResult
-    from widehrnet_zoo.skeletons import Skeleton
+    from widehrnet_zoo.pose.results import PoseResult
+    from widehrnet_zoo.pose.skeletons import Skeleton
 
     return PoseResult(
         np.array([[[1, 2], [3, 4], [5, 6]]] * 2), np.full((2, 3), 0.5), np.array([[0, 1, 9, 8]] * 2), np.ones(2),
@@ -202,7 +202,7 @@ def result() -> Any:
 
 @door('results, read back', later(lambda: json_input(result().to_dict())))
 def read_back(content: bytes, folder: Path) -> None:
-    from widehrnet_zoo.results import PoseResult
+    from widehrnet_zoo.pose.results import PoseResult
 
     try:
         values = json.loads(content)
@@ -219,7 +219,7 @@ def read_back(content: bytes, folder: Path) -> None:
 
 @door('tables: CSV', later(lambda: bytes_input(*csv_seeds())))
 def table(content: bytes, folder: Path) -> None:
-    from widehrnet_zoo.interchange import read_csv
+    from widehrnet_zoo.formats import read_csv
 
     for read in read_csv(put(folder, 'table.csv', content), image_size=(40, 30)):
         assert not np.isinf(read.keypoints).any() and len(read)
@@ -228,7 +228,7 @@ def table(content: bytes, folder: Path) -> None:
 def csv_seeds() -> list[bytes]:
     import tempfile
 
-    from widehrnet_zoo.interchange import write_csv
+    from widehrnet_zoo.formats import write_csv
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / 'x.csv'
@@ -241,14 +241,14 @@ def csv_seeds() -> list[bytes]:
 
 @door('predictions: MMPose', later(lambda: json_input(_mmpose())))
 def mmpose(content: bytes, folder: Path) -> None:
-    from widehrnet_zoo.interchange import read_mmpose
+    from widehrnet_zoo.formats import read_mmpose
 
     for read in read_mmpose(put(folder, 'x.json', content), result().skeleton, (40, 30)):
         finite(read.keypoints, read.scores)
 
 
 def _mmpose() -> Any:
-    from widehrnet_zoo.interchange import to_mmpose
+    from widehrnet_zoo.formats import to_mmpose
 
     return to_mmpose(result())
 
@@ -263,7 +263,7 @@ def same_numbers(read: Any, given: Any) -> bool:
 
 @door('skeletons', json_input(KITE))
 def skeleton(content: bytes, folder: Path) -> None:
-    from widehrnet_zoo.skeletons import Skeleton, read_skeleton
+    from widehrnet_zoo.pose.skeletons import Skeleton, read_skeleton
 
     kind, parse = ('json', json.loads) if content[-1:] == b'}' else ('yaml', yaml.safe_load)
     read = read_skeleton(str(put(folder, f'skeleton.{kind}', content)))

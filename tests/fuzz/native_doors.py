@@ -109,7 +109,7 @@ class Follows:
     skeleton = result().skeleton
 
     def __call__(self, image: np.ndarray, boxes: Any) -> Any:
-        from widehrnet_zoo.results import PoseResult
+        from widehrnet_zoo.pose.results import PoseResult
 
         count = len(boxes)
         centres = np.repeat(np.asarray(boxes, float).reshape(count, 2, 2).mean(1)[:, None], 3, 1)
@@ -146,7 +146,7 @@ def exported(suffix: str) -> dict[str, bytes]:
     """The small network in a format, by names of its files."""
     import tempfile
 
-    from widehrnet_zoo.deployment.export import export
+    from widehrnet_zoo.export.export import export
 
     with tempfile.TemporaryDirectory() as folder:
         export(small(), Path(folder) / f'x{suffix}', size=(64, 64))
@@ -154,7 +154,7 @@ def exported(suffix: str) -> dict[str, bytes]:
 
 
 def estimate(path: Path) -> None:
-    from widehrnet_zoo.estimator import PoseEstimator
+    from widehrnet_zoo.inference.estimator import PoseEstimator
 
     estimator = PoseEstimator(str(path), device='cpu')
     if max(estimator.size) > 4096:

@@ -50,7 +50,7 @@ def small_safetensors() -> Callable[[Random], bytes]:
 
 @door('weights: safetensors', later(small_safetensors), 25)
 def safetensors(content: bytes, folder: Path) -> None:
-    from widehrnet_zoo.estimator import PoseEstimator
+    from widehrnet_zoo.inference.estimator import PoseEstimator
 
     estimates(PoseEstimator(weights=put(folder, 'x_64x64.safetensors', content), device='cpu', size=(64, 64)))
 
@@ -68,8 +68,8 @@ def official_state() -> dict[str, torch.Tensor]:
 def pth(content: bytes, folder: Path) -> None:
     import timm
 
-    from widehrnet_zoo.convert import convert_checkpoint
-    from widehrnet_zoo.estimator import PoseEstimator
+    from widehrnet_zoo.hub.convert import convert_checkpoint
+    from widehrnet_zoo.inference.estimator import PoseEstimator
 
     path = put(folder, 'x_64x64.pth', content)
     before = sorted(p.name for p in folder.iterdir())
@@ -96,7 +96,7 @@ def saved_small() -> tuple[bytes, dict[str, Any]]:
 
 @door('config.json of a model', later(lambda: json_input(saved_small()[1])), 20)
 def config(content: bytes, folder: Path) -> None:
-    from widehrnet_zoo.estimator import PoseEstimator
+    from widehrnet_zoo.inference.estimator import PoseEstimator
 
     put(folder, 'config.json', content)
     put(folder, 'model.safetensors', saved_small()[0])
@@ -107,8 +107,8 @@ def config(content: bytes, folder: Path) -> None:
 
 
 def header_seed() -> dict[str, Any]:
-    from widehrnet_zoo.deployment.metadata import ExportMetadata
-    from widehrnet_zoo.skeletons import Skeleton
+    from widehrnet_zoo.engines.metadata import ExportMetadata
+    from widehrnet_zoo.pose.skeletons import Skeleton
 
     values = ExportMetadata('x', Skeleton.from_dict(KITE), (64, 64), (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)).to_json()
     return json.loads(values)
@@ -116,8 +116,8 @@ def header_seed() -> dict[str, Any]:
 
 @door('header of an exported file', later(lambda: json_input(header_seed())))
 def header(content: bytes, folder: Path) -> None:
-    from widehrnet_zoo.deployment.metadata import ExportMetadata
-    from widehrnet_zoo.estimator import PoseEstimator
+    from widehrnet_zoo.engines.metadata import ExportMetadata
+    from widehrnet_zoo.inference.estimator import PoseEstimator
 
     read = ExportMetadata.from_json(content.decode('utf-8', 'replace'), 'x.onnx')
     finite(read.mean, read.std)

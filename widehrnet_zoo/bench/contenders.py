@@ -11,10 +11,10 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from ..deployment.export import export
 from ..deployment.graph import GraphNetwork
 from ..deployment.network import deploy
 from ..errors import UserError
+from ..export.export import export
 from ..extras import require
 from ..models.widehrnet import WideHRNet
 
@@ -89,7 +89,7 @@ class Contender:
         """
         import timm
 
-        from ..backends import TorchBackend, open_backend
+        from ..engines.pytorch import TorchBackend, open_backend
 
         if self.weights is not None:
             return cast(TorchBackend, open_backend(self.model, self.weights, 'cpu', self.size)).module.eval()
@@ -210,7 +210,7 @@ class Contender:
             return torch.compile(module.to(_dtype(self.precision)), dynamic=False)
         deployed = deploy(module)
         if self.path == 'native':
-            from ..deployment.native import accelerate
+            from ..kernels.native import accelerate
 
             return accelerate(deployed, self.precision)
         return deployed.to(_dtype(self.precision))
@@ -219,7 +219,7 @@ class Contender:
 def _training(module: nn.Module, fused: bool, precision: str) -> Runner:
     module.train().to(memory_format=torch.channels_last)
     if fused:
-        from ..training.fused import fuse_training
+        from ..kernels.fused import fuse_training
 
         fuse_training(module)
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-5, fused=True)

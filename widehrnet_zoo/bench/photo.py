@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..crops import box_views, crop_people
-from ..decoding import decode_heatmaps
-from ..estimator import PoseEstimator
-from ..skeletons import SKELETONS
+from ..inference.estimator import PoseEstimator
+from ..pose.crops import box_views, crop_people
+from ..pose.decoding import decode_heatmaps
+from ..pose.skeletons import SKELETONS
 from .contenders import PATHS, TRAINING, Contender, Runner
 from .timing import interleave
 

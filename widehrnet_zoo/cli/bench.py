@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
         contenders += [Contender(name, p, q, size) for p, q in chosen if p not in OURS and q != 'int8']
     crops = None
     if args.calibrate is not None:
-        from ..deployment.calibration import folder_crops
+        from ..export.calibration import folder_crops
 
         crops = folder_crops(args.calibrate, size)
     with tempfile.TemporaryDirectory(prefix='widehrnet-bench-') as folder:

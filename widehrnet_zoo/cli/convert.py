@@ -62,9 +62,9 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UserError: If the checkpoint is refused or the folder is taken.
     """
-    from ..convert import convert_checkpoint
     from ..errors import UserError
-    from ..skeletons import read_skeleton
+    from ..hub.convert import convert_checkpoint
+    from ..pose.skeletons import read_skeleton
 
     try:
         done = convert_checkpoint(

@@ -145,7 +145,7 @@ def run(args: argparse.Namespace) -> int:
     if args.results is None:
         if args.model is None and args.weights is None:
             raise UserError('give --model or --weights to measure a model, or --results to score a file of results.')
-        from ..estimator import PoseEstimator
+        from ..inference.estimator import PoseEstimator
 
         size = tuple(args.size) if args.size else None
         estimator = PoseEstimator(args.model, args.weights, args.device, size=size, bf16=args.bf16, fused=args.fused)

@@ -58,9 +58,9 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UserError: If an input is missing, broken or does not fit, or the file fails its check.
     """
-    from ..backends import TorchBackend, open_backend
-    from ..deployment.export import FORMATS, export
+    from ..engines.pytorch import TorchBackend, open_backend
     from ..errors import UserError
+    from ..export.export import FORMATS, export
 
     if args.precision == 'int8' and args.calibrate is None:
         raise UserError('int8 is calibrated on photos of people: give --calibrate FOLDER.')
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f'{args.model} is an exported file already: give the model that it was made from.')
     crops = None
     if args.calibrate is not None:
-        from ..deployment.calibration import folder_crops
+        from ..export.calibration import folder_crops
 
         crops = folder_crops(args.calibrate, backend.size)
     name = Path(args.model).name.replace(':', '_')

@@ -27,7 +27,7 @@ exit codes: 0 done, 1 done in part or failed, 2 wrong input or use, 130 interrup
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser with all commands."""
-    from .. import __version__
+    from ..version import __version__
 
     parser = argparse.ArgumentParser(
         prog='widehrnet',

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from ..results import PoseResult
+    from ..pose.results import PoseResult
 
 HELP = 'find the keypoints of people in photos'
 DESCRIPTION = 'Find the keypoints of people in photos; write a picture and a JSON for each.'
@@ -49,7 +49,7 @@ TOGETHER = {
     'coco': 'poses_coco.json',
     'mmpose': 'poses_mmpose',
 }
-"""Names of the files for all photos, by the formats of `widehrnet_zoo.interchange`."""
+"""Names of the files for all photos, by the formats of `widehrnet_zoo.formats`."""
 
 SUFFIXES = {'.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm', '.pgm', '.avif'}
 """Files that are taken from folders; a file that is named is read whatever its extension."""
@@ -145,7 +145,7 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from ..errors import UserError
-    from ..interchange import check_format, save_results
+    from ..formats import check_format, save_results
     from ..video import is_video
 
     found, missing = find_photos(args.paths, args.out)
@@ -162,7 +162,7 @@ def run(args: argparse.Namespace) -> int:
         check_format(name, [str(photo) for photo, _ in photos])
     boxes_of = _boxes(args)
 
-    from ..estimator import PoseEstimator
+    from ..inference.estimator import PoseEstimator
 
     estimator = PoseEstimator(
         args.model,
@@ -324,7 +324,7 @@ def _boxes(args: argparse.Namespace) -> Any:
     if args.boxes is None:
         return lambda image, path: (None, None)
     if Path(args.boxes).is_file():
-        from ..detection import BoxFile
+        from ..formats.boxes import BoxFile
 
         file = BoxFile(args.boxes)
         return lambda image, path: file.of_photo(path)
@@ -336,8 +336,8 @@ def _boxes(args: argparse.Namespace) -> Any:
 
 
 def _read(path: str, target: Path, boxes_of: Any) -> _Input:
-    from ..crops import check_boxes
-    from ..images import read_image
+    from ..pose.crops import check_boxes
+    from ..pose.images import read_image
 
     image = read_image(path)
     boxes, scores = boxes_of(image, path)

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from ..results import PoseResult
+from ..pose.results import PoseResult
 
 VIEW_SIDE = 1400
 """Longest side of the view; larger photos are made smaller for the screen."""

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ..errors import UserError
 from ..extras import require
-from ..images import read_image
+from ..pose.images import read_image
 from .boxes import Box, Held, click, draw_view, view_size
 from .models import DemoModels
 from .pose import find_keypoints, keypoint_rows, read_boxes, save_findings

@@ -11,10 +11,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..crops import check_boxes
 from ..errors import UserError
-from ..estimator import PoseEstimator
-from ..results import PoseResult
+from ..inference.estimator import PoseEstimator
+from ..pose.crops import check_boxes
+from ..pose.results import PoseResult
 
 MAX_PEOPLE = 32
 """Boxes in one photo; each is a forward pass that others wait for."""

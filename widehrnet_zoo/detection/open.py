@@ -36,7 +36,7 @@ def open_detector(name: str, device: str | torch.device | None = None, min_score
             raise UserError(f'there is no folder {rest} with a detector in it.')
         return TransformersDetector(rest, device=device, min_score=min_score)
     if name.endswith('.json'):
-        from .boxes import BoxFile
+        from ..formats.boxes import BoxFile
 
         return BoxFile(name)
     raise UserError(

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import UserError
-from .boxes import BoxFile
+from ..formats.boxes import BoxFile
 
 Boxes = npt.NDArray[np.float32]
 

@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from ..crops import box_views, crop_people
-from ..decoding import decode_heatmaps
 from ..errors import UserError
-from ..estimator import STRIDE, PoseEstimator
-from ..images import read_image
-from .samples import Samples
+from ..formats.samples import Samples
+from ..inference.estimator import STRIDE, PoseEstimator
+from ..pose.crops import box_views, crop_people
+from ..pose.decoding import decode_heatmaps
+from ..pose.images import read_image
 from .store import PredictionStore
 
 PART_SIZE = 512

@@ -11,16 +11,16 @@ from uuid import uuid4
 import numpy as np
 import numpy.typing as npt
 
-from ..crops import PADDING
 from ..errors import UserError
-from ..estimator import PoseEstimator
 from ..files import write_whole
-from ..skeletons import SKELETONS, Skeleton
-from . import mpii
-from .bootstrap import bootstrap
-from .coco import CocoScore, read_results, to_results
-from .labels import CocoLabels, detected_boxes, labelled_boxes, read_labels
-from .people import PckScore
+from ..formats.coco import CocoLabels, detected_boxes, labelled_boxes, read_labels
+from ..inference.estimator import PoseEstimator
+from ..metrics import mpii
+from ..metrics.bootstrap import bootstrap
+from ..metrics.coco import CocoScore, read_results, to_results
+from ..metrics.people import PckScore
+from ..pose.crops import PADDING
+from ..pose.skeletons import SKELETONS, Skeleton
 from .predict import PredictConfig, predict
 from .report import Report
 from .store import PredictionStore

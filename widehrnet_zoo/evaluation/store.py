@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ..errors import UserError
 from ..files import write_whole
-from .labels import read_json
+from ..formats.coco import read_json
 
 
 class PredictionStore:

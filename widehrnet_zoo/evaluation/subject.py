@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .. import __version__
-from ..backends import TorchBackend
-from ..estimator import PoseEstimator
+from ..engines.pytorch import TorchBackend
+from ..inference.estimator import PoseEstimator
+from ..version import __version__
 
 UNKNOWN = 'not known'
 """What is said of weights that cannot be seen."""

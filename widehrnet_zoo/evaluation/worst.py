@@ -9,16 +9,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from ..crops import box_views, crop_people
-from ..drawing import draw_poses
-from ..images import read_image
-from ..results import PoseResult
-from ..skeletons import SKELETONS, Skeleton
-from .labels import CocoLabels, labelled_boxes
-from .mpii import MpiiScore, MpiiTruth
-from .oks import oks
-from .people import match_results
-from .samples import Samples
+from ..formats.coco import CocoLabels, labelled_boxes
+from ..formats.samples import Samples
+from ..metrics.mpii import MpiiScore, MpiiTruth
+from ..metrics.oks import oks
+from ..metrics.people import match_results
+from ..pose.crops import box_views, crop_people
+from ..pose.images import read_image
+from ..pose.results import PoseResult
+from ..pose.skeletons import SKELETONS, Skeleton
 
 TILE = (256, 192)
 CAPTION = 16
@@ -58,7 +57,7 @@ def worst_cases(
         left, top = index % columns * width, index // columns * height
         for side, points in enumerate((predicted[index], labelled[index])):
             pose = _pose(points, maps[index], skeleton)
-            sheet.paste(draw_poses(tile, pose), (left + side * TILE[1], top + CAPTION))
+            sheet.paste(pose.draw(tile), (left + side * TILE[1], top + CAPTION))
         draw.text((left + 2, top + 2), f'{captions[index]}  (left: predicted, right: labelled)', fill='black')
     return sheet
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import UserError
 from ..models.widehrnet import PAPER, REPOSITORY, WideHRNet
-from ..skeletons import SKELETONS, Skeleton
+from ..pose.skeletons import SKELETONS, Skeleton
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCard

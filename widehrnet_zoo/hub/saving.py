@@ -12,14 +12,14 @@ import timm
 import torch
 from torch import nn
 
-from ..crops import padding_of
 from ..errors import UserError
 from ..files import replace_files
 from ..models.widehrnet import WideHRNet
-from ..skeletons import Skeleton, skeleton_of
+from ..pose.crops import padding_of
+from ..pose.skeletons import Skeleton, skeleton_of
+from ..weights.download import WEIGHTS_NAME
+from ..weights.errors import hub_errors
 from .card import model_card
-from .errors import hub_errors
-from .files import WEIGHTS_NAME
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult

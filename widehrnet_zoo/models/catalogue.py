@@ -5,8 +5,8 @@ from typing import Any
 
 from timm.models import PretrainedCfg, get_arch_pretrained_cfgs
 
-from ..skeletons import Skeleton, skeleton_of
-from ..weights import is_apart, shipped_metrics
+from ..pose.skeletons import Skeleton, skeleton_of
+from ..weights.shipped import is_apart, shipped_metrics
 from .macs import MacCount, count_parameters, measure_macs
 from .registry import create_model, list_models
 from .widehrnet import REPOSITORY

@@ -7,7 +7,7 @@ from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..weights import WEIGHTS, check_shipped, is_apart
+from ..weights.shipped import WEIGHTS, check_shipped, is_apart
 
 __all__ = ['check_source', 'checkpoint_filter_fn']
 

@@ -9,9 +9,9 @@ from typing import Any
 import timm
 from torch import nn
 
-from ..crops import padding_of
 from ..errors import UserError
-from ..skeletons import Skeleton
+from ..pose.crops import padding_of
+from ..pose.skeletons import Skeleton
 from . import widehrnet
 
 __all__ = ['create_model', 'list_models', 'list_pretrained']
@@ -68,7 +68,7 @@ def create_model(model_name: str, pretrained: bool = False, **kwargs: Any) -> nn
             raise UserError(f'There is no model {variant!r}: {hint}')
         return timm.create_model(model_name, pretrained=pretrained, **kwargs)
 
-    from ..hub.errors import hub_errors
+    from ..weights.errors import hub_errors
 
     try:
         with hub_errors(model_name):
@@ -100,7 +100,7 @@ def _saved_config(model_name: str, cache_dir: str | Path | None) -> dict[str, An
         if not file.is_file():
             raise FileNotFoundError(f'There is no {file}')
     else:
-        from ..hub.files import fetch
+        from ..weights.download import fetch
 
         file = fetch(place, 'config.json', cache_dir)
     config = json.loads(file.read_text(encoding='utf-8'))

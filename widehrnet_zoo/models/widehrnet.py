@@ -32,8 +32,8 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import UserError
-from ..skeletons import SKELETONS
-from ..weights import WEIGHTS, shipped_padding
+from ..pose.skeletons import SKELETONS
+from ..weights.shipped import WEIGHTS, shipped_padding
 from .loading import check_source, checkpoint_filter_fn
 
 __all__ = ['WideHRNet']
@@ -564,13 +564,6 @@ class WideHRNet(nn.Module):
         """Images (B, in_chans, H, W) to heatmaps, logits or features, see `global_pool` and `num_classes`."""
         return self.forward_head(self.forward_features(x))
 
-    @torch.jit.ignore
-    def fuse(self) -> nn.Module:
-        """An equal network for inference, several times faster on a CPU: `widehrnet_zoo.deploy(self)`."""
-        from ..deployment import deploy
-
-        return deploy(self)
-
 
 def _create_widehrnet(variant: str, pretrained: bool = False, **kwargs: Any) -> WideHRNet:
     build = functools.partial(
@@ -584,8 +577,8 @@ def _create_widehrnet(variant: str, pretrained: bool = False, **kwargs: Any) -> 
     if not pretrained:
         return _with_padding(build(**kwargs))
 
-    from ..hub.errors import hub_errors
-    from ..hub.files import prepare_source, single_source
+    from ..weights.download import prepare_source, single_source
+    from ..weights.errors import hub_errors
 
     overlay = single_source(kwargs.pop('pretrained_cfg_overlay', None))
     cfg = resolve_pretrained_cfg(variant, kwargs.get('pretrained_cfg'), overlay)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..extras import require
-from ..skeletons import Skeleton
+from ..pose.skeletons import Skeleton
 from .config import AugmentConfig
 
 __all__ = ['Views', 'augment_colour', 'cut_views', 'draw', 'halves', 'hide_parts', 'move_keypoints', 'sample_views']

@@ -9,9 +9,9 @@ import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
-from ..crops import padding_of
 from ..errors import UserError
-from ..skeletons import Skeleton
+from ..pose.crops import padding_of
+from ..pose.skeletons import Skeleton
 from .augment import augment_colour, cut_views, draw, halves, hide_parts, move_keypoints, sample_views
 from .config import TrainConfig
 from .crops import CropCache

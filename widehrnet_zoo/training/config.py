@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from ..crops import padding_of
 from ..errors import UserError
+from ..pose.crops import padding_of
 
 __all__ = ['AugmentConfig', 'DataConfig', 'ModelConfig', 'TargetConfig', 'TeacherConfig', 'TrainConfig']
 

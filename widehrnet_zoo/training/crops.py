@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from ..crops import PADDING, box_views, crop_people
 from ..errors import UserError
-from ..images import read_image
+from ..pose.crops import PADDING, box_views, crop_people
+from ..pose.images import read_image
 from .people import People
 
 __all__ = ['CropCache']

@@ -19,10 +19,10 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..crops import padding_of
 from ..errors import UserError
 from ..extras import require
 from ..models.widehrnet import WideInvertedResidual
+from ..pose.crops import padding_of
 from .batches import Batch, Batches, normalise
 from .config import TrainConfig
 from .crops import CropCache
@@ -157,7 +157,7 @@ class Trainer:
         if config.fused:
             if self.device.type != 'cpu':
                 raise UserError('fused kernels are for the CPU: leave fused out on an accelerator.')
-            from .fused import fuse_training
+            from ..kernels.fused import fuse_training
 
             fuse_training(model)
         if config.compile == 'model':
@@ -322,7 +322,7 @@ class Trainer:
         return {'step': self.step, 'epoch': epoch, 'samples': samples, 'minutes': elapsed / 60, **values}
 
     def _train_pck(self, heatmaps: Tensor, batch: Batch) -> float:
-        from ..evaluation.pck import normalised_errors, pck
+        from ..metrics.pck import normalised_errors, pck
 
         labels = batch.keypoints.cpu().clone()
         labels[..., 2] *= (batch.weights > 0).cpu()

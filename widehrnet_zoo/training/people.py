@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..crops import PADDING
 from ..errors import UserError
-from ..evaluation.labels import CocoLabels, are_numbers, read_json, read_labels
-from ..evaluation.mpii import read_annotations
-from ..skeletons import SKELETONS, Skeleton, read_skeleton, skeleton_from_names
+from ..formats.coco import CocoLabels, are_numbers, read_json, read_labels
+from ..metrics.mpii import read_annotations
+from ..pose.crops import PADDING
+from ..pose.skeletons import SKELETONS, Skeleton, read_skeleton, skeleton_from_names
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,10 @@ import torch
 from PIL import Image, ImageDraw
 from torch import nn
 
-from ..crops import padding_of
-from ..drawing import draw_poses
 from ..extras import require
-from ..results import PoseResult
-from ..skeletons import Skeleton
+from ..pose.crops import padding_of
+from ..pose.results import PoseResult
+from ..pose.skeletons import Skeleton
 from .augment import cut_views, move_keypoints, sample_views
 from .batches import Batches, normalise
 from .config import TrainConfig
@@ -53,7 +52,7 @@ def _with_keypoints(image: npt.NDArray[np.uint8], keypoints: npt.NDArray, skelet
         skeleton=skeleton,
         image_size=(width, height),
     )
-    return draw_poses(large, result)
+    return result.draw(large)
 
 
 def _with_heatmaps(image: npt.NDArray[np.uint8], heatmaps: torch.Tensor) -> Image.Image:

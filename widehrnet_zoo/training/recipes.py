@@ -2,7 +2,6 @@
 
 import difflib
 import math
-import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -11,16 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..extras import require
+from ..files import load_yaml, read_settings
 from .config import TrainConfig
 
-__all__ = ['CONFIGS', 'load_config', 'read_file', 'shipped_configs']
+__all__ = ['CONFIGS', 'load_config', 'shipped_configs']
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 """Folder of the recipes that ship."""
-
-_MOST_VALUES = 100_000
-_DEEPEST = 100
 
 
 def _unknown(key: str, names: Iterable[str], prefix: str) -> UserError:
@@ -103,51 +99,6 @@ def shipped_configs() -> list[str]:
     return sorted(path.stem for path in CONFIGS.glob('*.yaml'))
 
 
-def read_file(path: Path) -> Any:
-    """Read YAML (JSON is YAML) or, by its ending, TOML.
-
-    Raises:
-        UserError: If it cannot be read.
-    """
-    try:
-        text = path.read_text(encoding='utf-8')
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f'{path} cannot be read: {error}. Shipped recipes: {", ".join(shipped_configs())}.') from error
-    if path.suffix == '.toml':
-        try:
-            import tomllib
-        except ModuleNotFoundError as error:
-            raise UserError(f'{path}: TOML needs Python 3.11 or later; write the recipe in YAML.') from error
-        try:
-            return tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise UserError(f'{path} is no TOML: {error}.') from error
-    return _load_yaml(text, str(path)) or {}
-
-
-def _load_yaml(text: str, name: str) -> Any:
-    yaml: Any = require('yaml', 'train')
-    # PyYAML takes seconds for a thousand open brackets before it gives up
-    depth = 0
-    for bracket in re.findall(r'[][{}]', text):
-        depth += 1 if bracket in '[{' else -1
-        if depth > _DEEPEST:
-            raise UserError(f'{name} is nested too deep: {_DEEPEST} levels of brackets are the most.')
-    try:
-        value = yaml.safe_load(text)
-    except Exception as error:  # PyYAML lets all kinds of errors out on what looks like a date or a number
-        raise UserError(f'{name} is no YAML: {" ".join(str(error).split())[:300]}.') from error
-    # aliases make a small file endless, or so large that no copy of it fits anywhere
-    pending, count = [value], 0
-    while pending:
-        count += 1
-        if count > _MOST_VALUES:
-            raise UserError(f'{name} unfolds to more than {_MOST_VALUES} values: write it without aliases (*name).')
-        item = pending.pop()
-        pending.extend([*item, *item.values()] if isinstance(item, dict) else item if isinstance(item, list) else ())
-    return value
-
-
 def load_config(
     source: str | Path | Mapping[str, Any] | None = None,
     overrides: Iterable[str] | Mapping[str, Any] = (),
@@ -172,7 +123,9 @@ def load_config(
         path = Path(source)
         if not path.suffix and not path.exists() and (CONFIGS / f'{source}.yaml').exists():
             path = CONFIGS / f'{source}.yaml'
-        loaded = read_file(path)
+        if not path.exists():
+            raise UserError(f'There is no file {path}. Shipped recipes: {", ".join(shipped_configs())}.')
+        loaded = read_settings(path)
         if not isinstance(loaded, Mapping):
             raise UserError(f'{path} is no recipe: expected settings with names.')
         _merge(values, loaded)
@@ -183,7 +136,7 @@ def load_config(
         key, equals, raw = text.partition('=')
         if not equals:
             raise UserError(f'An override is written key=value, not {text!r}.')
-        value = _load_yaml(raw, f'The value of {key}, {raw[:80]!r},')
+        value = load_yaml(raw, f'The value of {key}, {raw[:80]!r},')
         for part in reversed(key.strip().split('.')):
             value = {part: value}
         _merge(values, value)

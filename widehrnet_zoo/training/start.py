@@ -8,11 +8,11 @@ import torch
 from timm.data import resolve_model_data_config
 from torch import nn
 
-from ..convert import read_weights
-from ..crops import padding_of
 from ..errors import UserError
 from ..models.registry import create_model
-from ..skeletons import Skeleton, skeleton_of
+from ..pose.crops import padding_of
+from ..pose.skeletons import Skeleton, skeleton_of
+from ..weights.official import read_weights
 from .config import ModelConfig
 
 __all__ = ['freeze', 'input_stats', 'load_model', 'start_model', 'train_mode']

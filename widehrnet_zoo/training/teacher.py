@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from ..deployment import deploy
-from ..deployment.native import accelerate
 from ..errors import UserError
-from ..skeletons import Skeleton, skeleton_of
+from ..kernels.native import accelerate
+from ..pose.skeletons import Skeleton, skeleton_of
 from .batches import normalise
 from .config import TeacherConfig
 from .start import input_stats, load_model

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..crops import padding_of
-from ..decoding import decode_heatmaps
-from ..evaluation.pck import TORSO, normalised_errors, torso_size
-from ..skeletons import Skeleton
+from ..metrics.pck import TORSO, normalised_errors, torso_size
+from ..pose.crops import padding_of
+from ..pose.decoding import decode_heatmaps
+from ..pose.skeletons import Skeleton
 from .augment import cut_views, move_keypoints, sample_views
 from .batches import normalise
 from .crops import CropCache

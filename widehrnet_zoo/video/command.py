@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..detection import BoxFile, Detector, open_detector
+from ..detection import Detector, open_detector
 from ..errors import UserError
-from ..results import PoseResult
+from ..formats.boxes import BoxFile
+from ..pose.results import PoseResult
 from .follow import FollowConfig
 from .one_euro import SmoothConfig
 from .process import VideoSummary, predict_video

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import UserError
-from ..evaluation.oks import oks
+from ..metrics.oks import oks
 
 NO_SIGMA = 0.1
 """OKS falloff where a skeleton has none: near that of COCO's hips and knees."""

@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from ..detection import BoxFile, Detector, find_people
+from ..detection import Detector, find_people
 from ..errors import UserError
-from ..results import PoseResult
-from ..skeletons import skeleton_of
+from ..formats.boxes import BoxFile
+from ..pose.results import PoseResult
+from ..pose.skeletons import skeleton_of
 from .clips import Frame, VideoReader, VideoWriter, check_out
 from .follow import FollowConfig, Follower
 from .one_euro import OneEuro, SmoothConfig

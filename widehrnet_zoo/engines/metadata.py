@@ -1,0 +1,96 @@
+"""What an exported file says about itself."""
+
+import json
+import math
+from dataclasses import dataclass
+from operator import index
+from types import SimpleNamespace
+from typing import Any
+
+from ..errors import UserError
+from ..pose.crops import PADDING, padding_of
+from ..pose.skeletons import Skeleton
+
+KEY = 'widehrnet_zoo'
+STRIDE = 4
+
+
+@dataclass(frozen=True)
+class ExportMetadata:
+    """Kept in every exported file, as JSON under the key `widehrnet_zoo`.
+
+    Attributes:
+        name: Name of the model.
+        skeleton: What the keypoints are.
+        size: Height and width of the input.
+        mean: Of the input, RGB in 0..1.
+        std: Of the input.
+        pipeline: Whether the file takes uint8 crops (B, H, W, 3) and gives keypoints (B, K, 3), x, y in crop pixels
+            and score; otherwise it takes normalised float32 (B, 3, H, W) and gives heatmaps (B, K, H/4, W/4).
+        precision: `'f32'`, `'bf16'` or `'int8'`.
+        padding: Growth of a person's box to the crop.
+    """
+
+    name: str
+    skeleton: Skeleton
+    size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    pipeline: bool = False
+    precision: str = 'f32'
+    padding: float = PADDING
+
+    def to_json(self) -> str:
+        """As one line."""
+        values = {
+            'name': self.name,
+            'skeleton': self.skeleton.to_dict(),
+            'size': self.size,
+            'mean': self.mean,
+            'std': self.std,
+            'stride': STRIDE,
+            'pipeline': self.pipeline,
+            'precision': self.precision,
+            'padding': self.padding,
+        }
+        return json.dumps(values)
+
+    @classmethod
+    def from_json(cls, text: str | None, file: str) -> 'ExportMetadata':
+        """The reverse of `to_json`.
+
+        Args:
+            text: What the file says.
+            file: Its name, for the message.
+
+        Raises:
+            UserError: If the file says nothing, or something else.
+        """
+        try:
+            values: dict[str, Any] = json.loads(text or '')
+            height, width = map(index, values['size'])
+            (m0, m1, m2), (s0, s1, s2) = (map(float, values[key]) for key in ('mean', 'std'))
+            said = cls(
+                name=values['name'],
+                skeleton=Skeleton.from_dict(values['skeleton']),
+                size=(height, width),
+                mean=(m0, m1, m2),
+                std=(s0, s1, s2),
+                pipeline=values['pipeline'],
+                precision=values['precision'],
+                # files written before there was a choice do not say it
+                padding=padding_of(SimpleNamespace(padding=values.get('padding'))),
+            )
+            if not (
+                isinstance(said.name, str)
+                and isinstance(said.pipeline, bool)
+                and said.precision in ('f32', 'bf16', 'int8')
+                and all(map(math.isfinite, said.mean + said.std))
+            ):
+                raise ValueError('a field has a value that it cannot have')
+            return said
+        except (ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError) as error:
+            raise UserError(
+                f'{file} does not say its skeleton, size, mean and std: it was not written by `widehrnet export`. '
+                'Give PoseEstimator a callable as backend=, with size= and skeleton= beside it.'
+            ) from error

@@ -1,0 +1,1 @@
+"""Files for other runtimes: ONNX, OpenVINO, TorchScript, torch.export."""

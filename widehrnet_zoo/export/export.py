@@ -1,0 +1,289 @@
+"""Write a deployed network to a file of another runtime, and check it there."""
+
+import contextlib
+import io
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from timm.data import resolve_model_data_config
+from torch import Tensor, nn
+
+from ..deployment.graph import GraphNetwork
+from ..deployment.network import deploy
+from ..engines.exported import open_backend
+from ..engines.metadata import KEY, STRIDE, ExportMetadata
+from ..errors import UserError
+from ..extras import require
+from ..pose.crops import padding_of
+from ..pose.decoding import decode_heatmaps
+from ..pose.skeletons import Skeleton, skeleton_of
+from .onnx_graph import OPSET, PoseWriter
+
+FORMATS = {'onnx': '.onnx', 'openvino': '.xml', 'torch-export': '.pt2', 'torchscript': '.torchscript'}
+"""Formats and the extensions of their files."""
+
+TOLERANCE = {'f32': 1e-3, 'bf16': 0.1, 'int8': 0.5}
+"""Largest difference of a heatmap from PyTorch's, in parts of the largest value, that a check lets pass."""
+
+
+class PosePipeline(nn.Module):
+    """uint8 crops (B, H, W, 3) to keypoints (B, K, 3): x, y in crop pixels and score."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]):
+        super().__init__()
+        self.network = network
+        self.register_buffer('mean', torch.tensor(mean).view(1, 3, 1, 1) * 255)
+        self.register_buffer('std', torch.tensor(std).view(1, 3, 1, 1) * 255)
+
+    def forward(self, crops: Tensor) -> Tensor:
+        """Run."""
+        heatmaps = self.network((crops.permute(0, 3, 1, 2).float() - self.mean) / self.std)
+        points, scores = decode_heatmaps(heatmaps, 'quarter')
+        return torch.cat((points * STRIDE, scores[..., None]), 2)
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A name in a temporary folder beside `path`; what was written there is moved into place at the end."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f'.{path.name}.'))
+    try:
+        yield folder / path.name
+        # the weights beside a graph first: the graph is what is looked for
+        for part in sorted(folder.iterdir(), key=lambda p: p.name == path.name):
+            os.replace(part, path.parent / part.name)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def onnx_model(network: GraphNetwork, metadata: ExportMetadata, orders_are_products: bool = False) -> Any:
+    """The network as an ONNX model with dynamic batch, height and width.
+
+    Args:
+        network: The deployed network as a graph.
+        metadata: What the model says about itself, and whether pre- and post-processing are in it.
+        orders_are_products: See `NetworkWriter`.
+
+    Returns:
+        The `onnx.ModelProto`.
+
+    Raises:
+        UserError: If a layer has no form in ONNX here.
+        ImportError: If onnx is not installed.
+    """
+    onnx = require('onnx', 'export')
+    types, helper = onnx.TensorProto, onnx.helper
+    writer = PoseWriter(orders_are_products)
+    count = metadata.skeleton.num_keypoints
+    if metadata.pipeline:
+        given = helper.make_tensor_value_info('crops', types.UINT8, ['batch', 'height', 'width', 3])
+        x = writer.normalise('crops', metadata.mean, metadata.std)
+        writer.rename(writer.decode(writer.network(network, x), STRIDE), 'keypoints')
+        result = helper.make_tensor_value_info('keypoints', types.FLOAT, ['batch', count, 3])
+    else:
+        given = helper.make_tensor_value_info('images', types.FLOAT, ['batch', 3, 'height', 'width'])
+        writer.rename(writer.network(network, 'images'), 'heatmaps')
+        shape = ['batch', count, 'heatmap_height', 'heatmap_width']
+        result = helper.make_tensor_value_info('heatmaps', types.FLOAT, shape)
+    graph = helper.make_graph(writer.nodes, metadata.name, [given], [result], writer.initializers)
+    model = helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid('', OPSET)],
+        ir_version=10,
+        producer_name='widehrnet_zoo',
+    )
+    helper.set_model_props(model, {KEY: metadata.to_json()})
+    onnx.checker.check_model(model)
+    return model
+
+
+def _write(network: GraphNetwork, metadata: ExportMetadata, fmt: str, file: Path, crops: Any) -> None:
+    height, width = metadata.size
+    module: nn.Module = network
+    example = torch.zeros(2, 3, height, width)
+    if metadata.pipeline:
+        module = PosePipeline(network, metadata.mean, metadata.std).eval()
+        example = torch.zeros(2, height, width, 3, dtype=torch.uint8)
+    if fmt == 'onnx':
+        file.write_bytes(onnx_model(network, metadata).SerializeToString())
+    elif fmt == 'openvino':
+        ov = require('openvino', 'export')
+        source = file.with_suffix('.source.onnx')
+        # the product with ones and zeros would lose something in int8
+        graph = onnx_model(network, metadata, orders_are_products=metadata.precision != 'int8')
+        source.write_bytes(graph.SerializeToString())
+        model = ov.convert_model(str(source))
+        if metadata.precision == 'int8':
+            from .quantize import quantize_openvino
+
+            model = quantize_openvino(model, metadata, crops)
+        model.set_rt_info(metadata.to_json(), KEY)
+        ov.save_model(model, str(file), compress_to_fp16=False)
+        source.unlink()
+    elif fmt == 'torchscript':
+        with torch.no_grad():
+            scripted = torch.jit.freeze(torch.jit.trace(module, example))
+        written = io.BytesIO()
+        torch.jit.save(scripted, written, _extra_files={KEY: metadata.to_json()})
+        # .debug_pkl has the lines of source behind each operation, and the folders of whoever exports
+        with zipfile.ZipFile(written) as parts, zipfile.ZipFile(file, 'w') as kept:
+            for part in parts.infolist():
+                if not part.filename.endswith('.debug_pkl'):
+                    kept.writestr(part, parts.read(part))
+    else:
+        program = torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim('batch')},))
+        for node in program.graph.nodes:
+            node.meta.pop('stack_trace', None)  # it names the folders of whoever exports
+        torch.export.save(program, str(file), extra_files={KEY: metadata.to_json()})
+
+
+def export(
+    model: nn.Module,
+    path: str | Path,
+    fmt: str | None = None,
+    *,
+    size: tuple[int, int] | None = None,
+    skeleton: Skeleton | None = None,
+    pipeline: bool = False,
+    precision: str = 'f32',
+    crops: npt.NDArray[np.uint8] | None = None,
+    widen: bool = False,
+) -> float:
+    """Write a network for another runtime and check it there against PyTorch.
+
+    Args:
+        model: A `WideHRNet` with heatmaps, on the CPU.
+        path: The file; written whole or not at all, and only if the check passed.
+        fmt: `'onnx'`, `'openvino'`, `'torch-export'` or `'torchscript'`; by default what the extension says.
+        size: Height and width, multiples of 32; by default the model's own. ONNX and TorchScript files also run at
+            others, torch-export has a dynamic batch only.
+        skeleton: What the keypoints are; by default what the model says.
+        pipeline: Take uint8 crops (B, H, W, 3) and give keypoints (B, K, 3): normalisation and decoding in the file.
+        precision: `'f32'`; or for OpenVINO `'bf16'`, computed where the processor can, or `'int8'`, static quantisation
+            calibrated on `crops`. (In ONNX Runtime the same int8 costs more than 0.01 PCK, so it is not offered.)
+        crops: uint8 (N, H, W, 3), real crops to check on, and to calibrate on for int8, where it takes 100 or more;
+            by default the photo that comes with this package.
+        widen: See `deploy`.
+
+    Returns:
+        The largest difference of a heatmap, or of a keypoint in pixels for a pipeline, found in the check; of
+        heatmaps in parts of the largest value.
+
+    Raises:
+        UserError: If options do not fit each other, the model cannot be exported, or the file gives other results
+            than PyTorch.
+        ImportError: If a package of the extra `export` is missing.
+    """
+    path = Path(path)
+    fmt = fmt or next((f for f, suffix in FORMATS.items() if suffix == path.suffix), None)
+    if fmt not in FORMATS:
+        raise UserError(f'{path.suffix or path.name!r} is no format: choose {", ".join(FORMATS)}.')
+    if path.suffix != FORMATS[fmt]:
+        raise UserError(f'a file of the format {fmt} ends in {FORMATS[fmt]}, not in {path.suffix or path.name!r}.')
+    allowed = {'f32', 'bf16', 'int8'} if fmt == 'openvino' else {'f32'}
+    if precision not in allowed:
+        raise UserError(f'{fmt} is exported in {", ".join(sorted(allowed))}, not in {precision}.')
+    if getattr(getattr(model, 'global_pool', None), 'pool_type', ''):
+        raise UserError("only networks with heatmaps are exported: create the model with global_pool=''.")
+    config = resolve_model_data_config(model)
+    height, width = size or config['input_size'][1:]
+    if height % 32 or width % 32 or min(height, width) < 32:
+        raise UserError(f'the input must be a multiple of 32 in height and width, not {height}x{width}.')
+    known: Any = getattr(model, 'pretrained_cfg', None) or {}
+    metadata = ExportMetadata(
+        name=known.get('architecture') or type(model).__name__,
+        skeleton=skeleton or skeleton_of(model),
+        size=(height, width),
+        mean=tuple(config['mean']),
+        std=tuple(config['std']),
+        pipeline=pipeline,
+        precision=precision,
+        padding=padding_of(model),
+    )
+    deployed = deploy(model, widen).cpu()
+    crops = sample_crops(metadata.size) if crops is None else crops
+    if crops.dtype != np.uint8 or crops.shape[1:] != (height, width, 3) or not len(crops):
+        raise UserError(f'crops must be uint8 (N, {height}, {width}, 3), not {crops.dtype} {crops.shape}.')
+    with _whole(path) as file:
+        _write(GraphNetwork(deployed), metadata, fmt, file, crops)
+        return check(file, deployed, metadata, crops[:8])
+
+
+def check(file: Path, network: nn.Module, metadata: ExportMetadata, crops: npt.NDArray[np.uint8]) -> float:
+    """Run a written file on crops, one and all at once, and compare with PyTorch.
+
+    Args:
+        file: The exported file.
+        network: The deployed network.
+        metadata: What the file should say.
+        crops: uint8 (N, H, W, 3).
+
+    Returns:
+        The largest difference, as `export` says.
+
+    Raises:
+        UserError: If it is too large, or the file says something else about itself.
+    """
+    backend = open_backend(file)
+    if backend.metadata != metadata:
+        raise UserError(f'{file.name} came back with other metadata than was written.')
+    pipeline = PosePipeline(network, metadata.mean, metadata.std)
+    images = ((torch.from_numpy(crops).permute(0, 3, 1, 2).float() - pipeline.mean) / pipeline.std).contiguous()
+    heatmaps = network(images)
+    given = crops if metadata.pipeline else images.numpy()
+    got = torch.from_numpy(
+        np.concatenate([backend.run(given[:1]), backend.run(given[1:])] if len(given) > 1 else [backend.run(given)])
+    )
+    tolerance = TOLERANCE[metadata.precision]
+    if not metadata.pipeline:
+        difference = float((got - heatmaps).abs().max() / heatmaps.abs().max())
+        if not difference <= tolerance:
+            raise UserError(
+                f'the exported file gives heatmaps that differ by {difference:.2g} of the largest value from '
+                f'PyTorch; at most {tolerance:g} was expected. Nothing was written.'
+            )
+        return difference
+    # two pixels that are equal within rounding may change places, so keypoints are compared where the maximum is clear
+    expected = pipeline(torch.from_numpy(crops))
+    score = (got[..., 2] - expected[..., 2]).abs().max() / heatmaps.abs().max()
+    top = heatmaps.flatten(2).topk(2).values
+    clear = (top[..., 0] - top[..., 1]) > 2 * tolerance * heatmaps.abs().max()
+    moved = (got[..., :2] - expected[..., :2]).abs().amax(2)[clear]
+    difference = float(moved.max()) if len(moved) else 0.0
+    if not (float(score) <= tolerance and difference <= STRIDE / 2):
+        raise UserError(
+            f'the exported file gives keypoints that are {difference:.2g} pixels and scores that are {score:.2g} of '
+            'the largest value away from PyTorch. Nothing was written.'
+        )
+    return difference
+
+
+def sample_crops(size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """Crops from the photo that comes with this package.
+
+    Args:
+        size: Height and width.
+
+    Returns:
+        uint8 (8, H, W, 3).
+    """
+    from ..pose.crops import box_views, crop_people
+    from ..pose.images import read_image
+
+    image = read_image(Path(__file__).parents[1] / 'samples' / 'astronaut.jpg')
+    height, width = image.shape[:2]
+    rng = np.random.default_rng(0)
+    low = rng.uniform(0, 0.4, (8, 2)) * (width, height)
+    boxes = np.concatenate((low, low + rng.uniform(0.4, 0.6, (8, 2)) * (width, height)), 1)
+    return crop_people(image, box_views(boxes, size), size)

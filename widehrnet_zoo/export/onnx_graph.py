@@ -1,0 +1,244 @@
+"""Write the deployed network as an ONNX graph.
+
+The graph is put down node by node: the deployed network is a few kinds of plain operations, which gives runtimes
+exactly the operators that they have fast kernels for, any batch and any size, in a fraction of a second.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor, nn
+
+from ..deployment.graph import (
+    GraphBlock,
+    GraphFusion,
+    GraphGate,
+    GraphGather,
+    GraphNetwork,
+    GraphStage,
+    GraphTransition,
+)
+from ..errors import UserError
+from ..extras import require
+
+OPSET = 21
+
+
+class GraphWriter:
+    """Collects nodes and initializers; every method takes and returns names of values."""
+
+    def __init__(self) -> None:
+        self.onnx = require('onnx', 'export')
+        self.nodes: list[Any] = []
+        self.initializers: list[Any] = []
+        self._constants: dict[tuple[Any, ...], str] = {}
+        self._count = 0
+
+    def constant(self, value: npt.NDArray[Any]) -> str:
+        """An initializer; equal small ones are kept once."""
+        key = (value.dtype.str, value.shape, value.tobytes())
+        name = self._constants.get(key) if value.size <= 16 else None
+        if name is None:
+            self._count += 1
+            name = self._constants[key] = f'c{self._count}'
+            self.initializers.append(self.onnx.numpy_helper.from_array(np.ascontiguousarray(value), name))
+        return name
+
+    def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        """A node with one output."""
+        self._count += 1
+        name = f'{kind}_{self._count}'
+        self.nodes.append(self.onnx.helper.make_node(kind, list(inputs), [name], name=name, **attributes))
+        return name
+
+    def rename(self, value: str, name: str) -> None:
+        """Give the last node's output its public name."""
+        assert self.nodes[-1].output[0] == value
+        self.nodes[-1].output[0] = name
+
+
+def _numpy(tensor: Tensor) -> npt.NDArray[Any]:
+    return tensor.detach().cpu().numpy()
+
+
+class NetworkWriter(GraphWriter):
+    """Writes the layers of `GraphNetwork`.
+
+    Args:
+        orders_are_products: Write a new order of channels as a 1x1 convolution with ones and zeros, which is the same
+            number for number, for runtimes that gather channels only in another memory format.
+    """
+
+    def __init__(self, orders_are_products: bool = False) -> None:
+        super().__init__()
+        self.orders_are_products = orders_are_products
+
+    def conv(self, layer: nn.Conv2d, x: str) -> str:
+        """A convolution."""
+        assert layer.bias is not None and isinstance(layer.padding, tuple)
+        weight, bias = self.constant(_numpy(layer.weight)), self.constant(_numpy(layer.bias))
+        pads = [*layer.padding, *layer.padding]
+        return self.op(
+            'Conv',
+            x,
+            weight,
+            bias,
+            kernel_shape=list(layer.kernel_size),
+            strides=list(layer.stride),
+            pads=pads,
+            group=layer.groups,
+        )
+
+    def chain(self, layers: Any, x: str) -> str:
+        """Layers one after the other."""
+        for layer in layers:
+            if isinstance(layer, nn.Conv2d):
+                x = self.conv(layer, x)
+            elif isinstance(layer, nn.ReLU):
+                x = self.op('Relu', x)
+            elif isinstance(layer, nn.Sequential):
+                x = self.chain(layer, x)
+            elif isinstance(layer, GraphBlock):
+                x = self.block(layer, x)
+            elif isinstance(layer, GraphGather):
+                x = self.order(layer, x)
+            elif not isinstance(layer, nn.Identity):
+                raise UserError(f'{type(layer).__name__} has no form in ONNX here: export to torch-export instead.')
+        return x
+
+    def order(self, layer: GraphGather, x: str) -> str:
+        """Channels in another order."""
+        if not self.orders_are_products:
+            return self.op('Gather', x, self.constant(_numpy(layer.order)), axis=1)
+        chosen = np.eye(len(layer.order), dtype=np.float32)[_numpy(layer.order)]
+        return self.op('Conv', x, self.constant(chosen[..., None, None]), kernel_shape=[1, 1])
+
+    def block(self, block: GraphBlock, x: str) -> str:
+        """A block."""
+        whole = block.stop - block.start == block.chs
+
+        def run(start: int, stop: int) -> str:
+            ends = [self.constant(np.array([v], np.int64)) for v in (start, stop, 1)]
+            return self.op('Slice', x, *ends)
+
+        b = x if whole else run(block.start, block.stop)
+        y = self.op('Relu', self.conv(block.expand, b))
+        y = self.op('Relu', self.conv(block.dw, y))
+        attn = block.attn
+        if isinstance(attn, GraphGate):
+            gate = self.op('Relu', self.conv(attn.fc1, self.op('GlobalAveragePool', y)))
+            y = self.op('Mul', y, self.op('Sigmoid', self.conv(attn.fc2, gate)))
+        elif not isinstance(attn, nn.Identity):
+            raise UserError(
+                f'the attention {type(attn).__name__} has no form in ONNX here, only squeeze-excitation has: export '
+                'to torch-export instead.'
+            )
+        y = self.op('Add', b, self.conv(block.project, y))
+        if whole:
+            return y
+        parts = (
+            [run(0, block.start)] * (block.start > 0) + [y] + [run(block.stop, block.chs)] * (block.stop < block.chs)
+        )
+        return self.op('Concat', *parts, axis=1)
+
+    def double(self, x: str) -> str:
+        """Each pixel four times."""
+        scales = self.constant(np.array([1, 1, 2, 2], np.float32))
+        return self.op(
+            'Resize', x, '', scales, mode='nearest', coordinate_transformation_mode='asymmetric', nearest_mode='floor'
+        )
+
+    def bilinear(self, x: str) -> str:
+        """Twice the size, corners aligned."""
+        scales = self.constant(np.array([1, 1, 2, 2], np.float32))
+        return self.op('Resize', x, '', scales, mode='linear', coordinate_transformation_mode='align_corners')
+
+    def fusion(self, fusion: GraphFusion, x: list[str]) -> list[str]:
+        """The sum over the branches."""
+        out: list[str] = []
+        last = fusion.num - 1
+        for i in range(fusion.num):
+            z = x[i]
+            if i < last:
+                low = self.chain([fusion.up[f'{i}_{last}']], x[-1])
+                for j in range(last - 1, i, -1):
+                    low = self.op('Add', self.chain([fusion.up[f'{i}_{j}']], x[j]), self.double(low))
+                z = self.op('Add', z, self.double(low))
+            for j in range(i):
+                z = self.op('Add', self.chain([fusion.down[f'{i}_{j}']], out[0] if j == 0 else x[j]), z)
+            out.append(z)
+        return [self.op('Relu', self.chain([gather], z)) for gather, z in zip(fusion.gather, out, strict=True)]
+
+    def network(self, network: GraphNetwork, x: str) -> str:
+        """Images to heatmaps."""
+        branches = [self.chain(network.stem, x)]
+        for module in network.body:
+            if isinstance(module, GraphTransition):
+                new = self.chain([module.new], branches[-1])
+                branches = [self.chain([k], y) for k, y in zip(module.keep, branches, strict=True)] + [new]
+            else:
+                assert isinstance(module, GraphStage)
+                branches = [self.chain([b], y) for b, y in zip(module.branches, branches, strict=True)]
+                branches = self.fusion(module.fusion, branches)
+        y = branches[-1]
+        for i, project in enumerate(network.neck):
+            if i > 0:
+                y = self.op('Add', branches[-1 - i], self.bilinear(y))
+            y = self.chain([project], y)
+        if not isinstance(network.head, nn.Conv2d):
+            raise UserError("only networks with heatmaps are exported to ONNX: create the model with global_pool=''.")
+        return self.conv(network.head, y)
+
+
+class PoseWriter(NetworkWriter):
+    """Adds what stands before and after the network, in the graph."""
+
+    def normalise(self, x: str, mean: tuple[float, ...], std: tuple[float, ...]) -> str:
+        """uint8 crops (B, H, W, 3) to float32 (B, 3, H, W)."""
+        scale = (1 / (255 * np.array(std))).astype(np.float32)
+        shift = (-np.array(mean) / np.array(std)).astype(np.float32)
+        y = self.op('Cast', x, to=self.onnx.TensorProto.FLOAT)
+        y = self.op('Add', self.op('Mul', y, self.constant(scale)), self.constant(shift))
+        return self.op('Transpose', y, perm=[0, 3, 1, 2])
+
+    def decode(self, heatmaps: str, stride: int) -> str:
+        """Heatmaps (B, K, h, w) to keypoints (B, K, 3): x, y in crop pixels and score, as `decode_heatmaps` 'quarter'.
+
+        A maximum at the border has no neighbours on one side and stays where it is.
+        """
+
+        def ints(*values: int) -> str:
+            return self.constant(np.array(values, np.int64))
+
+        def floats(value: float) -> str:
+            return self.constant(np.array(value, np.float32))
+
+        shape = self.op('Shape', heatmaps)
+        height, width = (self.op('Gather', shape, ints(i)) for i in (2, 3))
+        flat = self.op('Reshape', heatmaps, ints(0, 0, -1))
+        score = self.op('ReduceMax', flat, ints(2), keepdims=1)
+        index = self.op('ArgMax', flat, axis=2, keepdims=1)
+        y = self.op('Div', index, width)
+        x = self.op('Sub', index, self.op('Mul', y, width))
+        one = ints(1)
+
+        def inner(value: str, size: str) -> str:
+            above = self.op('Greater', value, one)
+            return self.op('And', above, self.op('Less', value, self.op('Sub', size, one)))
+
+        inside = self.op('And', inner(x, width), inner(y, height))
+        last = self.op('Sub', self.op('Mul', height, width), one)
+
+        def neighbour(offset: str) -> str:
+            place = self.op('Max', self.op('Min', self.op('Add', index, offset), last), ints(0))
+            return self.op('GatherElements', flat, place, axis=2)
+
+        def refined(value: str, step: str) -> str:
+            difference = self.op('Sub', neighbour(step), neighbour(self.op('Neg', step)))
+            quarter = self.op('Mul', self.op('Sign', difference), floats(0.25))
+            quarter = self.op('Where', inside, quarter, floats(0.0))
+            moved = self.op('Add', self.op('Cast', value, to=self.onnx.TensorProto.FLOAT), quarter)
+            return self.op('Mul', moved, floats(float(stride)))
+
+        return self.op('Concat', refined(x, one), refined(y, width), score, axis=2)

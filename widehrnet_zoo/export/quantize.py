@@ -1,0 +1,42 @@
+"""Static int8 quantisation, calibrated on crops."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..engines.metadata import ExportMetadata
+from ..errors import UserError
+from ..extras import require
+
+ENOUGH = 100
+
+
+def _inputs(metadata: ExportMetadata, crops: npt.NDArray[np.uint8]) -> list[npt.NDArray[Any]]:
+    if len(crops) < ENOUGH:
+        raise UserError(f'int8 needs {ENOUGH} or more crops of people to calibrate on, not {len(crops)}.')
+    if metadata.pipeline:
+        return [crop[None] for crop in crops]
+    mean, std = (np.array(v, np.float32) * 255 for v in (metadata.mean, metadata.std))
+    return [np.ascontiguousarray((((crop - mean) / std).transpose(2, 0, 1)[None]).astype(np.float32)) for crop in crops]
+
+
+def quantize_openvino(model: Any, metadata: ExportMetadata, crops: npt.NDArray[np.uint8]) -> Any:
+    """Quantise with NNCF's post-training algorithm, mixed preset.
+
+    Args:
+        model: `openvino.Model`.
+        metadata: What it takes.
+        crops: uint8 (N, H, W, 3) of people.
+
+    Returns:
+        The quantised model.
+    """
+    nncf = require('nncf', 'export')
+    inputs = _inputs(metadata, crops)
+    return nncf.quantize(
+        model,
+        nncf.Dataset(inputs),
+        preset=nncf.QuantizationPreset.MIXED,
+        subset_size=len(inputs),
+    )

@@ -1,0 +1,114 @@
+"""A file of boxes in a detector's place."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import UserError
+from .coco import are_numbers, is_id, read_json
+
+
+class BoxFile:
+    """Boxes that were found before, by the photo's name.
+
+    Two forms are read:
+
+    - `{"a.jpg": [[x1, y1, x2, y2, score], ...], ...}`, corners in pixels, the score optional (1). The names may be
+      whole paths, file names, or, for a video, frame numbers. A photo that is not named is an error, `[]` says that
+      nobody is there.
+    - COCO detections: `[{"image_id": ..., "bbox": [x, y, width, height], "score": ..., "category_id": 1}, ...]`, where
+      the id is the file name, or the number that its stem is (`000000000139.jpg` is 139). A photo without an entry
+      has nobody; other categories are left out.
+
+    Args:
+        path: The JSON.
+        category_id: Category of people in COCO detections.
+
+    Raises:
+        UserError: If the file has another form; the message names the entry.
+    """
+
+    def __init__(self, path: str | Path, category_id: int = 1):
+        self.path = Path(path)
+        self._boxes: dict[str | int, list[list[float]]] = {}
+        content = read_json(path)
+        self._complete = isinstance(content, dict)
+        entries: Iterable[tuple[Any, Any]]
+        if isinstance(content, dict):
+            entries = ((name, box) for name, boxes in content.items() for box in self._list(name, boxes))
+            self._boxes = {name: [] for name in content}
+        elif isinstance(content, list):
+            entries = (self._detection(i, entry) for i, entry in enumerate(content) if _of_category(entry, category_id))
+        else:
+            raise UserError(f'{path} is not a file of boxes: expected names with boxes, or COCO detections.')
+        for name, box in entries:
+            if not are_numbers(box) or len(box) not in (4, 5):
+                raise UserError(f'{path}: a box of {name!r} is {box!r}; expected four numbers and, at most, a score.')
+            self._boxes.setdefault(name, []).append([*box, 1.0][:5])
+        if not any(self._boxes.values()):
+            raise UserError(f'{path} has no box of a person in it.')
+
+    def _list(self, name: str, boxes: Any) -> list[Any]:
+        if not isinstance(boxes, list):
+            raise UserError(f'{self.path}: {name!r} has {boxes!r}; expected a list of boxes.')
+        return boxes
+
+    def _detection(self, index: int, entry: Any) -> tuple[str | int, list[Any]]:
+        if not isinstance(entry, dict) or not is_id(entry.get('image_id')) or not isinstance(entry.get('bbox'), list):
+            raise UserError(f'{self.path}: entry {index} lacks "image_id" or "bbox"; expected COCO detections.')
+        try:
+            x, y, w, h = entry['bbox']
+            return entry['image_id'], [x, y, x + w, y + h, entry.get('score', 1.0)]
+        except (TypeError, ValueError, OverflowError) as error:
+            raise UserError(
+                f'{self.path}: entry {index} has the bbox {entry["bbox"]!r}; expected 4 numbers.'
+            ) from error
+
+    def of_photo(self, name: str | None) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Boxes of a photo.
+
+        Args:
+            name: Its path, or the name that the file has for it.
+
+        Returns:
+            (N, 4) x1, y1, x2, y2 in pixels, and scores (N,).
+
+        Raises:
+            UserError: If the file cannot know the photo.
+        """
+        if name is None:
+            raise UserError(f'{self.path} knows boxes by the names of photos, and this image has none.')
+        key = self._key(name)
+        if key is not None:
+            return self._split(self._boxes[key])
+        other = next(iter(self._boxes))
+        if self._complete or isinstance(other, str) or not Path(name).stem.isdecimal():
+            raise UserError(f'{self.path} has no boxes for {name}; it has {len(self._boxes)} photos, one is {other!r}.')
+        return self._split([])
+
+    def knows(self, name: str) -> bool:
+        """Whether the file names a photo."""
+        return self._key(name) is not None
+
+    def _key(self, name: str) -> str | int | None:
+        path = Path(name)
+        keys: list[str | int] = [name, path.name, path.stem]
+        if path.stem.isdecimal():
+            keys.append(int(path.stem))
+        return next((key for key in keys if key in self._boxes), None)
+
+    def __call__(self, image: Any, /) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Boxes of a photo given by its path; pixels have no name, so an array is refused."""
+        return self.of_photo(str(image) if isinstance(image, (str, Path)) else None)
+
+    @staticmethod
+    def _split(rows: list[list[float]]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        values = np.array(rows, np.float32).reshape(-1, 5)
+        return values[:, :4], values[:, 4]
+
+
+def _of_category(entry: Any, category_id: int) -> bool:
+    return not isinstance(entry, dict) or entry.get('category_id', category_id) == category_id

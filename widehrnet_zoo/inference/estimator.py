@@ -1,0 +1,383 @@
+"""One photo, or many, to keypoints."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from operator import index
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, overload
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor, nn
+
+from ..engines.pytorch import DEFAULT_MODEL, HeatmapBackend, TorchBackend, open_backend
+from ..errors import UserError
+from ..pose.crops import box_views, check_boxes, crop_people, padding_of
+from ..pose.decoding import DECODERS, decode_heatmaps, flip_heatmaps
+from ..pose.images import ImageSource, read_image
+from ..pose.results import PoseResult
+from ..pose.skeletons import Skeleton
+
+__all__ = ['DEFAULT_MODEL', 'PoseEstimator']
+
+STRIDE = 4
+"""Input pixels per heatmap pixel."""
+
+_SURE = 0.2
+_UNSURE = 0.1
+_ENOUGH = 3
+_MARGIN = 0.1
+
+
+class PoseEstimator:
+    """Finds the keypoints of people in pictures.
+
+    Attributes:
+        backend: What turns crops into heatmaps.
+        skeleton: What the keypoints are.
+        size: Height and width of the network's input.
+        padding: Growth of a box to the network's view.
+
+    Args:
+        model: A variant, `variant.tag`, `hf-hub:org/name`, `local-dir:FOLDER` or a folder, loaded with its weights; a
+            file of weights; an exported file or folder (ONNX, OpenVINO, ...); or a module. By default
+            `DEFAULT_MODEL`, whose weights ship.
+        weights: File of weights to load instead: `.safetensors`, or an official `.pth`. Without `model` the variant is
+            found from the file.
+        device: Where a torch model runs. By default a module stays where it is, anything else goes to CUDA, MPS or
+            the CPU, the first there is.
+        backend: Instead of `model`: a `HeatmapBackend`, or any callable from normalised float32 arrays (B, 3, H, W) to
+            heatmaps (B, K, H/4, W/4), which needs `size` and `skeleton` beside it.
+        size: Height and width of the input, multiples of 32, instead of the model's own.
+        skeleton: What the keypoints are, instead of what the model says.
+        mean: Of the input, RGB in 0..1, instead of the model's own.
+        std: Likewise.
+        padding: Growth of a person's box to the network's view, instead of the model's own: 1.25, unless the model
+            learnt another.
+        decoder: How keypoints are read off heatmaps: see `decode_heatmaps`. `'dark'` is the most exact for our weights;
+            the published figures are by `'quarter'`.
+        flip_test: Average with the mirrored crop; twice the work.
+        batch_size: Crops per forward pass, of one picture or of several.
+        bf16: Run a torch model in bfloat16 autocast.
+        fused: Run a WideHRNet on this package's compiled CPU kernels: equal within rounding, several times faster;
+            compiled at first use, which takes a minute and needs a C++ compiler and the extra `[export]`. With `bf16`
+            its products are in bfloat16.
+
+    Raises:
+        UserError: If the model, its weights, the device or an option cannot be had, or do not fit each other.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | nn.Module | None = None,
+        weights: str | Path | None = None,
+        device: str | torch.device | None = None,
+        *,
+        backend: HeatmapBackend | Callable[..., Any] | None = None,
+        size: tuple[int, int] | None = None,
+        skeleton: Skeleton | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        padding: float | None = None,
+        decoder: str = 'dark',
+        flip_test: bool = False,
+        batch_size: int = 16,
+        bf16: bool = False,
+        fused: bool = False,
+    ):
+        if backend is None:
+            backend = open_backend(model, weights, device, size, skeleton, bf16, fused)
+        elif model is not None or weights is not None or bf16 or fused:
+            raise UserError('a backend stands in place of model, weights, bf16 and fused: give one or the other.')
+        self.backend: Any = backend
+        found_size = size or getattr(backend, 'size', None)
+        found_skeleton = skeleton or getattr(backend, 'skeleton', None)
+        if found_size is None or found_skeleton is None:
+            raise UserError('a backend must say its size=(height, width) and its skeleton, or they must be given.')
+        try:
+            height, width = (index(side) for side in found_size)
+        except (TypeError, ValueError) as error:
+            raise UserError(f'the size is height and width in whole pixels, not {found_size!r:.80}.') from error
+        self.size: tuple[int, int] = (height, width)
+        self.skeleton: Skeleton = found_skeleton
+        if min(self.size) < 32 or any(side % 32 for side in self.size):
+            raise UserError(f'the input must be a multiple of 32 in height and width, not {self.size}.')
+        self.mean = _three(getattr(backend, 'mean', IMAGENET_DEFAULT_MEAN) if mean is None else mean, 'mean', -1000)
+        self.std = _three(getattr(backend, 'std', IMAGENET_DEFAULT_STD) if std is None else std, 'std', 1e-6)
+        self.padding = padding_of(backend if padding is None else SimpleNamespace(padding=padding))
+        self.decoder = decoder
+        self.flip_test = flip_test
+        self.batch_size = batch_size
+        self._check_options(decoder, flip_test, batch_size)
+
+    @property
+    def model(self) -> nn.Module:
+        """The torch module.
+
+        Raises:
+            UserError: If an exported file or another backend runs in its place.
+        """
+        if not isinstance(self.backend, TorchBackend):
+            raise UserError(f'{type(self.backend).__name__} runs here, there is no torch module.')
+        return self.backend.module
+
+    @property
+    def device(self) -> torch.device:
+        """Where crops are normalised and heatmaps decoded."""
+        return self.backend.device if isinstance(self.backend, TorchBackend) else torch.device('cpu')
+
+    @overload
+    def __call__(self, image: ImageSource, boxes: Any = None, box_scores: Any = None, **options: Any) -> PoseResult: ...
+
+    @overload
+    def __call__(
+        self, image: Sequence[ImageSource], boxes: Any = None, box_scores: Any = None, **options: Any
+    ) -> list[PoseResult]: ...
+
+    def __call__(self, image: Any, boxes: Any = None, box_scores: Any = None, **options: Any) -> Any:
+        """Find the keypoints of the people in a picture, or in each of several.
+
+        Args:
+            image: A picture as `read_image` takes it; a list or tuple of them; or a 4-dimensional array or tensor.
+            boxes: People of one picture, (4,) or (N, 4) x1, y1, x2, y2 in pixels of the upright picture; for several
+                pictures a list with the boxes of each, `None` among them where there are none. Without boxes the
+                whole picture is one box; where enough is found, a second look at what was found gives the result.
+            box_scores: (N,) scores of the boxes, for several pictures a list of them; 1 by default.
+            **options: `decoder`, `flip_test` and `batch_size`, for this call.
+
+        Returns:
+            The result, or a list of them in the order of the pictures.
+
+        Raises:
+            UserError: If a picture cannot be read, boxes are wrong, or the model's heatmaps are not what they should.
+        """
+        if isinstance(image, (np.ndarray, Tensor)) and image.ndim == 4:
+            image = list(image)
+        if not isinstance(image, (list, tuple)):
+            return next(self.stream([image], [boxes], [box_scores], **options))
+        for name, given in (('boxes', boxes), ('box_scores', box_scores)):
+            if given is not None and (not isinstance(given, (list, tuple)) or len(given) != len(image)):
+                raise UserError(f'for {len(image)} pictures give {name} as a list of {len(image)}, one entry for each.')
+        return list(self.stream(image, boxes, box_scores, **options))
+
+    def stream(
+        self,
+        images: Iterable[ImageSource],
+        boxes: Iterable[Any] | None = None,
+        box_scores: Iterable[Any] | None = None,
+        *,
+        decoder: str | None = None,
+        flip_test: bool | None = None,
+        batch_size: int | None = None,
+    ) -> Iterator[PoseResult]:
+        """Results of pictures as they come, in their order.
+
+        Pictures are read only as far ahead as a batch needs, and forward passes are full across pictures.
+
+        Args:
+            images: Pictures.
+            boxes: For each picture its boxes, or `None`; see `__call__`.
+            box_scores: For each picture the scores of its boxes, or `None`.
+            decoder: Instead of the estimator's own.
+            flip_test: Likewise.
+            batch_size: Likewise.
+
+        Yields:
+            One result for each picture.
+
+        Raises:
+            UserError: As `__call__`.
+        """
+        decoder = self.decoder if decoder is None else decoder
+        flip_test = self.flip_test if flip_test is None else flip_test
+        batch_size = self.batch_size if batch_size is None else batch_size
+        self._check_options(decoder, flip_test, batch_size)
+        all_boxes = iter(boxes) if boxes is not None else None
+        all_scores = iter(box_scores) if box_scores is not None else None
+        coming = iter(images)
+        jobs: deque[_Job] = deque()
+        waiting: deque[tuple[_Job, int, npt.NDArray[np.uint8]]] = deque()
+        more = True
+        while more or jobs:
+            while more and len(waiting) < batch_size:
+                try:
+                    image = next(coming)
+                    given = None if all_boxes is None else next(all_boxes)
+                    scores = None if all_scores is None else next(all_scores)
+                except StopIteration:
+                    more = False
+                    break
+                job = _Job.start(image, given, scores, self.skeleton, self.size, self.padding)
+                jobs.append(job)
+                waiting.extend((job, row, crop) for row, crop in enumerate(job.cut(self.size)))
+                if jobs[0].left == 0:
+                    break
+            if waiting and (not jobs or jobs[0].left):
+                batch = [waiting.popleft() for _ in range(min(batch_size, len(waiting)))]
+                points, scores = self._forward(np.stack([crop for _, _, crop in batch]), decoder, flip_test)
+                for (job, row, _), found, sure in zip(batch, points, scores, strict=True):
+                    job.fill(row, found, sure)
+                    if job.left == 0 and job.look_again(self.size):
+                        waiting.append((job, 0, job.cut(self.size)[0]))
+            while jobs and jobs[0].left == 0:
+                yield jobs.popleft().result(self.skeleton)
+
+    def heatmaps(self, crops: npt.NDArray[np.uint8], flip_test: bool = False, shift: bool = True) -> Tensor:
+        """Heatmaps of crops.
+
+        Args:
+            crops: uint8 (B, H, W, 3) of the network's size, as from `crop_people`.
+            flip_test: Average with those of the mirrored crops.
+            shift: Move the mirrored heatmaps by one pixel first, as `flip_heatmaps` says.
+
+        Returns:
+            float32 (B, K, H/4, W/4).
+
+        Raises:
+            UserError: If the model gives something else.
+        """
+        device = self.device
+        mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) * 255 for v in (self.mean, self.std))
+        with torch.inference_mode():
+            images = torch.from_numpy(crops).to(device).permute(0, 3, 1, 2).float().sub_(mean).div_(std)
+            heatmaps = self._run(images)
+            if flip_test:
+                mirrored = flip_heatmaps(self._run(images.flip(3)), self.skeleton.flip_order, shift)
+                heatmaps = (heatmaps + mirrored) / 2
+        return heatmaps
+
+    def _run(self, images: Tensor) -> Tensor:
+        if isinstance(self.backend, TorchBackend):
+            heatmaps = self.backend(images)
+        else:
+            heatmaps = torch.as_tensor(self.backend(np.ascontiguousarray(images.cpu().numpy())))
+        expected = (len(images), self.skeleton.num_keypoints, self.size[0] // STRIDE, self.size[1] // STRIDE)
+        if not isinstance(heatmaps, Tensor) or tuple(heatmaps.shape) != expected:
+            got = tuple(heatmaps.shape) if isinstance(heatmaps, Tensor) else type(heatmaps).__name__
+            raise UserError(
+                f'the model gives {got} for {len(images)} crops of {self.size[0]}x{self.size[1]}; expected heatmaps '
+                f'{expected}.'
+            )
+        return heatmaps.float()
+
+    def _forward(
+        self, crops: npt.NDArray[np.uint8], decoder: str, flip_test: bool
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        points, scores = decode_heatmaps(self.heatmaps(crops, flip_test), decoder)
+        found, sure = points.cpu().numpy() * STRIDE, scores.cpu().numpy()
+        if not np.isfinite(sure).all():
+            raise UserError('the model gives NaN or infinite heatmaps: its weights are damaged, or overflow in bf16.')
+        return found, sure
+
+    def _check_options(self, decoder: str, flip_test: bool, batch_size: int) -> None:
+        if decoder not in DECODERS:
+            raise UserError(f'there is no decoder {decoder!r}: choose {", ".join(DECODERS)}.')
+        if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+            raise UserError(f'the batch size must be a whole number from 1, not {batch_size!r}.')
+        names = self.skeleton.keypoints
+        if flip_test and not self.skeleton.flip_pairs and any(n.startswith('keypoint_') for n in names):
+            raise UserError(
+                'the flip test needs to know which keypoints are left and right, and this model does not say: give the '
+                'skeleton, or switch the flip test off.'
+            )
+
+
+def _three(values: Any, name: str, least: float) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(v) for v in values)
+    except (TypeError, ValueError, OverflowError):
+        numbers = ()
+    if len(numbers) != 3 or not all(least <= v <= 1000 for v in numbers):
+        raise UserError(f'{name} is three numbers of the size of an input in 0..1, std above 0, not {values!r}.')
+    return numbers
+
+
+@dataclass
+class _Job:
+    """A picture on its way: its boxes, and what was found in them so far."""
+
+    image: npt.NDArray[np.uint8]
+    path: str | None
+    boxes: npt.NDArray[np.float64]
+    box_scores: npt.NDArray[np.float32]
+    views: npt.NDArray[np.float64]
+    keypoints: npt.NDArray[np.float32]
+    scores: npt.NDArray[np.float32]
+    left: int
+    again: bool
+    padding: float
+
+    @classmethod
+    def start(
+        cls, source: Any, boxes: Any, box_scores: Any, skeleton: Skeleton, size: tuple[int, int], padding: float
+    ) -> '_Job':
+        image = read_image(source)
+        height, width = image.shape[:2]
+        if boxes is None and box_scores is not None:
+            raise UserError('box_scores are given without boxes.')
+        rows = np.array([[0.0, 0, width, height]]) if boxes is None else check_boxes(boxes, (width, height))
+        people, num = len(rows), skeleton.num_keypoints
+        try:
+            certain = np.ones(people) if box_scores is None else np.asarray(box_scores, np.float64).reshape(-1)
+        except (TypeError, ValueError) as error:
+            raise UserError(f'box_scores must be numbers: {error}.') from error
+        if len(certain) != people or not np.isfinite(certain).all():
+            raise UserError(f'{people} boxes need {people} finite box_scores.')
+        return cls(
+            image=image,
+            path=str(source) if isinstance(source, (str, Path)) else None,
+            boxes=rows,
+            box_scores=certain.astype(np.float32),
+            views=box_views(rows, size, padding),
+            keypoints=np.zeros((people, num, 2), np.float32),
+            scores=np.zeros((people, num), np.float32),
+            left=people,
+            again=boxes is None,
+            padding=padding,
+        )
+
+    def cut(self, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+        return crop_people(self.image, self.views, size)
+
+    def fill(self, row: int, points: npt.NDArray[np.float32], scores: npt.NDArray[np.float32]) -> None:
+        view = self.views[row]
+        self.keypoints[row] = points @ view[:, :2].T + view[:, 2]
+        self.scores[row] = scores
+        self.left -= 1
+
+    def look_again(self, size: tuple[int, int]) -> bool:
+        """Turn to the box around what was found in the whole picture, if that makes a box."""
+        if not self.again:
+            return False
+        self.again = False
+        height, width = self.image.shape[:2]
+        # a keypoint left out may lie outside the next view, a wrong one only makes it larger: the box takes unsure ones
+        found = self.keypoints[0][self.scores[0] > _UNSURE]
+        if (self.scores[0] > _SURE).sum() < _ENOUGH:
+            return False
+        low, high = found.min(0), found.max(0)
+        margin = _MARGIN * (high - low)
+        low, high = np.maximum(low - margin, 0), np.minimum(high + margin, (width, height))
+        # fewer picture pixels than heatmap pixels is no person that could be looked at more closely
+        if min(high - low) < 2 or max(high - low) < size[0] / STRIDE / 4:
+            return False
+        self.boxes = np.concatenate([low, high])[None].astype(np.float64)
+        self.views = box_views(self.boxes, size, self.padding)
+        self.left = 1
+        return True
+
+    def result(self, skeleton: Skeleton) -> PoseResult:
+        height, width = self.image.shape[:2]
+        return PoseResult(
+            keypoints=self.keypoints,
+            scores=self.scores,
+            boxes=self.boxes.astype(np.float32),
+            box_scores=self.box_scores,
+            skeleton=skeleton,
+            image_size=(width, height),
+            path=self.path,
+        )

@@ -1,0 +1,1 @@
+"""Skeletons, images, crops, heatmap decoding, results and drawing: what poses are, without a network."""

@@ -1,0 +1,155 @@
+"""Skeletons drawn on pictures."""
+
+import itertools
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from .images import ImageSource, read_image
+from .skeletons import Skeleton
+
+__all__ = ['SIDE_COLOURS', 'draw_poses']
+
+# the blue is from Okabe and Ito's palette for colour-blind people (https://jfly.uni-koeln.de/color)
+SIDE_COLOURS: dict[str, tuple[int, int, int]] = {
+    'left': (86, 180, 233),
+    'right': (230, 120, 0),
+    'centre': (255, 255, 255),
+}
+"""RGB of left, right and centre keypoints and bones: sky blue, orange and white."""
+
+_OUTLINE = (16, 16, 24)
+_FAINT = 0.35
+_STRIP = 64
+
+Colour = tuple[int, int, int]
+Canvas = npt.NDArray[np.uint8]
+Point = npt.NDArray[np.float64]
+
+
+def draw_poses(
+    image: ImageSource,
+    keypoints: npt.ArrayLike,
+    scores: npt.ArrayLike,
+    skeleton: Skeleton,
+    *,
+    boxes: npt.ArrayLike | None = None,
+    threshold: float = 0.2,
+    line_width: float | None = None,
+) -> Image.Image:
+    """Draw people: colour by side, opacity and size by score, dark outlines.
+
+    Args:
+        image: The image they are in, as `read_image` takes it.
+        keypoints: (N, K, 2), x and y in pixels; the last person is drawn on top.
+        scores: (N, K), 0..1.
+        skeleton: What the keypoints are.
+        boxes: (N, 4), x1, y1, x2, y2 in pixels, to be drawn too.
+        threshold: Keypoints with a lower score, and their bones, are left out. A score of 0 is never drawn.
+        line_width: Width of a bone in pixels; by default it follows the size of the person and of the picture.
+
+    Returns:
+        A new picture of the same size.
+    """
+    canvas = read_image(image).copy()
+    points, certain = np.asarray(keypoints, float), np.asarray(scores, float)
+    corners = [None] * len(points) if boxes is None else np.asarray(boxes, float)
+    for person, sure, box in zip(points, certain, corners, strict=True):
+        _draw_person(canvas, person, sure, box, skeleton, threshold, line_width)
+    return Image.fromarray(canvas)
+
+
+def _draw_person(
+    canvas: Canvas,
+    points: npt.NDArray[np.float64],
+    scores: npt.NDArray[np.float64],
+    box: npt.NDArray[np.float64] | None,
+    skeleton: Skeleton,
+    threshold: float,
+    line_width: float | None,
+) -> None:
+    shown = np.isfinite(points).all(1) & (scores >= threshold) & (scores > 0)
+    radius = _radius(canvas, points[shown], line_width)
+    outline = max(0.6, 0.45 * radius)
+    if box is not None and np.isfinite(box).all():
+        x1, y1, x2, y2 = box
+        corners = np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2), (x1, y1)])
+        for grow, colour in ((outline, _OUTLINE), (0.0, SIDE_COLOURS['centre'])):
+            for a, b in itertools.pairwise(corners):
+                _stroke(canvas, a, b, max(0.5, 0.4 * radius) + grow, colour, 0.8)
+    if not shown.any():
+        return
+    sides = skeleton.sides
+    # a score of 1 is as sure as heatmaps get; below that lines fade and joints shrink, but stay visible
+    certainty = scores.clip(0, 1)
+    opacity = _FAINT + (1 - _FAINT) * certainty
+    bones = [(a, b) for a, b in skeleton.bones if shown[a] and shown[b]]
+    for a, b in bones:
+        _stroke(canvas, points[a], points[b], radius + outline, _OUTLINE, 0.8 * min(opacity[a], opacity[b]))
+    for a, b in bones:
+        colour = SIDE_COLOURS[_side(sides[a], sides[b])]
+        _stroke(canvas, points[a], points[b], radius, colour, min(opacity[a], opacity[b]))
+    for k in np.flatnonzero(shown):
+        size = radius * (1.2 + 0.8 * certainty[k])
+        _stroke(canvas, points[k], points[k], size + outline, _OUTLINE, opacity[k])
+        _stroke(canvas, points[k], points[k], size, SIDE_COLOURS[sides[k]], opacity[k])
+
+
+def _side(a: str, b: str) -> str:
+    """Side of a bone: that of its ends, where the centre counts for both."""
+    sides = {a, b} - {'centre'}
+    return sides.pop() if len(sides) == 1 else 'centre'
+
+
+def _radius(canvas: Canvas, points: npt.NDArray[np.float64], line_width: float | None) -> float:
+    """Half the width of a bone."""
+    if line_width is not None:
+        return max(line_width / 2, 0.25)
+    height, width = canvas.shape[:2]
+    person = float(np.ptp(points, axis=0).max()) if len(points) else 0.0
+    # thick enough to be seen when the whole picture is on a screen, thin enough not to cover a small person
+    return float(np.clip(max(0.008 * person, 0.0016 * max(height, width)), 0.5, max(0.5, 0.02 * person)))
+
+
+def _stroke(
+    canvas: Canvas,
+    a: npt.NDArray[np.float64],
+    b: npt.NDArray[np.float64],
+    radius: float,
+    colour: Colour,
+    opacity: float,
+) -> None:
+    """Paint the points nearer than `radius` to the line from `a` to `b`.
+
+    The coverage of a pixel at the edge follows its distance: as smooth as supersampling, at any size.
+    """
+    height, width = canvas.shape[:2]
+    reach = radius + 1
+    low = np.floor(np.minimum(a, b) - reach).clip(0, (width, height)).astype(int)
+    high = np.ceil(np.maximum(a, b) + reach + 1).clip(0, (width, height)).astype(int)
+    if (high <= low).any():
+        return
+    along = b - a
+    length = float(along @ along)
+    # strips follow a slanting line closely, so that the work is in proportion to what is painted
+    for top in range(low[1], high[1], _STRIP):
+        bottom = min(top + _STRIP, high[1])
+        near = np.array([0.0, 1.0])
+        if along[1]:
+            near = ((np.array([top - reach, bottom + reach]) - a[1]) / along[1]).clip(0, 1)
+        ends = a[0] + near * along[0]
+        left = max(low[0], int(ends.min() - reach))
+        right = min(high[0], int(ends.max() + reach) + 2)
+        if right <= left:
+            continue
+        x = np.arange(left, right, dtype=np.float32) - np.float32(a[0])
+        y = np.arange(top, bottom, dtype=np.float32)[:, None] - np.float32(a[1])
+        share = ((x * along[0] + y * along[1]) / length).clip(0, 1) if length > 0 else 0.0
+        distance = np.hypot(x - share * along[0], y - share * along[1])
+        alpha = (radius + 0.5 - distance).clip(0, 1) * min(2 * radius, 1) * opacity
+        rows, columns = np.nonzero(alpha)
+        patch = canvas[top:bottom, left:right]
+        weight = alpha[rows, columns, None].astype(np.float32)
+        mixed = patch[rows, columns] * (1 - weight) + np.array(colour, np.float32) * weight
+        patch[rows, columns] = np.rint(mixed).astype(np.uint8)

@@ -1,0 +1,224 @@
+"""Anything that holds a picture to upright 8-bit RGB."""
+
+import io
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from ..errors import UserError
+
+__all__ = ['MAX_PIXELS', 'ImageSource', 'read_image']
+
+ImageSource = str | Path | bytes | bytearray | memoryview | BinaryIO | Image.Image | npt.NDArray[Any] | Tensor
+"""What `read_image` takes."""
+
+MAX_PIXELS = 178_956_970
+"""Largest picture that is read, in pixels: 512 MiB of RGB, the size at which Pillow refuses as well."""
+
+
+# drawings that Pillow hands to another program (Ghostscript, GDI), icons whose size changes while they are decoded, and
+# files of which it knows no more than their first bytes
+_NO_PHOTOS = frozenset(('EPS', 'WMF', 'ICO', 'CUR', 'ICNS', 'FPX', 'MIC', 'BUFR', 'GRIB', 'HDF5', 'MPEG'))
+
+
+def read_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
+    """Read a picture as upright 8-bit RGB.
+
+    Files are recognised by their content, whatever their extension says, and turned upright by their EXIF
+    orientation. Transparent pictures are laid on white. 16-bit values are scaled by 255 / 65535. Of an animation the
+    first frame is taken. Colour profiles are not applied: the stored values are taken as sRGB, as OpenCV takes them
+    and as the published figures were made.
+
+    Args:
+        source: Path; content of a file as bytes, or a file opened for reading in binary; PIL image; array
+            (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), RGB(A); tensor of the same layouts or (1, H, W), (3, H, W),
+            (4, H, W), where channels first wins if both fit. Arrays and tensors hold 8-bit integers, 16-bit integers
+            of the full range (uint16), booleans, or floats in 0..1.
+        max_pixels: Refuse larger pictures. Above Pillow's own limit, `PIL.Image.MAX_IMAGE_PIXELS` must be raised too.
+
+    Returns:
+        uint8 (H, W, 3), RGB. It shares memory with `source` where nothing had to be changed.
+
+    Raises:
+        UserError: If the picture is missing, broken, too large, or its values or layout cannot be told for certain.
+    """
+    if isinstance(source, Image.Image):
+        return _from_pillow(source, 'the PIL image', max_pixels)
+    if isinstance(source, Tensor):
+        return _from_tensor(source)
+    if isinstance(source, np.ndarray):
+        return _from_array(source)
+    if isinstance(source, (str, Path)):
+        return _from_file(source, max_pixels)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return _open(io.BytesIO(source), 'the bytes given as a picture', max_pixels)
+    if hasattr(source, 'read'):
+        return _open(source, 'the file object given as a picture', max_pixels)
+    raise UserError(
+        f'{type(source).__name__} is no picture: give a path, bytes, a PIL image, an array (H, W, 3) or a tensor '
+        '(3, H, W).'
+    )
+
+
+def _from_file(source: str | Path, max_pixels: int) -> npt.NDArray[np.uint8]:
+    name = str(source)
+    if name.startswith(('http://', 'https://')):
+        raise UserError(f'{name} is an address: download the picture and give its path.')
+    path = Path(source)
+    try:
+        if path.is_dir():
+            raise UserError(f'{name} is a folder: give the path of a picture.')
+        if path.exists() and not path.is_file():
+            # opening a pipe would wait for somebody to write into it
+            raise UserError(f'{name} is a pipe or a device: give the path of a picture.')
+        with open(path, 'rb') as file:
+            return _open(file, name, max_pixels)
+    except FileNotFoundError:
+        raise UserError(f'there is no file {name}.') from None
+    except UserError:
+        raise
+    except (OSError, ValueError) as error:
+        raise UserError(f'{name[:300]!r} cannot be read: {getattr(error, "strerror", None) or error}.') from error
+
+
+def _open(file: Any, name: str, max_pixels: int) -> npt.NDArray[np.uint8]:
+    Image.init()
+    try:
+        image = Image.open(file, formats=[kind for kind in Image.ID if kind not in _NO_PHOTOS])
+    except Image.DecompressionBombError as error:
+        raise UserError(
+            f'{name} is too large: {error}. Make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS and max_pixels if '
+            'you trust it.'
+        ) from error
+    except UnidentifiedImageError as error:
+        raise UserError(
+            f'{name} is no picture that Pillow {Image.__version__} can read: convert it to JPEG or PNG.'
+        ) from error
+    except Exception as error:  # Pillow's format plugins let all kinds of errors out on damaged headers
+        raise UserError(f'{name} is damaged: {error}.') from error
+    with image:
+        return _from_pillow(image, name, max_pixels)
+
+
+def _from_pillow(image: Image.Image, name: str, max_pixels: int) -> npt.NDArray[np.uint8]:
+    # some format plugins take the size as the file says it
+    if len(image.size) != 2 or not all(isinstance(side, int) for side in image.size):
+        raise UserError(f'{name} is damaged: its size is {image.size!s:.100}.')
+    width, height = image.size
+    if not width or not height:
+        raise UserError(f'{name} is empty: {width}x{height} pixels.')
+    if width * height > max_pixels:
+        raise UserError(
+            f'{name} is too large: {width}x{height} pixels, the limit is {max_pixels}. Make it smaller or raise '
+            'max_pixels.'
+        )
+    try:
+        image.load()
+    except Exception as error:  # see _open
+        raise UserError(f'{name} is damaged or cut off: {error}.') from error
+    try:
+        upright = ImageOps.exif_transpose(image)
+    except Exception:  # EXIF that cannot be parsed says nothing of the orientation, like none at all
+        upright = image
+    try:
+        return _to_rgb(upright, name)
+    except UserError:
+        raise
+    except Exception as error:  # see _open
+        raise UserError(f'{name} has colours that cannot be converted to RGB ({image.mode}): {error}.') from error
+
+
+def _to_rgb(image: Image.Image, name: str) -> npt.NDArray[np.uint8]:
+    mode = image.mode
+    if mode == 'F' or mode.startswith('I'):
+        values = np.asarray(image)
+        clear = image.info.get('transparency')
+        grey = _to_bytes(_integers(values, name, image.format) if mode == 'I' else values, name)
+        if mode != 'F' and isinstance(clear, int):
+            grey = np.where(values == clear, np.uint8(255), grey)
+        return _as_rgb(grey)
+    if mode in ('LA', 'La', 'PA', 'RGBA', 'RGBa') or 'transparency' in image.info:
+        rgba = image if mode == 'RGBA' else image.convert('RGBA')
+        return np.array(Image.alpha_composite(Image.new('RGBA', rgba.size, 'white'), rgba).convert('RGB'))
+    return np.array(image if mode == 'RGB' else image.convert('RGB'))
+
+
+def _integers(values: npt.NDArray[Any], name: str, file_format: str | None) -> npt.NDArray[Any]:
+    """Pillow's 32-bit mode, which holds 16-bit files too; their range must be told from the values or the format."""
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > 65535:
+        raise UserError(f'{name} has 32-bit values from {low} to {high}: scale them to 8 bits first.')
+    return values.astype(np.uint16 if high > 255 or file_format in ('PNG', 'PPM') else np.uint8)
+
+
+def _from_tensor(tensor: Tensor) -> npt.NDArray[np.uint8]:
+    tensor = tensor.detach().cpu()
+    if tensor.is_floating_point():
+        tensor = tensor.float()
+    if tensor.ndim == 3 and tensor.shape[0] in (1, 3, 4):
+        tensor = tensor.permute(1, 2, 0)
+    return _from_array(tensor.numpy(), 'tensor')
+
+
+def _from_array(array: npt.NDArray[Any], kind: str = 'array') -> npt.NDArray[np.uint8]:
+    shape = array.shape
+    if array.ndim not in (2, 3) or (array.ndim == 3 and shape[2] not in (1, 3, 4)):
+        if array.ndim == 4:
+            hint = 'for several pictures give a list of them'
+        elif array.ndim == 3 and shape[0] in (1, 3, 4):
+            hint = 'this looks like channels first, which is for tensors: transpose it to (H, W, 3)'
+        else:
+            hint = 'expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)' + (
+                ', or channels first' if kind == 'tensor' else ''
+            )
+        raise UserError(f'an {kind} of shape {shape} is no picture: {hint}.'.replace('an tensor', 'a tensor'))
+    if not array.size:
+        raise UserError(f'the {kind} is empty: its shape is {shape}.')
+    if array.dtype.kind == 'u' and array.dtype.itemsize == 2 and 0 < array.max() <= 255:
+        raise UserError(
+            f'the {kind} is uint16, taken as 0..65535, but its largest value is {array.max()}: convert 8-bit values '
+            'to uint8.'
+        )
+    values = _to_bytes(array, f'the {kind}')
+    if values.ndim == 3 and values.shape[2] == 4:
+        alpha = values[..., 3:].astype(np.float32) / 255
+        values = np.rint(values[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
+    return _as_rgb(values)
+
+
+def _to_bytes(values: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype == np.bool_:
+        return values.astype(np.uint8) * np.uint8(255)
+    if values.dtype.kind == 'f':
+        low, high = float(values.min()), float(values.max())
+        if not np.isfinite([low, high]).all():
+            raise UserError(f'{name} holds NaN or infinite values.')
+        # resampling overshoots by rounding, not by more
+        if low < -1e-3 or high > 1 + 1e-3:
+            raise UserError(
+                f'{name} has float values from {low:g} to {high:g}; floats are taken as 0..1. Convert 0..255 to '
+                'uint8, and undo a normalisation by mean and std.'
+            )
+        return np.rint(values.astype(np.float32).clip(0, 1) * 255).astype(np.uint8)
+    if values.dtype.kind == 'u' and values.dtype.itemsize == 2:
+        return np.rint(values.astype(np.float32) * (255 / 65535)).astype(np.uint8)
+    if values.dtype.kind in 'iu':
+        low, high = int(values.min()), int(values.max())
+        if low < 0 or high > 255:
+            raise UserError(
+                f'{name} has {values.dtype} values from {low} to {high}; expected 0..255, or uint16 for 0..65535.'
+            )
+        return values.astype(np.uint8)
+    raise UserError(f'{name} holds {values.dtype}: expected uint8, uint16, bool or floats in 0..1.')
+
+
+def _as_rgb(values: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    if values.ndim == 2 or values.shape[2] == 1:
+        values = np.repeat(values.reshape(*values.shape[:2], 1), 3, axis=2)
+    return np.ascontiguousarray(values)
