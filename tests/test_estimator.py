@@ -287,7 +287,7 @@ def test_weights_of_a_file_are_found_to_be_their_variants(tmp_path):
         np.testing.assert_array_equal(estimator(image).keypoints, expected)
     with pytest.raises(UserError, match='widehrnet_10_attn, not of widehrnet_18'):
         PoseEstimator('widehrnet_18', weights=path)
-    with pytest.raises(UserError, match='does not fit'):
+    with pytest.raises(UserError, match='do not fit'):
         PoseEstimator(create_model('widehrnet_10'), weights=path)
 
 

@@ -15,12 +15,13 @@ from safetensors.torch import load_file
 from training_shapes import tiny_recipe, write_kites
 
 from widehrnet_zoo.errors import UserError
+from widehrnet_zoo.models.opening import open_network
 from widehrnet_zoo.models.registry import create_model
 from widehrnet_zoo.pose.skeletons import skeleton_of
 from widehrnet_zoo.training import load_config, train
 from widehrnet_zoo.training.engine import Trainer
 from widehrnet_zoo.training.log import RunLog, read_log
-from widehrnet_zoo.training.start import freeze, load_model, start_model
+from widehrnet_zoo.training.start import freeze, start_model
 from widehrnet_zoo.training.state import latest_checkpoint, load_checkpoint, save_checkpoint
 
 pytest.importorskip('yaml')
@@ -233,15 +234,12 @@ def test_new_keypoints_get_a_new_head_and_known_names_keep_their_rows(whole_run)
     assert torch.equal(new[0], old[4]) and torch.equal(new[2], old[0]) and new.shape[0] == 3
     assert new[1].abs().max() < 0.01
     assert torch.equal(started.stem.conv.conv.weight, model.stem.conv.conv.weight)
-    same = load_model('widehrnet_10', str(out / 'model' / 'model.safetensors'), **load_args(out))
-    assert torch.equal(same.classifier.weight, old)
-    with pytest.raises(UserError, match='does not fit widehrnet_10'):
-        load_model('widehrnet_10', str(out / 'model' / 'model.safetensors'))
-
-
-def load_args(out):
-    recipe = json.loads((out / 'recipe.json').read_text())
-    return recipe['model']['args']
+    file = out / 'model' / 'model.safetensors'
+    args = json.loads((out / 'recipe.json').read_text())['model']['args']
+    for options in (args, {}):
+        assert torch.equal(open_network('widehrnet_10', file, size=(64, 64), **options).network.classifier.weight, old)
+    with pytest.raises(UserError, match='do not fit the network'):
+        open_network('widehrnet_10_attn', file, size=(64, 64))
 
 
 def test_frozen_parts_do_not_move_and_their_norms_neither(whole_run, kites, tmp_path):

@@ -1,31 +1,23 @@
-"""What turns normalised crops into heatmaps: a torch module, or an exported file behind the same door."""
+"""What turns normalised crops into heatmaps: a torch module, or an exported file in its place."""
 
 import contextlib
-import logging
-import re
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from timm.data import resolve_model_data_config
-from timm.models import get_arch_pretrained_cfgs, get_pretrained_cfg
 from torch import Tensor, nn
 
+from ..deployment.network import deploy
 from ..errors import UserError
-from ..models.registry import create_model, list_models
-from ..pose.crops import padding_of
-from ..pose.skeletons import Skeleton, skeleton_of
+from ..kernels.native import accelerate
+from ..models.opening import open_network, path_of
+from ..pose.skeletons import Skeleton
+from .exported import open_backend as open_exported
 
-_logger = logging.getLogger(__name__)
+__all__ = ['HeatmapBackend', 'TorchBackend', 'find_device', 'open_backend']
 
-__all__ = ['DEFAULT_MODEL', 'HeatmapBackend', 'TorchBackend', 'find_device', 'open_backend']
-
-DEFAULT_MODEL = 'widehrnet_18_attn'
-"""The variant that ships with weights."""
-
-_WEIGHTS = ('.safetensors', '.pth', '.pt', '.bin')
 _EXPORTED = ('.onnx', '.xml', '.pt2', '.torchscript', '.engine', '.tflite', '.pte', '.mlpackage')
 
 
@@ -76,25 +68,10 @@ class TorchBackend:
         bf16: bool = False,
         fused: bool = False,
     ):
-        known = getattr(module, 'pretrained_cfg', None)
-        if not known and size is None:
-            raise UserError('this module has no pretrained_cfg that tells its input: give size=(height, width).')
-        pool = getattr(getattr(module, 'global_pool', None), 'pool_type', '')
-        if pool:
-            raise UserError(f"this model pools its features (global_pool={pool!r}): keypoints need global_pool=''.")
-        config = resolve_model_data_config(module)
-        channels = getattr(module, 'in_chans', 3)
-        if channels != 3:
-            raise UserError(f'this model takes {channels} channels; pictures have 3.')
+        opened = open_network(module, size=size, skeleton=skeleton)
         self.module = module.eval() if device is None else module.eval().to(find_device(device))
-        self.skeleton = skeleton or skeleton_of(module)
-        self.padding = padding_of(module)
-        try:
-            self.size: tuple[int, int] = size or tuple(config['input_size'][1:])
-            self.mean: tuple[float, ...] = tuple(config['mean'])
-            self.std: tuple[float, ...] = tuple(config['std'])
-        except TypeError as error:
-            raise UserError(f'input_size, mean and std in the config of this model are no lists: {error}.') from error
+        self.skeleton, self.size, self.padding = opened.skeleton, opened.size, opened.padding
+        self.mean, self.std = opened.mean, opened.std
         tensors = [*module.parameters(), *module.buffers()]
         self.device = tensors[0].device if tensors else torch.device('cpu')
         self.bf16 = bf16
@@ -141,93 +118,21 @@ def open_backend(
     fused: bool = False,
 ) -> HeatmapBackend | TorchBackend:
     """Open a model by whatever it is given as; see `PoseEstimator` for the arguments."""
-    if isinstance(model, nn.Module):
-        if weights is not None:
-            _load(model, weights)
-        return TorchBackend(model, size, skeleton, device, bf16, fused)
-    name = None if model is None else str(model)
-    path = None if name is None or ':' in name[2:] or name.partition('.')[0] in list_models() else Path(name)
-    if path is not None and path.suffix in _WEIGHTS and weights is None:
-        name, weights, path = None, path, None
+    path = path_of(model)
     if path is not None and (path.suffix in _EXPORTED or (path.is_dir() and not (path / 'config.json').exists())):
         if weights is not None or size is not None or bf16 or fused:
             raise UserError(
-                'an exported file holds its weights, size and precision and has its own runtime: leave weights, size, '
+                'An exported file holds its weights, size and precision and has its own runtime: leave weights, size, '
                 'bf16 and fused out.'
             )
         if not path.exists():
-            raise UserError(f'there is no file {path}.')
-        from .exported import open_backend as open_exported
-
+            raise UserError(f'There is no file {path}.')
         return open_exported(path, device=device)
-    if path is not None and path.is_dir():
-        name = f'local-dir:{name}'
-    if weights is None:
-        module = create_model(name or DEFAULT_MODEL, pretrained=True)
-    else:
-        module = _with_weights(name, Path(weights), skeleton)
-    place = find_device('cpu' if fused and device is None else device)
-    return TorchBackend(module, size, skeleton, place, bf16, fused)
+    network = open_network(model, weights, size=size, skeleton=skeleton).network
+    if not isinstance(model, nn.Module):
+        device = find_device('cpu' if fused and device is None else device)
+    return TorchBackend(network, size, skeleton, device, bf16, fused)
 
 
 def _fuse(module: nn.Module, bf16: bool) -> nn.Module:
-    from ..deployment import deploy
-    from ..kernels.native import accelerate
-
     return accelerate(deploy(module), 'bf16' if bf16 else 'f32')
-
-
-def _with_weights(name: str | None, weights: Path, skeleton: Skeleton | None) -> nn.Module:
-    from ..weights.official import find_architecture, read_weights
-
-    if name is not None and ':' in name:
-        module = create_model(name)
-        _load(module, weights)
-        return module
-    state = read_weights(weights)
-    found = find_architecture(state)
-    if name is not None and name.partition('.')[0] != found.variant:
-        create_model(name)  # says so if there is no such name
-        raise UserError(f'{weights.name} holds weights of {found.variant}, not of {name}.')
-    count = found.num_classes
-    if name is None or '.' not in name:
-        name = _tag_for(found.variant, count, weights)
-    # without memory until the weights are known to fit
-    module = create_model(name, num_classes=count, device='meta', **found.model_args)
-    config = get_pretrained_cfg(name) if '.' in name else None
-    if config is not None and config.num_classes != count and skeleton is None:
-        raise UserError(
-            f'{weights.name} has {count} keypoints and {name} has {config.num_classes}: choose a tag of the same data '
-            'set, or give the skeleton.'
-        )
-    _load(module, weights, state)
-    return module
-
-
-def _tag_for(variant: str, count: int, weights: Path) -> str:
-    """The tag of a variant that a file's keypoints and name speak for; the bare variant for other keypoints."""
-    tags = [
-        cfg.tag or ''
-        for cfg in get_arch_pretrained_cfgs(variant).values()
-        # a checkpoint of the authors is not one of ours
-        if cfg.num_classes == count and not (weights.suffix != '.safetensors' and (cfg.tag or '').startswith('people'))
-    ]
-    said = set(re.findall(r'\d{2,4}x\d{2,4}|coco|mpii|people', weights.name))
-    tags.sort(key=lambda tag: -len(said & set(tag.split('_'))))
-    name = f'{variant}.{tags[0]}' if tags else variant
-    if not tags or not said & set(tags[0].split('_')):
-        _logger.warning(f'{weights.name} does not say its input size: taking that of {name}; name the model to choose.')
-    return name
-
-
-def _load(module: nn.Module, weights: str | Path, state: dict[str, Tensor] | None = None) -> None:
-    from ..weights.checkpoints import misfits
-    from ..weights.official import read_weights
-
-    state = read_weights(weights) if state is None else state
-    own = module.state_dict()
-    if problems := misfits(state, own):
-        raise UserError(f'{Path(weights).name} does not fit the model: {problems}.')
-    if any(tensor.is_meta for tensor in own.values()):
-        module.to_empty(device='cpu')
-    module.load_state_dict(state)

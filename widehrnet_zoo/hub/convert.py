@@ -10,7 +10,7 @@ from ..errors import UserError
 from ..models.registry import create_model
 from ..models.widehrnet import REPOSITORY
 from ..pose.skeletons import SKELETONS, Skeleton
-from ..weights.checkpoints import misfits, official_state, read_checkpoint
+from ..weights.checkpoints import load_weights, official_state, read_checkpoint
 from ..weights.official import Architecture, convert_state_dict, find_architecture
 from .saving import save_pretrained
 
@@ -108,9 +108,7 @@ def convert_checkpoint(
     }
     # without memory at first: what damaged names and shapes claim may not fit into any
     model = create_model(found.variant, pretrained_cfg_overlay=described, device='meta', **found.model_args)
-    if problems := misfits(state, model.state_dict()):
-        raise UserError(f'The checkpoint is damaged or from another network: {problems}.')
-    model.to_empty(device='cpu').load_state_dict(state)
+    load_weights(model, state, file.name)
     folder = save_pretrained(model, out_dir, skeleton=skeleton, overwrite=overwrite)
     parameters = sum(p.numel() for p in model.parameters())
     return Conversion(folder, found, size, size_source, skeleton, parameters, tuple(notes))

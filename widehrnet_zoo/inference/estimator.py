@@ -14,8 +14,9 @@ import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
-from ..engines.pytorch import DEFAULT_MODEL, HeatmapBackend, TorchBackend, open_backend
+from ..engines.pytorch import HeatmapBackend, TorchBackend, open_backend
 from ..errors import UserError
+from ..models.registry import DEFAULT_MODEL
 from ..pose.crops import box_views, check_boxes, crop_people, padding_of
 from ..pose.decoding import DECODERS, decode_heatmaps, flip_heatmaps
 from ..pose.images import ImageSource, read_image

@@ -7,6 +7,7 @@ from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..weights.checkpoints import check_fit
 from ..weights.shipped import WEIGHTS, check_shipped, is_apart
 
 __all__ = ['check_source', 'checkpoint_filter_fn']
@@ -82,34 +83,10 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dic
             cfg.pop('label_names', None)
     stem = 'stem.conv.conv.weight'
     in_chans = {'saved': state_dict[stem].shape[1], 'own': own[stem].shape[1]} if stem in state_dict else {}
+    expected = dict(own)
     if len(set(in_chans.values())) == 2:
         _logger.warning(f'{stem} is adapted from {in_chans["saved"]} to {in_chans["own"]} input channels.')
-
-    def shape(k: str, v: Tensor) -> tuple[int, ...]:
-        return (*v.shape[:1], *v.shape[2:]) if k == stem else tuple(v.shape)
-
-    problems = {
-        'missing': [k for k in own if k not in state_dict],
-        'unexpected': [k for k in state_dict if k not in own],
-        'misshapen': [
-            f'{k} {tuple(v.shape)} for {tuple(own[k].shape)}'
-            for k, v in state_dict.items()
-            if k in own and shape(k, v) != shape(k, own[k])
-        ],
-        'of another type': [
-            f'{k} {v.dtype}'
-            for k, v in state_dict.items()
-            if k in own and v.is_floating_point() != own[k].is_floating_point()
-        ],
-    }
-    if any(problems.values()):
-        found = '; '.join(
-            f'{len(keys)} {what} ({", ".join(keys[:3])}{", ..." if len(keys) > 3 else ""})'
-            for what, keys in problems.items()
-            if keys
-        )
-        raise UserError(
-            f'The weights do not fit this variant: {found}. Create the variant they were saved from; an official '
-            '.pth goes through `widehrnet convert` first.'
-        )
+        expected[stem] = own[stem].new_empty((own[stem].shape[0], in_chans['saved'], *own[stem].shape[2:]))
+    cfg = getattr(model, 'pretrained_cfg', None) or {}
+    check_fit(state_dict, expected, cfg.get('architecture') or type(model).__name__)
     return state_dict

@@ -14,7 +14,10 @@ from ..pose.crops import padding_of
 from ..pose.skeletons import Skeleton
 from . import widehrnet
 
-__all__ = ['create_model', 'list_models', 'list_pretrained']
+__all__ = ['DEFAULT_MODEL', 'create_model', 'list_models', 'list_pretrained']
+
+DEFAULT_MODEL = 'widehrnet_18_attn'
+"""The variant that is taken where none is named."""
 
 # what timm and torch raise on arguments of the wrong type or size, which may be those of a stranger's config.json
 _UNBUILDABLE = (

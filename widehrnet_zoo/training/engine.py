@@ -23,6 +23,7 @@ from ..errors import UserError
 from ..extras import require
 from ..models.widehrnet import WideInvertedResidual
 from ..pose.crops import padding_of
+from ..weights.checkpoints import load_weights
 from .batches import Batch, Batches, normalise
 from .config import TrainConfig
 from .crops import CropCache
@@ -171,12 +172,9 @@ class Trainer:
     @staticmethod
     def _load(model: nn.Module, state: dict[str, Tensor]) -> None:
         try:
-            model.load_state_dict(state)
-        except RuntimeError as error:
-            raise UserError(
-                'The checkpoint is of another network than the recipe describes; resume with the recipe of the run '
-                f'(recipe.json in its folder). {str(error).splitlines()[1:2]}'
-            ) from error
+            load_weights(model, state, 'the checkpoint')
+        except UserError as error:
+            raise UserError(f'{error} Resume with the recipe of the run (recipe.json in its folder).') from error
 
     def _load_optimizer(self, state: dict[str, Any]) -> None:
         sizes = [[len(g['params']) for g in groups] for groups in (state['param_groups'], self.optimizer.param_groups)]

@@ -9,45 +9,15 @@ from timm.data import resolve_model_data_config
 from torch import nn
 
 from ..errors import UserError
+from ..models.opening import open_network
 from ..models.registry import create_model
 from ..pose.crops import padding_of
 from ..pose.skeletons import Skeleton, skeleton_of
-from ..weights.official import read_weights
 from .config import ModelConfig
 
-__all__ = ['freeze', 'input_stats', 'load_model', 'start_model', 'train_mode']
+__all__ = ['freeze', 'input_stats', 'start_model', 'train_mode']
 
 _logger = logging.getLogger(__name__)
-
-
-def load_model(name: str, weights: str | None = None, pretrained: bool = True, **kwargs: Any) -> nn.Module:
-    """A model with weights, with the head that they have.
-
-    Args:
-        name: As for `create_model`.
-        weights: A file to read instead of the weights that the name stands for.
-        pretrained: Take those, if no file is given; always so for `hf-hub:` and `local-dir:`.
-        **kwargs: For the network.
-
-    Returns:
-        The model.
-
-    Raises:
-        UserError: If there are no such weights, or they do not fit.
-    """
-    if weights is None:
-        return create_model(name, pretrained=pretrained or ':' in name, **kwargs)
-    state = read_weights(weights)
-    head = state.get('classifier.weight')
-    if head is None:
-        raise UserError(f'{weights} has no head (classifier.weight), so it is not of a keypoint model of this zoo.')
-    model = create_model(name, num_classes=head.shape[0], **kwargs)
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        first = str(error).splitlines()[1:2]
-        raise UserError(f'{weights} does not fit {name}: {" ".join(first).strip()[:300]}') from error
-    return model
 
 
 def start_model(
@@ -75,7 +45,7 @@ def start_model(
     count = skeleton.num_keypoints
     try:
         if config.pretrained or config.weights or ':' in config.name:
-            model = load_model(config.name, config.weights, config.pretrained, **config.args)
+            model = open_network(config.name, config.weights, size=size, **config.args).network
         else:
             model = create_model(config.name, num_classes=count, **config.args)
     except TypeError as error:

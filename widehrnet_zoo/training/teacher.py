@@ -6,10 +6,10 @@ from torch import Tensor, nn
 from ..deployment import deploy
 from ..errors import UserError
 from ..kernels.native import accelerate
-from ..pose.skeletons import Skeleton, skeleton_of
+from ..models.opening import open_network
+from ..pose.skeletons import Skeleton
 from .batches import normalise
 from .config import TeacherConfig
-from .start import input_stats, load_model
 from .targets import teacher_losses
 
 
@@ -34,16 +34,16 @@ class Teacher:
         fused: bool = False,
     ):
         assert config.model is not None
-        model = load_model(config.model, config.weights)
-        own = skeleton_of(model)
+        opened = open_network(config.model, config.weights)
+        own = opened.skeleton
         pairs = [(own.keypoints.index(k), i) for i, k in enumerate(skeleton.keypoints) if k in own.keypoints]
         if not pairs:
             raise UserError(
                 f'The teacher {config.model} knows none of the keypoints {", ".join(skeleton.keypoints)}; it knows '
                 f'{", ".join(own.keypoints)}.'
             )
-        self.stats = input_stats(model)
-        self.model: nn.Module = model.to(device).eval().requires_grad_(False)
+        self.stats = opened.mean, opened.std
+        self.model: nn.Module = opened.network.to(device).eval().requires_grad_(False)
         if fused:
             self.model = accelerate(deploy(self.model))
         self.theirs, self.ours = (list(side) for side in zip(*pairs, strict=True))

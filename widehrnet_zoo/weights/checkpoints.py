@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import UserError
 
-__all__ = ['first_of', 'misfits', 'official_state', 'read_checkpoint']
+__all__ = ['check_fit', 'first_of', 'load_weights', 'misfits', 'official_state', 'read_checkpoint']
 
 
 def first_of(keys: list[str]) -> str:
@@ -48,6 +48,42 @@ def misfits(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
 
 def _is_plain(tensor: torch.Tensor) -> bool:
     return tensor.layout == torch.strided and tensor.device.type == 'cpu' and not tensor.is_quantized
+
+
+def check_fit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str) -> None:
+    """Refuse weights that are not those of a network.
+
+    Args:
+        state: Weights by name.
+        expected: The network's own, on any device.
+        source: Where the weights are from, for the message.
+
+    Raises:
+        UserError: If a name, a shape or a type differs, or a value is not finite.
+    """
+    if problems := misfits(state, expected):
+        raise UserError(
+            f'The weights of {source} do not fit the network: {problems}. They are damaged or of another network: open '
+            'the variant that they were saved from; an official .pth goes through `widehrnet convert`.'
+        )
+
+
+def load_weights(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Put weights into a network.
+
+    Args:
+        network: It may be on the meta device, without memory.
+        state: Weights by name.
+        source: Where they are from, for the message.
+
+    Raises:
+        UserError: If they do not fit.
+    """
+    own = network.state_dict()
+    check_fit(state, own, source)
+    if any(tensor.is_meta for tensor in own.values()):
+        network.to_empty(device='cpu')
+    network.load_state_dict(state)
 
 
 def read_checkpoint(file: str | Path) -> dict[str, Any]:
