@@ -5,7 +5,14 @@ import pytest
 import timm
 
 from widehrnet_zoo import UserError, create_model
-from widehrnet_zoo.pose.skeletons import SKELETONS, Skeleton, read_skeleton, skeleton_from_names, skeleton_of
+from widehrnet_zoo.pose.skeletons import (
+    SKELETONS,
+    Skeleton,
+    check_flip_test,
+    read_skeleton,
+    skeleton_from_names,
+    skeleton_of,
+)
 
 
 @pytest.mark.parametrize('name', SKELETONS)
@@ -73,9 +80,44 @@ def test_a_skeleton_that_makes_no_sense_is_refused(values, message):
         Skeleton.from_dict(values)
 
 
-def test_names_alone_give_the_flip_pairs():
-    skeleton = skeleton_from_names(('left_eye', 'nose', 'right_eye', 'left_horn', 'cleft', 'cright'), 'goat')
-    assert (skeleton.name, skeleton.flip_pairs, skeleton.bones) == ('goat', ((0, 2),), ())
+@pytest.mark.parametrize(
+    ('names', 'pairs'),
+    [
+        (('left_eye', 'nose', 'right_eye', 'left_horn'), ((0, 2),)),
+        (('R_Eye', 'Nose', 'L_Eye', 'L_F_Paw', 'R_F_Paw', 'Tail'), ((2, 0), (3, 4))),  # AP-10K
+        (('LEye', 'REye', 'LHip', 'RHip', 'Hip'), ((0, 1), (2, 3))),  # AlphaPose
+        (('lefteye', 'righteye', 'hindleftpaw', 'hindrightpaw', 'tail'), ((0, 1), (2, 3))),  # DeepLabCut
+        (('eyeL', 'eyeR', 'body'), ((0, 1),)),  # SLEAP
+        (('eye.L', 'eye.R', 'x.L', 'x.R'), ((0, 1), (2, 3))),  # Blender
+        (('x_l', 'x_r', 'LX', 'RX', 'leftx', 'rightx', 'left1', 'right1'), ((0, 1), (2, 3), (4, 5), (6, 7))),
+        (('lsho', 'rsho', 'l1', 'r1', 'Lt Hip', 'Rt Hip'), ((0, 1), (2, 3), (4, 5))),
+        (('left_eye', 'RightEye'), ((0, 1),)),
+        (('left', 'right', 'light'), ((0, 1),)),
+        (('lip', 'tail', 'heel', 'left_ear', 'rear'), ()),
+        (('a', 'b'), ()),
+    ],
+)
+def test_names_alone_give_the_flip_pairs_and_the_sides(names, pairs):
+    skeleton = skeleton_from_names(names, 'goat')
+    assert (skeleton.name, skeleton.flip_pairs, skeleton.bones) == ('goat', pairs, ())
+    assert [skeleton.sides[i] for pair in pairs for i in pair] == ['left', 'right'] * len(pairs)
+    # a skeleton's file that says nothing of pairs, and one that says that there are none
+    assert Skeleton.from_dict({'keypoints': list(names)}).flip_pairs == pairs
+    assert Skeleton.from_dict({'keypoints': list(names), 'flip_pairs': []}).flip_pairs == ()
+
+
+@pytest.mark.parametrize(
+    ('names', 'said'),
+    [
+        (('a', 'b'), 'no left and right among the keypoints (a, b)'),
+        (('left_eye', 'right_eye', 'left_ear'), 'no flip pair for left_ear'),
+        (('nose', 'left_eye', 'right_eye'), None),
+        (('spot',), None),
+    ],
+)
+def test_a_flip_test_without_pairs_is_said(names, said, caplog):
+    check_flip_test(skeleton_from_names(names, 'said'))
+    assert (said in caplog.text) if said else not caplog.text
 
 
 def test_the_skeleton_of_a_model():

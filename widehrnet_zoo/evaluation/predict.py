@@ -16,6 +16,7 @@ from ..inference.estimator import STRIDE, PoseEstimator
 from ..pose.crops import box_views, crop_people
 from ..pose.decoding import decode_heatmaps
 from ..pose.images import read_image
+from ..pose.skeletons import check_flip_test
 from .store import PredictionStore
 
 PART_SIZE = 512
@@ -113,12 +114,8 @@ def _check(estimator: PoseEstimator, samples: Samples, config: PredictConfig) ->
             f'the batch size and the number of workers must be at least 1, not {config.batch_size} and '
             f'{config.workers}.'
         )
-    skeleton = estimator.skeleton
-    if config.flip_test and not skeleton.flip_pairs and any(n.startswith('keypoint_') for n in skeleton.keypoints):
-        raise UserError(
-            'the flip test needs to know which keypoints are left and right, and this model does not say: '
-            'switch the flip test off.'
-        )
+    if config.flip_test:
+        check_flip_test(estimator.skeleton)
 
 
 def _crops(

@@ -21,7 +21,7 @@ from ..pose.crops import box_views, check_boxes, crop_people, padding_of
 from ..pose.decoding import DECODERS, decode_heatmaps, flip_heatmaps
 from ..pose.images import ImageSource, read_image
 from ..pose.results import PoseResult
-from ..pose.skeletons import Skeleton
+from ..pose.skeletons import Skeleton, check_flip_test
 
 __all__ = ['DEFAULT_MODEL', 'PoseEstimator']
 
@@ -279,12 +279,8 @@ class PoseEstimator:
             raise UserError(f'there is no decoder {decoder!r}: choose {", ".join(DECODERS)}.')
         if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
             raise UserError(f'the batch size must be a whole number from 1, not {batch_size!r}.')
-        names = self.skeleton.keypoints
-        if flip_test and not self.skeleton.flip_pairs and any(n.startswith('keypoint_') for n in names):
-            raise UserError(
-                'the flip test needs to know which keypoints are left and right, and this model does not say: give the '
-                'skeleton, or switch the flip test off.'
-            )
+        if flip_test:
+            check_flip_test(self.skeleton)
 
 
 def _three(values: Any, name: str, least: float) -> tuple[float, ...]:

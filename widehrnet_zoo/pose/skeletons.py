@@ -1,11 +1,12 @@
 """Skeletons: what the keypoints of a data set are called and how they hang together."""
 
 import json
+import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from operator import index
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,10 @@ from typing import Any
 from ..errors import UserError
 from ..files import read_settings
 
-__all__ = ['SKELETONS', 'Skeleton', 'read_skeleton', 'skeleton_from_names', 'skeleton_of']
+_logger = logging.getLogger(__name__)
+_SIDES = ('left', 'right')
+
+__all__ = ['SKELETONS', 'Skeleton', 'check_flip_test', 'read_skeleton', 'skeleton_from_names', 'skeleton_of', 'warn_unpaired']
 
 
 @dataclass(frozen=True)
@@ -67,11 +71,10 @@ class Skeleton:
     def sides(self) -> tuple[str, ...]:
         """`'left'`, `'right'` or `'centre'` for each keypoint, from its name."""
 
-        def side(name: str) -> str:
-            words = _words(name)
-            return 'left' if 'left' in words else 'right' if 'right' in words else 'centre'
-
-        return tuple(side(name) for name in self.keypoints)
+        found = {i: side for pair in _find_pairs(self.keypoints) for i, side in zip(pair, _SIDES, strict=True)}
+        words = [_words(name) for name in self.keypoints]
+        alone = (next((side for side in _SIDES if side in w), 'centre') for w in words)
+        return tuple(found.get(i, side) for i, side in enumerate(alone))
 
     def to_dict(self) -> dict[str, Any]:
         """As plain lists and numbers, for JSON."""
@@ -80,6 +83,8 @@ class Skeleton:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> 'Skeleton':
         """The reverse of `to_dict`.
+
+        Without `flip_pairs` they are found by the names, as by `skeleton_from_names`; an empty list is none.
 
         Raises:
             UserError: If a field is missing, unknown or of the wrong type.
@@ -103,7 +108,9 @@ class Skeleton:
             return cls(
                 name=str(values.get('name', 'custom')),
                 keypoints=tuple(map(str, names)),
-                flip_pairs=tuple((index(a), index(b)) for a, b in values.get('flip_pairs') or ()),
+                flip_pairs=_find_pairs(tuple(map(str, names)))
+                if values.get('flip_pairs') is None
+                else tuple((index(a), index(b)) for a, b in values['flip_pairs']),
                 bones=tuple((index(a), index(b)) for a, b in values.get('bones') or ()),
                 sigmas=None if sigmas is None else tuple(float(s) for s in sigmas),
             )
@@ -114,12 +121,62 @@ class Skeleton:
 
 
 def _words(name: str) -> tuple[str, ...]:
-    """`left_eye`, `left-eye`, `left eye` and `leftEye` are the words left and eye."""
+    """`left_eye`, `left-eye`, `left eye` and `leftEye` are the words left and eye; `LEye` is leye, `eyeL` eye and l."""
     return tuple(re.sub(r'(?<=[a-z])(?=[A-Z])|[^A-Za-z0-9]+', ' ', name).lower().split())
+
+
+_OPPOSITE = {'left': 'right', 'l': 'r', 'lt': 'rt'}
+
+
+def _as_words(words: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """`L_Eye`, `eye.L`, `x_l`, `lt hip`: the side is a word."""
+    return [(*words[:i], _OPPOSITE[w], *words[i + 1 :]) for i, w in enumerate(words) if w in _OPPOSITE]
+
+
+def _within_words(words: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """`lefteye`, `left1`, `hindleftpaw`: the side is a part of a word."""
+    return [(*words[:i], w.replace('left', 'right'), *words[i + 1 :]) for i, w in enumerate(words) if 'left' in w]
+
+
+def _by_letter(words: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """`LEye`, `LX`, `lsho`, `frontl`, `L1`: the side is the first or the last letter of a word."""
+    found = []
+    for i, w in enumerate(words):
+        if len(w) > 1:
+            found += [(*words[:i], 'r' + w[1:], *words[i + 1 :])] if w[0] == 'l' else []
+            found += [(*words[:i], w[:-1] + 'r', *words[i + 1 :])] if w[-1] == 'l' else []
+    return found
+
+
+def _find_pairs(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
+    """Indices of the names that differ in left and right alone, in the order of the left ones, left first.
+
+    The plainest way of writing is tried first. A letter counts only where both names are there, so that a lip or a tail
+    is not taken for the left one of something.
+    """
+    words = [_words(name) for name in names]
+    # by the words, and for the rest by the letters alone: left_eye beside RightEye
+    places = {w: i for i, w in reversed(list(enumerate(words)))}
+    partner: dict[int, int] = {}
+    taken: set[int] = set()
+    for mirrored in (_as_words, _within_words, _by_letter):
+        for i, own in enumerate(words):
+            if i in taken:
+                continue
+            for other in mirrored(own):
+                j = places.get(other)
+                if j is not None and j != i and j not in taken:
+                    partner[i] = j
+                    taken |= {i, j}
+                    break
+    return tuple(sorted(partner.items()))
 
 
 def skeleton_from_names(keypoints: Sequence[str], name: str = 'custom') -> Skeleton:
     """A skeleton from names alone; two names that differ in left and right are a flip pair, there are no bones.
+
+    Left and right are found as words (`left_eye`, `L_Eye`, `eye.L`, `eye_l`), in words (`lefteye`, `left1`) and as the
+    first or last letter (`LEye`, `LX`, `eyeL`).
 
     Args:
         keypoints: Names of the keypoints, in the order of the heatmaps.
@@ -130,10 +187,48 @@ def skeleton_from_names(keypoints: Sequence[str], name: str = 'custom') -> Skele
     """
     if not all(isinstance(k, str) for k in keypoints):
         raise UserError(f'The names of keypoints must be texts, not {list(keypoints)!r:.200}.')
-    places = {_words(k): i for i, k in enumerate(keypoints)}
-    mirrored = {words: tuple('right' if w == 'left' else w for w in words) for words in places}
-    pairs = tuple((i, places[mirrored[k]]) for k, i in places.items() if 'left' in k and mirrored[k] in places)
-    return Skeleton(name, tuple(keypoints), pairs)
+    return Skeleton(name, tuple(keypoints), _find_pairs(keypoints))
+
+
+def check_flip_test(skeleton: Skeleton) -> None:
+    """Refuse a flip test that cannot know left and right, and warn of keypoints that have no counterpart.
+
+    Args:
+        skeleton: The skeleton.
+
+    Raises:
+        UserError: If the keypoints have no names.
+    """
+    if not skeleton.flip_pairs and any(name.startswith('keypoint_') for name in skeleton.keypoints):
+        raise UserError(
+            'The flip test needs to know which keypoints are left and right, and this model does not say: give the '
+            'skeleton, or switch the flip test off.'
+        )
+    warn_unpaired(skeleton, 'The flip test')
+
+
+@cache
+def warn_unpaired(skeleton: Skeleton, what: str) -> None:
+    """Warn, once, of keypoints without a counterpart in a mirrored image, where that may be a mistake.
+
+    Args:
+        skeleton: The skeleton.
+        what: What mirrors; the warning starts with it.
+    """
+    paired = {i for pair in skeleton.flip_pairs for i in pair}
+    alone = [name for i, name in enumerate(skeleton.keypoints) if i not in paired and skeleton.sides[i] != 'centre']
+    if alone:
+        found = f'no flip pair for {", ".join(alone[:8])}'
+    elif len(skeleton.keypoints) > 1 and not paired:
+        found = f'no left and right among the keypoints ({", ".join(skeleton.keypoints[:8])})'
+    else:
+        return
+    _logger.warning(
+        '%s found %s: in a mirrored image each of them stays what it is. If that is wrong, give the skeleton its '
+        'flip_pairs, or switch the mirroring off.',
+        what,
+        found,
+    )
 
 
 # Names, order and skeleton: the categories of COCO's person_keypoints annotation files (there counted from 1).

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..pose.crops import padding_of
-from ..pose.skeletons import Skeleton
+from ..pose.skeletons import Skeleton, warn_unpaired
 from .augment import augment_colour, cut_views, draw, halves, hide_parts, move_keypoints, sample_views
 from .config import TrainConfig
 from .crops import CropCache
@@ -84,6 +84,8 @@ class Batches:
         self.views = torch.from_numpy(cache.views(padding or padding_of(config.data)))
         self.skeleton = cache.people.skeleton
         self.lower = halves(self.skeleton, config.augment)
+        if config.augment.flip_prob > 0:
+            warn_unpaired(self.skeleton, 'The mirroring of training samples (augment.flip_prob)')
         self.keypoint_weights = keypoint_weights(self.skeleton, config.target.keypoint_weights)
         shares = np.ones(len(cache)) if cache.people.shares is None else cache.people.shares
         self.shares = torch.from_numpy(shares / shares.max())
