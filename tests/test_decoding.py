@@ -70,6 +70,27 @@ def test_dark_follows_its_formula():
     np.testing.assert_allclose(points[0, 0], expected, atol=2e-3)
 
 
+@pytest.mark.parametrize(('size', 'sigma'), [((64, 48), 2.0), ((32, 24), 1.2), ((96, 72), 3.0)])
+def test_dark_is_as_exact_at_the_border_as_in_the_middle(size, sigma):
+    random = np.random.default_rng(0)
+    along = random.uniform((-0.5, 12), (10, size[0] - 12), (200, 2))
+    # the left border, the right one, the top, and the corners
+    right, top = along * (-1, 1) + (size[1] - 1, 0), along[:, ::-1] * (0.5, 1)
+    corners = random.uniform(-0.5, 3, (50, 2))
+    for centres in (along, right, top, corners):
+        points, _ = decode_heatmaps(gaussians(centres, size, sigma), 'dark')
+        assert np.abs(points[0].numpy() - centres).max() < 0.01
+
+
+def test_dark_at_the_border_follows_noise_no_more_than_in_the_middle():
+    random = np.random.default_rng(0)
+    centres = np.concatenate([random.uniform((1, 12), (3, 52), (200, 2)), random.uniform((20, 20), (28, 44), (200, 2))])
+    noise = 0.02 * torch.randn(1, 400, 64, 48, generator=torch.Generator().manual_seed(0))
+    points, _ = decode_heatmaps(gaussians(centres) + noise, 'dark')
+    border, middle = np.sqrt((points[0].numpy() - centres) ** 2).reshape(2, 200, 2).mean((1, 2))
+    assert border < 1.5 * middle
+
+
 def test_mirrored_heatmaps_come_back_with_pairs_swapped_and_one_pixel_on():
     heatmaps = torch.arange(2 * 3 * 2 * 4.0).reshape(2, 3, 2, 4)
     back = flip_heatmaps(heatmaps, [0, 2, 1], shift=False)

@@ -29,7 +29,8 @@ def decode_heatmaps(heatmaps: Tensor, decoder: str = 'quarter') -> tuple[Tensor,
         heatmaps: (B, K, h, w), one keypoint each.
         decoder: `'quarter'`: the largest value, moved a quarter pixel towards the larger neighbour in each direction
             (mmpose 0.24's default). `'dark'`: Taylor expansion of the logarithm of the smoothed heatmap (Zhang et
-            al., Distribution-Aware Coordinate Representation for Human Pose Estimation, CVPR 2020, eq. 6-9).
+            al., Distribution-Aware Coordinate Representation for Human Pose Estimation, CVPR 2020, eq. 6-9); near the
+            border, where that smoothing would read beyond it, the Gaussian that fits what is inside.
             `'soft'`: expected position under a softmax (Sun et al., Integral Human Pose Regression, ECCV 2018) of
             the heatmap over its maximum, in the 9x9 pixels around the maximum.
 
@@ -85,9 +86,10 @@ def _quarter(heatmaps: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 def _dark(heatmaps: Tensor, x: Tensor, y: Tensor) -> Tensor:
     height, width = heatmaps.shape[2:]
+    radius, sigma = _kernel(height)
     # the smoothed heatmap keeps its maximum in the paper (eq. 9); a factor is a constant in the logarithm and falls
     # out of the derivatives
-    log = _smooth_around(heatmaps, x, y).clamp(min=1e-10).log()
+    log = _smooth_around(heatmaps, x, y, radius, sigma).clamp(min=1e-10).log()
 
     def at(dx: int, dy: int) -> Tensor:
         return log[..., _STENCIL + dy, _STENCIL + dx]
@@ -97,21 +99,64 @@ def _dark(heatmaps: Tensor, x: Tensor, y: Tensor) -> Tensor:
     hyy = (at(0, 2) - 2 * at(0, 0) + at(0, -2)) / 4
     hxy = (at(1, 1) - at(-1, 1) - at(1, -1) + at(-1, -1)) / 4
     det = hxx * hyy - hxy * hxy
-    inside = (x > 1) & (x < width - 2) & (y > 1) & (y < height - 2)
-    peak = inside & (det > 0) & (hxx < 0)
+    peak = (det > 0) & (hxx < 0)
     safe = torch.where(peak, det, 1.0)
     offset = torch.stack((hxy * gy - hyy * gx, hxy * gx - hxx * gy), dim=-1) / safe[..., None]
     # beyond the stencil's reach the expansion says nothing
     use = peak & (offset.abs() <= _STENCIL).all(-1)
-    return torch.where(use[..., None], offset, 0.0)
+    offset = torch.where(use[..., None], offset, 0.0)
+    # smoothing reads zeros beyond the border, which pull the maximum inwards
+    reach = radius + _STENCIL
+    near = (x < reach) | (x >= width - reach) | (y < reach) | (y >= height - reach)
+    if near.any():
+        offset[near] = _fit_gaussian(heatmaps[near], x[near], y[near], radius)
+    return offset
 
 
-def _smooth_around(heatmaps: Tensor, x: Tensor, y: Tensor) -> Tensor:
+def _fit_gaussian(heatmaps: Tensor, x: Tensor, y: Tensor, radius: int) -> Tensor:
+    """Offsets (N, 2) to the centre of the Gaussian that fits heatmaps (N, h, w) around a maximum, inside the border.
+
+    The logarithm of a Gaussian is a quadratic: it is fitted by least squares, weighted by the squared values, since
+    their noise grows in the logarithm as they fall (Guo, A Simple Algorithm for Fitting a Gaussian Function, IEEE
+    Signal Processing Magazine, 2011).
+    """
+    height, width = heatmaps.shape[1:]
+    heat, x, y = heatmaps.double().cpu(), x.cpu(), y.cpu()
+    reach = max(2, round(radius * 0.6))
+    steps = torch.arange(-reach, reach + 1)
+    dy, dx = (d.flatten() for d in torch.meshgrid(steps, steps, indexing='ij'))
+    rows, columns = y[:, None] + dy, x[:, None] + dx
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    index = rows.clamp(0, height - 1) * width + columns.clamp(0, width - 1)
+    values = torch.where(inside, heat.flatten(1).gather(1, index), 0.0).clamp(min=0)
+    values = values / values.amax(1, keepdim=True).clamp(min=1e-30)
+    weights = torch.where(values > 1e-3, values.square(), 0.0)
+    terms = torch.stack((torch.ones_like(dx), dx, dy, dx * dx, dx * dy, dy * dy), -1).double()
+    normal = torch.einsum('np,pi,pj->nij', weights, terms, terms)
+    right = torch.einsum('np,pi->ni', weights * values.clamp(min=1e-3).log(), terms)
+    _, bx, by, cxx, cxy, cyy = torch.linalg.solve_ex(normal + 1e-9 * torch.eye(6), right)[0].unbind(1)
+    det = 4 * cxx * cyy - cxy * cxy
+    peak = (det > 1e-9) & (cxx < 0)
+    safe = torch.where(peak, det, 1.0)
+    offset = torch.stack((cxy * by - 2 * cyy * bx, cxy * bx - 2 * cxx * by), -1) / safe[:, None]
+    use = peak & (offset.abs() <= _STENCIL).all(-1)
+    place = torch.stack((x, y), -1)
+    limits = torch.tensor([width, height]) - 0.5
+    kept = torch.minimum((place + offset).clamp(min=-0.5), limits) - place
+    return torch.where(use[:, None], kept, 0.0).to(heatmaps)
+
+
+def _kernel(height: int) -> tuple[int, float]:
+    """Radius and sigma of a Gaussian as wide as the targets, for a number of rows.
+
+    It has 11 pixels for 64 rows and 17 for 96 in mmpose 0.24 (modulate_kernel), with OpenCV's sigma for each.
+    """
+    radius = max(1, round(height * 11 / 128 - 0.5))
+    return radius, 0.3 * (radius - 1) + 0.8
+
+
+def _smooth_around(heatmaps: Tensor, x: Tensor, y: Tensor, radius: int, sigma: float) -> Tensor:
     """The smoothed heatmap (B, K, 5, 5) around each position, zero beyond the border."""
-    # a Gaussian as wide as the targets, of 11 pixels for 64 rows and 17 for 96 in mmpose 0.24 (modulate_kernel), with
-    # OpenCV's sigma for each
-    radius = max(1, round(heatmaps.shape[2] * 11 / 128 - 0.5))
-    sigma = 0.3 * (radius - 1) + 0.8
     steps = torch.arange(-radius, radius + 1, device=heatmaps.device, dtype=torch.float32)
     kernel = torch.exp(-(steps**2) / (2 * sigma**2))
     kernel = kernel / kernel.sum()
