@@ -13,8 +13,9 @@ from widehrnet_zoo.formats.boxes import BoxFile
 from widehrnet_zoo.pose.results import PoseResult
 from widehrnet_zoo.pose.skeletons import Skeleton
 from widehrnet_zoo.video import OneEuro, SmoothConfig, is_video, predict_video
-from widehrnet_zoo.video.clips import VideoReader
+from widehrnet_zoo.video.clips import VideoReader, VideoWriter
 from widehrnet_zoo.video.follow import FollowConfig, Follower
+from widehrnet_zoo.video.whole import is_cut_off
 
 av = pytest.importorskip('av')
 
@@ -202,6 +203,105 @@ def test_a_cut_off_file_gives_what_could_be_read(tmp_path):
     assert len(lines_of(tmp_path / 'out.jsonl')) == summary.frames == len(frames_of(tmp_path / 'out.mp4')[0])
 
 
+def encode_with_sound(path, codec, audio, frames=20, late=0, longer=0, rate=44100, options=None):
+    """A small video and its sound, the picture `late` frames later and the sound `longer` frames longer."""
+    with av.open(str(path), 'w', options=options or {}) as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, 'yuvj420p' if codec == 'mjpeg' else 'yuv420p'
+        sound = container.add_stream(audio, rate=rate, layout='stereo') if audio else None
+        packets = []
+        for i in range(frames):
+            noise = np.random.default_rng(i).integers(0, 255, (48, 64, 3), np.uint8)
+            frame = av.VideoFrame.from_ndarray(noise, 'rgb24')
+            frame.pts, frame.time_base = i + late, Fraction(1, 25)
+            packets += stream.encode(frame)
+        packets += stream.encode(None)
+        if sound:
+            step = sound.codec_context.frame_size or 1024
+            resampler = av.AudioResampler(format=sound.format, layout='stereo', rate=rate)
+            for start in range(0, rate * (frames + longer) // 25, step):
+                samples = av.AudioFrame.from_ndarray(np.zeros((1, 2 * step), np.int16), 's16', 'stereo')
+                samples.sample_rate = rate
+                for part in resampler.resample(samples):
+                    part.pts = start
+                    packets += sound.encode(part)
+            packets += sound.encode(None)
+        container.start_encoding()
+        for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
+            container.mux(packet)
+    return path
+
+
+FAST = {'movflags': 'faststart'}
+
+
+@pytest.mark.parametrize(
+    ('name', 'codec', 'audio', 'how'),
+    [
+        ('mp3.avi', 'mpeg4', 'libmp3lame', {}),  # the header counts a frame more than there are
+        ('longer.avi', 'mpeg4', 'libmp3lame', {'longer': 75}),
+        ('late.mkv', 'libx264', 'aac', {'late': 75}),
+        ('longer.mkv', 'libx264', 'libmp3lame', {'longer': 75}),
+        ('late.mp4', 'libx264', 'aac', {'late': 75, 'options': FAST}),
+        ('fast.mp4', 'libx264', 'aac', {'options': FAST}),
+        ('longer.mov', 'libx264', 'aac', {'longer': 75, 'options': FAST}),
+        ('a.flv', 'flv1', 'libmp3lame', {}),
+        ('a.wmv', 'wmv2', None, {}),
+    ],
+)
+def test_whole_videos_are_called_whole_and_cut_ones_not(tmp_path, name, codec, audio, how):
+    source = encode_with_sound(tmp_path / name, codec, audio, **how)
+    frames, reader = frames_of(source)
+    assert (len(frames), reader.problem) == (20, None)
+    content = source.read_bytes()
+    source.write_bytes(content[: int(len(content) * 0.35)])
+    frames, reader = frames_of(source)
+    assert len(frames) < 20 and 'not whole' in reader.problem and f' {len(frames)} frames could' in reader.problem
+
+
+def test_a_stream_without_an_end_is_cut_off(tmp_path):
+    first, last = (b'OggS\0' + bytes([flags]) + bytes(100) for flags in (2, 4))
+    (tmp_path / 'a.ogv').write_bytes(first + last)
+    assert not is_cut_off(tmp_path / 'a.ogv')
+    (tmp_path / 'a.ogv').write_bytes(first)
+    assert is_cut_off(tmp_path / 'a.ogv')
+    # what holds no sizes cannot say
+    (tmp_path / 'a.ts').write_bytes(b'G' + bytes(1000))
+    assert not is_cut_off(tmp_path / 'a.ts')
+
+
+@pytest.mark.parametrize(
+    ('name', 'codec', 'audio', 'out', 'kept'),
+    [
+        ('pcm.avi', 'mjpeg', 'pcm_s16le', '.mp4', False),
+        ('pcm.mkv', 'libx264', 'pcm_u8', '.mp4', False),
+        ('opus.mkv', 'libx264', 'libopus', '.mov', False),
+        ('opus.mkv', 'libx264', 'libopus', '.mp4', True),
+        ('pcm.mkv', 'libx264', 'pcm_s16le', '.mkv', True),
+    ],
+)
+def test_sound_that_does_not_fit_is_left_out_with_a_word(tmp_path, caplog, name, codec, audio, out, kept):
+    source = encode_with_sound(tmp_path / name, codec, audio, frames=6, rate=48000)
+    target = tmp_path / f'out{out}'
+    predict_video(source, ReadsDots(), target, progress=False)
+    assert len(frames_of(target)[0]) == 6
+    with av.open(str(target)) as container:
+        assert len(container.streams.audio) == kept
+    assert kept or f'out{out} cannot hold the sound of' in caplog.text
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([name, target.name])
+
+
+def test_a_video_that_cannot_be_written_is_said_and_leaves_its_part(tmp_path, caplog, monkeypatch):
+    def refuse(self, sound):
+        raise av.error.ArgumentError(28, 'No space left on device')
+
+    monkeypatch.setattr(VideoWriter, '_join', refuse)
+    with pytest.raises(UserError, match=r'out\.mp4 cannot be written: No space left'), caplog.at_level(logging.WARNING):
+        run(encode(tmp_path / 'in.mp4', 3), tmp_path)
+    assert len(frames_of(tmp_path / 'out.part.mp4')[0]) == 3 and 'out.part.mp4' in caplog.text
+    assert len(lines_of(tmp_path / 'out.jsonl')) == 3
+
+
 def test_a_damaged_middle_is_left_out(tmp_path):
     source = encode(tmp_path / 'in.mp4', 40, codec='mpeg4')
     content = bytearray(source.read_bytes())
@@ -309,7 +409,9 @@ def test_the_command_does_videos_and_says_what_was_broken(tmp_path, capsys):
 
 
 def test_names_of_videos():
-    assert is_video('a/B.MP4') and is_video('x.mkv') and not is_video('x.jpg')
+    assert not is_video('x.jpg')
+    for name in ('a/B.MP4', 'x.mkv', 'x.flv', 'x.3gp', 'x.m2ts', 'x.ogv', 'x.wmv'):
+        assert is_video(name)
 
 
 def pose(x, y, score=0.9):

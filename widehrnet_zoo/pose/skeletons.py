@@ -17,7 +17,15 @@ from ..files import read_settings
 _logger = logging.getLogger(__name__)
 _SIDES = ('left', 'right')
 
-__all__ = ['SKELETONS', 'Skeleton', 'check_flip_test', 'read_skeleton', 'skeleton_from_names', 'skeleton_of', 'warn_unpaired']
+__all__ = [
+    'SKELETONS',
+    'Skeleton',
+    'check_flip_test',
+    'read_skeleton',
+    'skeleton_from_names',
+    'skeleton_of',
+    'warn_unpaired',
+]
 
 
 @dataclass(frozen=True)
@@ -70,7 +78,6 @@ class Skeleton:
     @cached_property
     def sides(self) -> tuple[str, ...]:
         """`'left'`, `'right'` or `'centre'` for each keypoint, from its name."""
-
         found = {i: side for pair in _find_pairs(self.keypoints) for i, side in zip(pair, _SIDES, strict=True)}
         words = [_words(name) for name in self.keypoints]
         alone = (next((side for side in _SIDES if side in w), 'centre') for w in words)

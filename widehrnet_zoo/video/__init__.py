@@ -8,7 +8,29 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-SUFFIXES = frozenset(('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.mts', '.ts', '.webm', '.wmv'))
+SUFFIXES = frozenset(
+    (
+        '.3g2',
+        '.3gp',
+        '.asf',
+        '.avi',
+        '.f4v',
+        '.flv',
+        '.m2ts',
+        '.m4v',
+        '.mkv',
+        '.mov',
+        '.mp4',
+        '.mpeg',
+        '.mpg',
+        '.mts',
+        '.ogv',
+        '.ts',
+        '.vob',
+        '.webm',
+        '.wmv',
+    )
+)
 """File names that mean a video."""
 
 _EXPORTS = {

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from ..errors import UserError
 from ..extras import require
+from .whole import is_cut_off
 
 OUT_SUFFIXES = ('.mp4', '.m4v', '.mov', '.mkv')
 PLAYABLE = {'movflags': 'empty_moov+default_base_moof', 'frag_duration': '1000000', 'flush_packets': '1'}
@@ -59,8 +60,7 @@ class VideoReader:
         if not self.path.is_file():
             raise UserError(f'there is no file {path}.')
         try:
-            # titles need not be Unicode
-            self._container = self._av.open(str(path), metadata_errors='replace')
+            self._container = _open(path)
         except self._av.error.FFmpegError as error:
             raise UserError(f'{path} cannot be read as a video: {error.strerror}.') from error
         videos = [s for s in self._container.streams.video if not _is_cover(s)]
@@ -94,8 +94,9 @@ class VideoReader:
 
     def __iter__(self) -> Iterator[Frame]:
         """The frames; what cannot be decoded is left out, and `problem` says so."""
-        count, broken, last, end = 0, 0, None, None
-        packets = self._container.demux(self._stream)
+        count, broken, last, end = 0, 0, None, 0.0
+        # of all streams, of which the picture need not be the one that lasts longest
+        packets = self._container.demux()
         while True:
             try:
                 packet = next(packets)
@@ -104,15 +105,20 @@ class VideoReader:
             except self._av.error.FFmpegError as error:
                 self.problem = f'{self.path} breaks off after {count} frames: {error.strerror}.'
                 break
+            if packet.pts is not None:
+                end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+            # an empty packet repeats the frame before; to the decoder it would be the end
+            if packet.stream != self._stream or (not packet.size and packet.dts is not None):
+                continue
             try:
                 decoded = packet.decode()
             except self._av.error.FFmpegError:
-                broken += 1
+                # broadcasts are joined wherever they are, and cannot be decoded up to the next whole picture
+                broken += count > 0 or not self._container.format.name.startswith('mpeg')
                 continue
             for picture in decoded:
                 last = self._stamp(picture.pts, last)
-                end = float(last * self.time_base)
-                yield Frame(self._upright(picture), last, end)
+                yield Frame(self._upright(picture), last, float(last * self.time_base))
                 count += 1
         if self.problem is None:
             self.problem = self._missing(count, broken, end)
@@ -131,20 +137,19 @@ class VideoReader:
             self.sample_aspect_ratio = 1 / self.sample_aspect_ratio
         return np.ascontiguousarray(np.rot90(image, turns))
 
-    def _missing(self, count: int, broken: int, end: float | None) -> str | None:
+    def _missing(self, count: int, broken: int, end: float) -> str | None:
         if broken:
             return f'{self.path} is damaged: {broken} parts of it could not be decoded; {count} frames could.'
+        # counts and durations of a header are often wrong: only a file whose end is missing is not whole
+        duration = (self._container.duration or 0) / self._av.time_base
+        start = (self._container.start_time or 0) / self._av.time_base
+        says = f'it says {duration:.1f} s' if duration else 'its end is missing'
         if count < self._stream.frames:
-            return f'{self.path} is not whole: it says {self._stream.frames} frames, and {count} could be read.'
-        start = float((self._stream.start_time or 0) * self.time_base)
-        duration = self._duration()
-        # half a second: sound may last a little longer than the picture
-        if (
-            not self._stream.frames
-            and duration
-            and (0.0 if end is None else end - start) < duration - 0.5 - 2 / self.rate
-        ):
-            return f'{self.path} is not whole: it says {duration:.1f} s, and {count} frames could be read.'
+            says = f'it says {self._stream.frames} frames'
+        elif duration and end - start >= duration - 2 / self.rate:
+            return None
+        if is_cut_off(self.path):
+            return f'{self.path} is not whole: {says}, and {count} frames could be read.'
         return None
 
 
@@ -206,36 +211,49 @@ class VideoWriter:
         """
         self._container.mux(self._stream.encode(None))
         self._container.close()
+        sound = self._reader.audio
+        kept = sound is not None and self._join(sound)
+        if not kept:
+            self._join(None)
+        self.part.unlink()
+        return kept or sound is None
+
+    def _join(self, sound: Any) -> bool:
+        """Write the whole file with a sound, or `None`, if the container can hold it."""
         whole = self.path.with_name(f'{self.path.stem}.whole{self.path.suffix}')
         options = {} if self.path.suffix.lower() == '.mkv' else {'movflags': 'faststart'}
         try:
-            with self._av.open(str(self.part)) as old, self._av.open(str(whole), 'w', options=options) as new:
-                kept = self._join(old, new)
-        except BaseException:
+            with (
+                _open(self.part) as old,
+                self._av.open(str(whole), 'w', options=options) as new,
+                contextlib.ExitStack() as stack,
+            ):
+                pictures = old.streams.video[0]
+                streams = {pictures: new.add_stream_from_template(pictures)}
+                sources = [_packets(old, pictures)]
+                if sound is not None:
+                    source = stack.enter_context(_open(self._reader.path))
+                    stream = source.streams[sound.index]
+                    streams[stream] = new.add_stream_from_template(stream)
+                    sources.append(_packets(source, stream))
+                for packet in heapq.merge(*sources, key=lambda packet: packet.dts * packet.time_base):
+                    packet.stream = streams[packet.stream]
+                    new.mux(packet)
+        except BaseException as error:
             whole.unlink(missing_ok=True)
+            # what a container can hold shows when it is written; a list of its codecs says too much and too little
+            if sound is not None and isinstance(error, (self._av.error.FFmpegError, ValueError)):
+                return False
             raise
         whole.replace(self.path)
-        self.part.unlink()
-        return kept
+        return True
 
-    def _join(self, old: Any, new: Any) -> bool:
-        pictures = old.streams.video[0]
-        streams = {pictures: new.add_stream_from_template(pictures)}
-        sources = [_packets(old, pictures)]
-        sound = self._reader.audio
-        fits = sound is None
-        with contextlib.ExitStack() as stack:
-            if sound is not None and sound.codec_context is not None:
-                fits = sound.codec_context.codec.canonical_name in new.supported_codecs
-            if sound is not None and fits:
-                source = stack.enter_context(self._av.open(str(self._reader.path), metadata_errors='replace'))
-                stream = source.streams[sound.index]
-                streams[stream] = new.add_stream_from_template(stream)
-                sources.append(_packets(source, stream))
-            for packet in heapq.merge(*sources, key=lambda packet: packet.dts * packet.time_base):
-                packet.stream = streams[packet.stream]
-                new.mux(packet)
-        return fits
+
+def _open(path: str | Path) -> Any:
+    av = require('av', 'video')
+    # titles need not be Unicode; PyAV 19 needs no word for it
+    options = {'metadata_errors': 'replace'} if int(av.__version__.split('.')[0]) < 19 else {}
+    return av.open(str(path), **options)
 
 
 def _packets(container: Any, stream: Any) -> Iterator[Any]:

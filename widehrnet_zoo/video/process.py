@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from ..detection import Detector, find_people
 from ..errors import UserError
+from ..extras import require
 from ..formats.boxes import BoxFile
 from ..pose.results import PoseResult
 from ..pose.skeletons import skeleton_of
@@ -120,13 +121,15 @@ def predict_video(
                     bar.update()
                     if frames == max_frames:
                         break
-        except BaseException:
+            if not frames:
+                raise UserError(reader.problem or f'{source} has no frame that could be read.')
+            outputs.finish()
+        except BaseException as error:
             outputs.stop()
+            # the reader says its errors itself
+            if isinstance(error, require('av', 'video').error.FFmpegError):
+                raise UserError(f'{out} cannot be written: {error.strerror}.') from error
             raise
-        if not frames:
-            outputs.stop()
-            raise UserError(reader.problem or f'{source} has no frame that could be read.')
-        outputs.finish()
         return VideoSummary(frames, people.met, outputs.video, lines, reader.problem)
 
 
@@ -224,7 +227,7 @@ class _Outputs:
     def stop(self) -> None:
         """Leave what there is in the part files."""
         left = []
-        if self._file is not None and self._part is not None:
+        if self._file is not None and self._part is not None and self._part.exists():
             self._file.close()
             if self._part.stat().st_size:
                 left.append(self._part.name)
