@@ -12,9 +12,23 @@ from torch import Tensor
 from ..errors import UserError
 from ..pose.crops import padding_of
 from ..pose.skeletons import Skeleton, warn_unpaired
-from .augment import augment_colour, cut_views, draw, halves, hide_parts, move_keypoints, sample_views
+from .augment import (
+    Hidden,
+    Neighbours,
+    cut_by_border,
+    halves,
+    hidden_parts,
+    jitter_boxes,
+    move_keypoints,
+    neighbours,
+    sample_views,
+    swap_sides,
+    without_covered,
+)
 from .config import TrainConfig
 from .crops import CropCache
+from .draws import Draws
+from .pixels import add_neighbours, augment_tones, cut_views, degrade, send
 from .targets import STRIDE, gaussian_heatmaps, in_view, loss_total
 
 __all__ = ['Batch', 'Batches', 'normalise']
@@ -26,8 +40,9 @@ def normalise(
     std: tuple[float, ...] = IMAGENET_DEFAULT_STD,
 ) -> Tensor:
     """Float images (N, 3, H, W) in 0..255 to the network's input."""
-    shift, scale = (torch.tensor(v, device=images.device).view(1, 3, 1, 1) * 255 for v in (mean, std))
-    return (images - shift) / scale
+    shift, scale = (torch.tensor(v).view(1, 3, 1, 1) * 255 for v in (mean, std))
+    # one pass over the pixels
+    return torch.addcmul(send(-shift / scale, images.device), images, send(1 / scale, images.device))
 
 
 @dataclass
@@ -50,6 +65,41 @@ class Batch:
     targets: Tensor
     weights: Tensor
     total: float
+    taught: tuple[Tensor, Tensor, float] | None
+
+
+@dataclass
+class _Plan:
+    """All of a process's part of a batch but its pixels, as small tensors on the CPU.
+
+    Attributes:
+        indices: (n,) people in the cache.
+        crops: Their crops and, after them, those of their neighbours; `None` where the device has all.
+        draws: Their random numbers.
+        maps: (n, 2, 3).
+        borders: (n, 4).
+        keypoints: (n, K, 3) in input pixels.
+        weights: (n, K).
+        total: Of the whole batch.
+        hidden: Their hidden parts.
+        crowded: (m,) rows that a neighbour comes into.
+        others: (m,) those neighbours in the cache.
+        beside: Where they stand.
+        taught: (n, K, 3) the teacher's keypoints, their weights and total.
+    """
+
+    indices: Tensor
+    crops: Tensor | None
+    draws: Draws
+    maps: Tensor
+    borders: Tensor
+    keypoints: Tensor
+    weights: Tensor
+    total: float
+    hidden: Hidden
+    crowded: Tensor
+    others: Tensor
+    beside: Neighbours
     taught: tuple[Tensor, Tensor, float] | None
 
 
@@ -81,16 +131,21 @@ class Batches:
             raise UserError(f'batch_size {config.batch_size} cannot be shared out evenly among {world} processes.')
         self.cache, self.config, self.device = cache, config, torch.device(device)
         self.rank, self.world = rank, world
-        self.views = torch.from_numpy(cache.views(padding or padding_of(config.data)))
+        self.padding = padding or padding_of(config.data)
         self.skeleton = cache.people.skeleton
         self.lower = halves(self.skeleton, config.augment)
         if config.augment.flip_prob > 0:
             warn_unpaired(self.skeleton, 'The mirroring of training samples (augment.flip_prob)')
-        self.keypoint_weights = keypoint_weights(self.skeleton, config.target.keypoint_weights)
+        self.boxes, self.keypoints = torch.from_numpy(cache.boxes), torch.from_numpy(cache.keypoints)
+        weights = keypoint_weights(self.skeleton, config.target.keypoint_weights).expand(self.keypoints.shape[:2])
+        if cache.people.weights is not None:
+            weights = weights * torch.from_numpy(cache.people.weights)
+        self.weights = weights
         shares = np.ones(len(cache)) if cache.people.shares is None else cache.people.shares
         self.shares = torch.from_numpy(shares / shares.max())
         self.pass_size = max(1, int(self.shares.sum()))
         self.steps_per_epoch = self.pass_size / config.batch_size
+        self._order: tuple[int, Tensor] | None = None
 
     def picked(self, step: int) -> np.ndarray:
         """People of the whole batch, sorted: the next ones in an endless row of shuffled passes over the data."""
@@ -98,66 +153,108 @@ class Batches:
         place, parts = step * size, []
         while size:
             epoch, start = divmod(place, count)
-            generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + epoch)
-            parts.append(self._pass(generator)[start : start + size])
+            parts.append(self._pass(epoch)[start : start + size])
             place, size = place + len(parts[-1]), size - len(parts[-1])
         return torch.cat(parts).sort().values.numpy()
 
-    def _pass(self, generator: torch.Generator) -> Tensor:
+    def _pass(self, epoch: int) -> Tensor:
         """Each person with its share for its chance: systematic sampling of a shuffled row (Madow, 1949)."""
+        if self._order is not None and self._order[0] == epoch:
+            return self._order[1]
+        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + epoch)
         order = torch.randperm(len(self.cache), generator=generator)
-        if self.pass_size == len(order):
-            return order
-        ends = self.shares[order].cumsum(0)
-        places = torch.arange(self.pass_size) + torch.rand((), generator=generator, dtype=torch.float64)
-        found = torch.searchsorted(ends * (self.pass_size / ends[-1]), places, right=True)
-        return order[found.clamp(max=len(order) - 1)]
+        if self.pass_size != len(order):
+            ends = self.shares[order].cumsum(0)
+            places = torch.arange(self.pass_size) + torch.rand((), generator=generator, dtype=torch.float64)
+            found = torch.searchsorted(ends * (self.pass_size / ends[-1]), places, right=True)
+            order = order[found.clamp(max=len(order) - 1)]
+        self._order = (epoch, order)
+        return order
 
-    def _read(self, step: int) -> tuple[np.ndarray, slice, Tensor]:
-        indices = self.picked(step)
+    def _plan(self, step: int) -> _Plan:
+        config, augment, size = self.config, self.config.augment, self.config.size
+        indices = torch.from_numpy(self.picked(step))
+        draws = Draws.of(len(indices), config.seed, step)
+        boxes, labels, borders = cut_by_border(self.boxes[indices], self.keypoints[indices], augment, draws)
+        boxes = jitter_boxes(boxes, augment, draws)
+        views = sample_views(boxes, labels, size, self.padding, augment, draws, self.lower)
+        order = self.skeleton.flip_order
+        keypoints = move_keypoints(labels, views, order)
+        crowded = torch.nonzero(draws['neighbour'] < augment.neighbour_prob).flatten()
+        others = (draws['neighbour_who'][crowded] * len(self.cache)).long()
+        beside = neighbours(self.boxes[others], size, draws.part(crowded))
+        keypoints[crowded] = without_covered(keypoints[crowded], beside.boxes)
+        heatmap_size = (size[0] // STRIDE, size[1] // STRIDE)
+        # the whole batch's weights are cheap, so no process needs to ask the others for theirs
+        weights = in_view(keypoints, heatmap_size) * swap_sides(self.weights[indices], views, order)
+        total = loss_total(weights, config.target.ohkm)
         share = len(indices) // self.world
         mine = slice(self.rank * share, (self.rank + 1) * share)
-        return indices, mine, torch.from_numpy(self.cache.crops[indices[mine]])
+        taught = None
+        if self.cache.teacher is not None:
+            points = move_keypoints(torch.from_numpy(self.cache.teacher[indices.numpy()]), views, order)
+            scores = in_view(points, heatmap_size) * points[..., 2].clamp(0, 1)
+            taught = (points[mine], scores[mine], loss_total(scores))
+        ours = (crowded >= mine.start) & (crowded < mine.stop)
+        crowded, others, beside = crowded[ours] - mine.start, others[ours], Neighbours(*(v[ours] for v in beside))
+        indices, keypoints, draws = indices[mine], keypoints[mine], draws.part(mine)
+        return _Plan(
+            indices=indices,
+            crops=torch.from_numpy(self.cache.crops[torch.cat((indices, others)).numpy()]),
+            draws=draws,
+            maps=views.maps[mine],
+            borders=borders[mine],
+            keypoints=keypoints,
+            weights=weights[mine],
+            total=total,
+            hidden=hidden_parts(keypoints, size, augment, draws),
+            crowded=crowded,
+            others=others,
+            beside=beside,
+            taught=taught,
+        )
 
     def stream(self, step: int) -> Iterator[Batch]:
         """Batches from `step` on, without end; the crops of the next one are read while one is used."""
         with ThreadPoolExecutor(1) as pool:
-            following = pool.submit(self._read, step)
+            following = pool.submit(self._plan, step)
             while True:
-                read = following.result()
-                following = pool.submit(self._read, step + 1)
-                yield self._make(step, *read)
+                plan = following.result()
                 step += 1
+                following = pool.submit(self._plan, step)
+                yield self._make(plan)
 
     def batch(self, step: int) -> Batch:
         """The batch of one step."""
-        return self._make(step, *self._read(step))
+        return self._make(self._plan(step))
 
-    def _make(self, step: int, indices: np.ndarray, mine: slice, crops: Tensor) -> Batch:
-        config, cache = self.config, self.cache
-        augment, size = config.augment, config.size
-        table = draw(len(indices), config.seed, step)
-        labels = torch.from_numpy(cache.keypoints[indices])
-        views = sample_views(self.views[indices], labels, cache.crops.shape[1], size, augment, table, self.lower)
-        keypoints = move_keypoints(labels, views, self.skeleton.flip_order)
-        heatmap_size = (size[0] // STRIDE, size[1] // STRIDE)
-        ohkm = config.target.ohkm
-        # the whole batch's weights are cheap, so no process needs to ask the others for theirs
-        total = loss_total(in_view(keypoints, heatmap_size) * self.keypoint_weights, ohkm)
-        device = self.device
-        pixels = cut_views(crops.to(device, non_blocking=True), views.maps[mine], size)
-        pixels = augment_colour(pixels, augment, table[mine])
-        pixels = hide_parts(pixels, keypoints[mine], augment, table[mine])
-        moved = keypoints[mine].to(device)
-        targets, weights = gaussian_heatmaps(moved, heatmap_size, config.sigma, config.target.unbiased)
+    def _make(self, plan: _Plan) -> Batch:
+        augment, size, device = self.config.augment, self.config.size, self.device
+        assert plan.crops is not None
+        crops = send(plan.crops, device)
+        pixels = cut_views(crops[: len(plan.indices)], plan.maps, size, plan.borders, plan.hidden)
+        pixels = add_neighbours(pixels, crops[len(plan.indices) :], plan.crowded, plan.beside)
+        pixels = augment_tones(pixels, augment, plan.draws, plan.hidden)
+        pixels = degrade(pixels, augment, plan.draws, self.padding)
+        keypoints = send(plan.keypoints, device)
         taught = None
-        if cache.teacher is not None:
-            points = move_keypoints(torch.from_numpy(cache.teacher[indices]), views, self.skeleton.flip_order)
-            scores = in_view(points, heatmap_size) * points[..., 2].clamp(0, 1)
-            heatmaps, _ = gaussian_heatmaps(points[mine].to(device), heatmap_size, config.sigma, config.target.unbiased)
-            taught = (heatmaps, scores[mine].to(device), loss_total(scores))
-        weights = weights * self.keypoint_weights.to(device)
-        return Batch(indices[mine], pixels, moved, targets, weights, total, taught)
+        if plan.taught is not None:
+            points, scores, total = plan.taught
+            taught = (self._heatmaps(send(points, device)), send(scores, device), total)
+        return Batch(
+            indices=plan.indices.numpy(),
+            pixels=pixels,
+            keypoints=keypoints,
+            targets=self._heatmaps(keypoints),
+            weights=send(plan.weights, device),
+            total=plan.total,
+            taught=taught,
+        )
+
+    def _heatmaps(self, keypoints: Tensor) -> Tensor:
+        height, width = self.config.size
+        size = (height // STRIDE, width // STRIDE)
+        return gaussian_heatmaps(keypoints, size, self.config.sigma, self.config.target.unbiased)[0]
 
 
 def keypoint_weights(skeleton: Skeleton, by_name: dict[str, float]) -> Tensor:

@@ -23,6 +23,8 @@ class DataConfig:
             fields of a `Skeleton`.
         shares: Field of the annotations with how often each person is to come (COCO only): in a pass everybody with the
             largest number comes once, others in proportion.
+        keypoint_weights: Field of the annotations with a weight in the loss for each keypoint, 0 or more (COCO only):
+            what a human labelled may count more than what a teacher saw.
         cache: Folder of the decoded crops; `None` for `cache` in the run's folder.
         crop_size: Side of a stored crop in pixels; `None` stores the input's own resolution.
         margin: Side of a stored crop over the height of the box widened to the input's aspect and grown by 1.25: the
@@ -39,6 +41,7 @@ class DataConfig:
     val_images: str | None = None
     skeleton: str | dict | None = None
     shares: str | None = None
+    keypoint_weights: str | None = None
     cache: str | None = None
     crop_size: int | None = None
     margin: float = 1.5
@@ -88,8 +91,21 @@ class AugmentConfig:
         half_body_prob: How often only the upper or the lower body is looked at, where more than eight keypoints
             are labelled.
         lower_body: Parts of names that mark the keypoints of the lower body.
+        border_prob: How often the photo ends across a person, who is then looked at as one cut off by a real border:
+            beyond it all is black and nothing is labelled, and the box is that of what is left.
+        border_keep: Labelled keypoints that a border leaves at least; 4 leaves heads alone now and then.
+        box_jitter: Largest move of each side of the box by itself, as a share of the box's side: boxes as a detector
+            gives them, shifted, too tight or too wide.
+        neighbour_prob: How often another person is laid over the picture, half off to a side; keypoints behind that
+            person leave the loss.
         colour: Largest change of brightness, contrast and saturation.
         grey_prob: How often the colour is taken out.
+        dark_prob: How often a sample is darkened.
+        dark: Largest share of the light that is taken away then.
+        noise_prob: How often noise is added.
+        noise: Largest standard deviation of the noise, of 255.
+        small_prob: How often a sample is shown as coarse as a small person.
+        small: Smallest and largest height of such a person's box, in pixels of the photo.
         blur_prob: How often a sample is blurred.
         blur: Largest standard deviation of the blur, in input pixels.
         cutout_prob: How often a part is hidden.
@@ -109,8 +125,18 @@ class AugmentConfig:
     flip_prob: float = 0.5
     half_body_prob: float = 0.0
     lower_body: tuple[str, ...] = ('hip', 'knee', 'ankle', 'pelvis', 'heel', 'foot', 'toe')
+    border_prob: float = 0.0
+    border_keep: int = 4
+    box_jitter: float = 0.0
+    neighbour_prob: float = 0.0
     colour: float = 0.35
     grey_prob: float = 0.0
+    dark_prob: float = 0.0
+    dark: float = 0.5
+    noise_prob: float = 0.0
+    noise: float = 15.0
+    small_prob: float = 0.0
+    small: tuple[float, float] = (40.0, 100.0)
     blur_prob: float = 0.0
     blur: float = 1.5
     cutout_prob: float = 0.2
@@ -258,6 +284,15 @@ class TrainConfig:
                 raise UserError(f'augment.{name} must be in 0..1, not {value}.')
         if self.augment.scale < 1:
             raise UserError(f'augment.scale is the largest zoom, at least 1, not {self.augment.scale}.')
+        for name in ('shift', 'colour', 'dark', 'noise', 'blur', 'cutout', 'border_keep', 'box_jitter'):
+            if getattr(self.augment, name) < 0:
+                raise UserError(f'augment.{name} must not be negative, not {getattr(self.augment, name)}.')
+        if self.augment.dark > 1 or self.augment.box_jitter >= 0.5:
+            raise UserError(
+                'augment.dark is a share of the light, at most 1, and augment.box_jitter a share of the box, below 0.5.'
+            )
+        if not 0 < self.augment.small[0] <= self.augment.small[1]:
+            raise UserError(f'augment.small is a smallest and a largest height above 0, not {self.augment.small}.')
         if self.teacher.model and self.teacher.keypoints:
             raise UserError('teacher.model and teacher.keypoints exclude each other: give one.')
         if not self.teacher.temperature > 0:

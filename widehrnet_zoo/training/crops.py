@@ -18,7 +18,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from ..errors import UserError
-from ..pose.crops import PADDING, box_views, crop_people
+from ..pose.crops import box_views, crop_people
 from ..pose.images import read_image
 from .people import People
 
@@ -40,19 +40,10 @@ class CropCache:
 
     def __init__(self, folder: str | Path, people: People):
         folder = Path(folder)
-        meta = json.loads((folder / 'meta.json').read_text())
+        size = json.loads((folder / 'meta.json').read_text())['size']
         kept, origins = np.load(folder / 'kept.npy'), np.load(folder / 'origins.npy')
-        size = meta['size']
         self.crops = np.memmap(folder / 'crops.raw', np.uint8, 'r', shape=(len(kept), size, size, 3))
-        self.people = People(
-            people.skeleton,
-            tuple(people.files[i] for i in kept),
-            tuple(people.ids[i] for i in kept),
-            people.boxes[kept],
-            people.keypoints[kept],
-            None if people.teacher is None else people.teacher[kept],
-            None if people.shares is None else people.shares[kept],
-        )
+        self.people = people.part(kept)
         corner, step = origins[:, None, :2], origins[:, None, 2:]
 
         def to_crop(points: npt.NDArray) -> npt.NDArray[np.float32]:
@@ -62,15 +53,9 @@ class CropCache:
         self.keypoints = to_crop(self.people.keypoints)
         self.teacher = None if self.people.teacher is None else to_crop(self.people.teacher)
         self.boxes = to_crop(self.people.boxes.reshape(-1, 2, 2)).reshape(-1, 4)
-        # of the box widened to the aspect and grown by PADDING
-        self._view = float(meta['view'])
 
     def __len__(self) -> int:
         return len(self.crops)
-
-    def views(self, padding: float = PADDING) -> npt.NDArray[np.float32]:
-        """Heights (N,) in crop pixels of the test-time views: boxes widened to the input's aspect, times `padding`."""
-        return np.full(len(self), self._view * padding / PADDING, np.float32)
 
     @classmethod
     def build(
@@ -192,7 +177,7 @@ def _write(
         raise UserError(f'None of the {len(bad)} images in {images} can be read, such as {bad[-1]}.')
     np.save(folder / 'kept.npy', np.array(kept))
     np.save(folder / 'origins.npy', np.column_stack((corners, step))[kept])
-    (folder / 'meta.json').write_text(json.dumps({'size': size, 'view': size / margin, 'unreadable': bad}))
+    (folder / 'meta.json').write_text(json.dumps({'size': size, 'margin': margin, 'unreadable': bad}))
 
 
 def _in_order(work: Callable, items: dict[str, list[int]], workers: int) -> Iterator[tuple]:

@@ -27,6 +27,7 @@ class People:
         keypoints: float32 (N, K, 3): x, y in image pixels and visibility, 0 where unlabelled.
         teacher: float32 (N, K, 3) predictions with their score, or `None`.
         shares: float64 (N,), how often each is to come, beside the others; above 0. `None` for all alike.
+        weights: float32 (N, K), what each keypoint counts in the loss, 0 or more. `None` for all alike.
     """
 
     skeleton: Skeleton
@@ -36,9 +37,27 @@ class People:
     keypoints: npt.NDArray[np.float32]
     teacher: npt.NDArray[np.float32] | None = None
     shares: npt.NDArray[np.float64] | None = None
+    weights: npt.NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def part(self, rows: npt.NDArray[np.intp]) -> 'People':
+        """Some of them."""
+
+        def of(values: npt.NDArray | None) -> Any:
+            return None if values is None else values[rows]
+
+        return People(
+            self.skeleton,
+            tuple(self.files[i] for i in rows),
+            tuple(self.ids[i] for i in rows),
+            self.boxes[rows],
+            self.keypoints[rows],
+            of(self.teacher),
+            of(self.shares),
+            of(self.weights),
+        )
 
 
 def read_people(
@@ -46,6 +65,7 @@ def read_people(
     skeleton: str | Mapping[str, Any] | Skeleton | None = None,
     teacher_field: str | None = None,
     shares_field: str | None = None,
+    weights_field: str | None = None,
 ) -> People:
     """Read a label file.
 
@@ -55,6 +75,7 @@ def read_people(
             and, if given, `flip_pairs` (counted from 0) and `sigmas` of the file's category.
         teacher_field: Field of the annotations with a teacher's keypoints (COCO only).
         shares_field: Field of the annotations with a number above 0, how often a person is to come (COCO only).
+        weights_field: Field of the annotations with what each keypoint counts in the loss (COCO only).
 
     Returns:
         The people that are no crowd, have a box and at least one labelled keypoint.
@@ -67,7 +88,12 @@ def read_people(
     try:
         content = read_json(labels)
         if isinstance(content, list):
-            for setting, field in (('teacher.keypoints', teacher_field), ('data.shares', shares_field)):
+            settings = {
+                'teacher.keypoints': teacher_field,
+                'data.shares': shares_field,
+                'data.keypoint_weights': weights_field,
+            }
+            for setting, field in settings.items():
                 if field:
                     raise UserError(f'{labels}: MPII annotations have no field for {setting}; use a COCO file.')
             return _read_mpii(labels, skeleton or SKELETONS['mpii'])
@@ -101,8 +127,14 @@ def read_people(
         share: Any = person.get(shares_field) if shares_field else 1
         if not are_numbers([share]) or share <= 0:
             raise UserError(f'{where} has {share!r} in {shares_field!r}, which data.shares asks for: a number above 0.')
-        rows.append((file, person['id'], (x, y, x + w, y + h), points, taught, share))
-    files, ids, boxes, keypoints, teacher, shares = zip(*rows, strict=True)
+        counted: Any = person.get(weights_field) if weights_field else None
+        if weights_field and not (are_numbers(counted) and 3 * len(counted) == len(points) and min(counted) >= 0):
+            raise UserError(
+                f'{where} has {str(counted)[:80]} in {weights_field!r}, which data.keypoint_weights asks for: '
+                f'{skeleton.num_keypoints} numbers, 0 or more.'
+            )
+        rows.append((file, person['id'], (x, y, x + w, y + h), points, taught, share, counted))
+    files, ids, boxes, keypoints, teacher, shares, weights = zip(*rows, strict=True)
     shape = (len(rows), skeleton.num_keypoints, 3)
     return People(
         skeleton,
@@ -112,6 +144,7 @@ def read_people(
         np.array(keypoints, np.float32).reshape(shape),
         np.array(teacher, np.float32).reshape(shape) if teacher_field else None,
         np.array(shares, float) if shares_field else None,
+        np.array(weights, np.float32) if weights_field else None,
     )
 
 

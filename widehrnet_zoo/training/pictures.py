@@ -13,11 +13,12 @@ from ..extras import require
 from ..pose.crops import padding_of
 from ..pose.results import PoseResult
 from ..pose.skeletons import Skeleton
-from .augment import cut_views, move_keypoints, sample_views
+from .augment import move_keypoints, sample_views
 from .batches import Batches, normalise
 from .config import TrainConfig
 from .crops import CropCache
 from .log import read_log
+from .pixels import cut_views
 from .start import input_stats
 from .state import disk_errors
 from .validate import find_keypoints
@@ -132,7 +133,7 @@ def draw_validation(
     """
     rows = np.unique(np.linspace(0, len(cache) - 1, min(count, len(cache))).round().astype(int))
     labels = torch.from_numpy(cache.keypoints[rows])
-    views = sample_views(torch.from_numpy(cache.views(padding_of(model))[rows]), labels, cache.crops.shape[1], size)
+    views = sample_views(torch.from_numpy(cache.boxes[rows]), labels, size, padding_of(model))
     images = cut_views(torch.from_numpy(cache.crops[rows]), views.maps, size)
     device = next(model.parameters()).device
     truth = move_keypoints(labels, views, range(labels.shape[1])).numpy()

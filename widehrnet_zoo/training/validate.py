@@ -10,9 +10,10 @@ from ..metrics.pck import TORSO, normalised_errors, torso_size
 from ..pose.crops import padding_of
 from ..pose.decoding import decode_heatmaps
 from ..pose.skeletons import Skeleton
-from .augment import cut_views, move_keypoints, sample_views
+from .augment import move_keypoints, sample_views
 from .batches import normalise
 from .crops import CropCache
+from .pixels import cut_views
 from .start import input_stats
 from .targets import STRIDE
 
@@ -89,21 +90,20 @@ def validate(
     model.eval()
     count = cache.people.skeleton.num_keypoints
     hits, counts = torch.zeros(count), torch.zeros(count)
-    all_views = cache.views(padding_of(model))
+    padding = padding_of(model)
     chosen = np.arange(len(cache))[part[0] :: part[1]]
     for start in range(0, len(chosen), batch_size):
         rows = chosen[start : start + batch_size]
         labels = torch.from_numpy(cache.keypoints[rows])
-        heights = torch.from_numpy(all_views[rows])
-        views = sample_views(heights, labels, cache.crops.shape[1], size)
+        boxes = torch.from_numpy(cache.boxes[rows])
+        views = sample_views(boxes, labels, size, padding)
         crops = torch.from_numpy(cache.crops[rows]).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             heatmaps = model(normalise(cut_views(crops, views.maps, size), *stats))
         truth = move_keypoints(labels, views, range(count)).numpy()
-        boxes = cache.boxes[rows]
-        sides = (boxes[:, 2:] - boxes[:, :2]).max(1) * size[0] / all_views[rows]
+        sides = (boxes[:, 2:] - boxes[:, :2]).amax(1) / views.maps[:, 1, 1]
         found = find_keypoints(heatmaps).numpy()
-        errors, valid = normalised_errors(found, truth, person_sizes(truth, cache.people.skeleton, sides))
+        errors, valid = normalised_errors(found, truth, person_sizes(truth, cache.people.skeleton, sides.numpy()))
         hits += torch.from_numpy(((errors < threshold) & valid).sum(0)).float()
         counts += torch.from_numpy(valid.sum(0)).float()
     model.train(training)
