@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw
 from widehrnet_zoo import SKELETONS, PoseEstimator, PoseResult, Skeleton, create_model
 from widehrnet_zoo.engines.pytorch import HeatmapBackend
 from widehrnet_zoo.errors import UserError
+from widehrnet_zoo.inference.stream import Photo
 from widehrnet_zoo.pose.decoding import DECODERS
 
 SIZE = (256, 192)
@@ -135,19 +136,54 @@ def test_pictures_with_and_without_boxes_mix():
     assert len(dots()(stack)) == 2
 
 
-def test_pictures_are_read_only_as_they_are_needed():
-    image, _, boxes = photo()
+@pytest.mark.parametrize('workers', [0, 1, 3])
+def test_a_stream_keeps_the_order_and_reads_no_further_ahead_than_it_says(workers):
+    photos = [photo(1 + i % 3, seed=i) for i in range(20)]
     read = []
 
     def coming():
-        for i in range(5):
+        for i, (image, _, _) in enumerate(photos):
             read.append(i)
             yield image
 
-    stream = dots(batch_size=2).stream(coming(), (boxes for _ in range(5)))
+    stream = dots(batch_size=2).stream(coming(), (p[2] for p in photos), workers=workers)
     next(stream)
-    assert read == [0, 1]
-    assert len(list(stream)) == 4
+    assert len(read) <= 3 + 2 * workers
+    results = list(stream)
+    assert [len(r) for r in results] == [1 + i % 3 for i in range(1, 20)]
+    for result, (_, keypoints, _) in zip(results, photos[1:], strict=True):
+        assert np.abs(result.keypoints - keypoints).max() < 5
+
+
+@pytest.mark.parametrize('options', [{'boxes': 3}, {'boxes': 0}, {'boxes': 5, 'box_scores': 2}, {'boxes': 7}])
+@pytest.mark.parametrize('kind', [list, iter])
+def test_no_image_is_lost_where_boxes_or_scores_are_fewer(options, kind):
+    image, _, boxes = photo()
+    entries = {'boxes': [boxes] * options['boxes'], 'box_scores': [[1.0]] * options.get('box_scores', 0)}
+    given = {name: kind(values) for name, values in entries.items() if name in options}
+    found = []
+    try:
+        for result in dots().stream([image] * 5, **given):
+            found.append(result)
+    except UserError as error:
+        assert 'for each' in str(error) and (kind is iter or not found)
+    else:
+        assert len(found) == 5 and options == {'boxes': 7}
+
+
+def test_a_photo_that_fails_is_skipped_by_its_place_and_a_finder_is_asked_where_boxes_are_missing(tmp_path):
+    image, keypoints, boxes = photo(2)
+    (tmp_path / 'broken.jpg').write_bytes(b'no photo')
+    photos = [Photo(image, boxes[:1]), Photo(tmp_path / 'broken.jpg'), Photo(image), Photo(image, [0, 0, 9, -9])]
+    failed = []
+    found = list(
+        dots().look(photos, finder=lambda image: (boxes, [0.5, 0.7]), skip=lambda place, error: failed.append(place))
+    )
+    assert failed == [1, 3] and [f.place for f in found] == [0, 2]
+    assert found[1].result.box_scores.tolist() == pytest.approx([0.5, 0.7])
+    assert np.abs(found[1].result.keypoints - keypoints).max() < 5
+    with pytest.raises(UserError, match='broken'):
+        list(dots().look(photos))
 
 
 def test_the_flip_test_swaps_left_and_right():

@@ -1,12 +1,10 @@
 """`widehrnet predict`: photos to joints."""
 
 import argparse
-import itertools
-import re
 import sys
 from collections import Counter, deque
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +51,10 @@ TOGETHER = {
 
 SUFFIXES = {'.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm', '.pgm', '.avif'}
 """Files that are taken from folders; a file that is named is read whatever its extension."""
+
+
+_WRITERS = 2
+"""Threads that draw and write pictures."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -121,15 +123,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output.add_argument('--quiet', action='store_true', help='no progress bar')
 
 
-@dataclass
-class _Input:
-    name: str
-    target: Path
-    image: 'npt.NDArray[np.uint8]'
-    boxes: 'npt.NDArray[np.float64] | None'
-    box_scores: 'npt.NDArray[np.float32] | None'
-
-
 def run(args: argparse.Namespace) -> int:
     """Run the command.
 
@@ -160,9 +153,10 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f'{args.out} is a file: --out is a folder.')
     for name in args.format:
         check_format(name, [str(photo) for photo, _ in photos])
-    boxes_of = _boxes(args)
+    finder, boxes_of = _people(args)
 
     from ..inference.estimator import PoseEstimator
+    from ..inference.stream import Photo
 
     estimator = PoseEstimator(
         args.model,
@@ -175,39 +169,48 @@ def run(args: argparse.Namespace) -> int:
         fused=args.fused,
     )
     args.out.mkdir(parents=True, exist_ok=True)
-    waiting: deque[_Input] = deque()
+    targets = name_outputs(photos)
     together: list[PoseResult] = []
+    begun: list[int] = []  # which photos went in
     people = done = 0
-    with tqdm(total=len(photos), unit='photo', disable=args.quiet or not photos) as bar:
+    with (
+        tqdm(total=len(photos), unit='photo', disable=args.quiet or not photos) as bar,
+        ThreadPoolExecutor(_WRITERS) as pool,
+    ):
 
-        def inputs() -> Iterator[_Input]:
-            for photo, target in zip(photos, name_outputs(photos), strict=True):
+        def inputs() -> Iterator[Photo]:
+            for index, (photo, _) in enumerate(photos):
                 try:
-                    item = _read(str(photo[0]), args.out / target, boxes_of)
+                    item = Photo(str(photo), *boxes_of(str(photo)))
                 except UserError as error:
-                    failed.append((str(photo[0]), str(error)))
-                    bar.update()
+                    fail(index, error)
                     continue
-                waiting.append(item)
+                begun.append(index)
                 yield item
 
-        # three views of one stream; the estimator takes from them in step
-        first, second, third = itertools.tee(inputs(), 3)
-        results = estimator.stream((i.image for i in first), (i.boxes for i in second), (i.box_scores for i in third))
-        for result in results:
-            item = waiting.popleft()
-            result = replace(result, path=item.name)
-            _save(item, result, args)
+        def fail(index: int, error: UserError) -> None:
+            failed.append((str(photos[index][0]), str(error)))
+            bar.update()
+
+        writing: deque[Future[None]] = deque()
+        stream = estimator.look(inputs(), finder=finder, skip=lambda place, error: fail(begun[place], error))
+        for place, image, result in stream:
+            # drawing and encoding take as long as the network on the compiled kernels
+            writing.append(pool.submit(_save, image, result, args.out / targets[begun[place]], args))
+            while len(writing) > 2 * _WRITERS:
+                writing.popleft().result()
             if args.format:
                 together.append(result)
             people += len(result)
             done += 1
             bar.update()
+        for future in writing:
+            future.result()
     for name in args.format if done else ():
         save_results(together, args.out / TOGETHER[name], name)
     frames = 0
     for video, target in zip(videos, name_outputs(videos), strict=True):
-        from ..video.command import run_video
+        from .predict_video import run_video
 
         try:
             summary = run_video(video[0], args.out / target, estimator, args)
@@ -312,50 +315,33 @@ def name_outputs(photos: list[tuple[Path, Path]]) -> list[Path]:
     return unique
 
 
-def _boxes(args: argparse.Namespace) -> Any:
-    """A function from an image and its path to boxes and scores, both `None` where none were asked for."""
-    from ..errors import UserError
-
+def _people(args: argparse.Namespace) -> tuple[Any, Callable[[str], tuple[Any, Any]]]:
+    """What finds people in photos, if anything does, and what has boxes and scores by the name of a photo."""
     if args.detector is not None:
         from ..detection import find_people, open_detector
 
         detector = open_detector(args.detector, device=args.device)
-        return lambda image, path: find_people(detector, image, path)
+        return (lambda image: find_people(detector, image)), lambda path: (None, None)
     if args.boxes is None:
-        return lambda image, path: (None, None)
-    if Path(args.boxes).is_file():
-        from ..formats.boxes import BoxFile
+        return None, lambda path: (None, None)
 
-        file = BoxFile(args.boxes)
-        return lambda image, path: file.of_photo(path)
-    try:
-        rows = [[float(v) for v in re.split(r'[,\s]+', box.strip())] for box in args.boxes.split(';') if box.strip()]
-    except ValueError:
-        raise UserError(f'--boxes {args.boxes} is neither a file that is there nor numbers x1,y1,x2,y2.') from None
-    return lambda image, path: (rows, None)
+    from ..formats.boxes import BoxFile
+    from .boxes import read_boxes
+
+    boxes = read_boxes(args.boxes)
+    return None, boxes.of_photo if isinstance(boxes, BoxFile) else lambda path: (boxes, None)
 
 
-def _read(path: str, target: Path, boxes_of: Any) -> _Input:
-    from ..pose.crops import check_boxes
-    from ..pose.images import read_image
-
-    image = read_image(path)
-    boxes, scores = boxes_of(image, path)
-    if boxes is not None:
-        boxes = check_boxes(boxes, (image.shape[1], image.shape[0]))
-    return _Input(path, target, image, boxes, scores)
-
-
-def _save(item: _Input, result: 'PoseResult', args: argparse.Namespace) -> None:
+def _save(image: 'npt.NDArray[np.uint8]', result: 'PoseResult', target: Path, args: argparse.Namespace) -> None:
     import io
 
     from ..files import write_whole
 
     if not args.no_picture:
-        picture = result.draw(item.image, threshold=args.threshold, boxes=args.draw_boxes)
+        picture = result.draw(image, threshold=args.threshold, boxes=args.draw_boxes)
         buffer = io.BytesIO()
         # JPEG ends at 65535 pixels a side
         suffix = '.jpg' if max(picture.size) < 65_500 else '.png'
         picture.save(buffer, 'JPEG' if suffix == '.jpg' else 'PNG', **({'quality': 92} if suffix == '.jpg' else {}))
-        write_whole(item.target.with_name(f'{item.target.name}_pose{suffix}'), buffer.getvalue())
-    result.save_json(item.target.with_name(f'{item.target.name}_pose.json'))
+        write_whole(target.with_name(f'{target.name}_pose{suffix}'), buffer.getvalue())
+    result.save_json(target.with_name(f'{target.name}_pose.json'))

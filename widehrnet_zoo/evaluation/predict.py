@@ -2,9 +2,8 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
@@ -12,11 +11,8 @@ from tqdm import tqdm
 
 from ..errors import UserError
 from ..formats.samples import Samples
-from ..inference.estimator import STRIDE, PoseEstimator
-from ..pose.crops import box_views, crop_people
-from ..pose.decoding import decode_heatmaps
-from ..pose.images import read_image
-from ..pose.skeletons import check_flip_test
+from ..inference.estimator import PoseEstimator
+from ..inference.stream import Photo
 from .store import PredictionStore
 
 PART_SIZE = 512
@@ -64,15 +60,14 @@ def predict(
     Raises:
         UserError: If a photo is missing or broken, or the flip test does not know left from right.
     """
-    _check(estimator, samples, config)
+    _check(samples)
     total, num = len(samples), estimator.skeleton.num_keypoints
     if store is None:
         keypoints, done = np.full((total, num, 3), np.nan, np.float32), np.zeros(total, bool)
     else:
         keypoints, done = store.load(num)
     todo = np.flatnonzero(~done)
-    batches = [todo[i : i + config.batch_size] for i in range(0, len(todo), config.batch_size)]
-    maps = box_views(samples.boxes, estimator.size, samples.padding)
+    photos = [np.array(list(rows)) for _, rows in groupby(todo, lambda row: samples.paths[row])]
     waiting: list[npt.NDArray[np.intp]] = []
     last = time.monotonic()
 
@@ -87,14 +82,19 @@ def predict(
             tqdm(total=total, initial=total - len(todo), unit='person', desc='predict', disable=not config.progress)
         )
         stack.callback(flush)
-        for rows, crops in _crops(samples, maps, batches, estimator.size, config.workers):
-            heatmaps = estimator.heatmaps(crops, config.flip_test, config.shift)
-            points, scores = (v.double().cpu().numpy() for v in decode_heatmaps(heatmaps, config.decoder))
-            if not np.isfinite(scores).all():
-                raise UserError('the model gives heatmaps with NaN or infinity: its weights are damaged, or overflow.')
-            points = points * STRIDE
-            keypoints[rows, :, :2] = np.einsum('nij,nkj->nki', maps[rows][:, :, :2], points) + maps[rows][:, None, :, 2]
-            keypoints[rows, :, 2] = scores
+        found = estimator.look(
+            (Photo(samples.paths[rows[0]], samples.boxes[rows]) for rows in photos),
+            decoder=config.decoder,
+            flip_test=config.flip_test,
+            shift=config.shift,
+            batch_size=config.batch_size,
+            padding=samples.padding,
+            workers=config.workers,
+            inside=False,
+        )
+        for place, _, result in found:
+            rows = photos[place]
+            keypoints[rows, :, :2], keypoints[rows, :, 2] = result.keypoints, result.scores
             waiting.append(rows)
             if sum(map(len, waiting)) >= PART_SIZE or time.monotonic() - last > PART_SECONDS:
                 flush()
@@ -103,51 +103,9 @@ def predict(
     return keypoints
 
 
-def _check(estimator: PoseEstimator, samples: Samples, config: PredictConfig) -> None:
+def _check(samples: Samples) -> None:
     missing = [path for path in dict.fromkeys(samples.paths) if not path.is_file()]
     if missing:
         raise UserError(
-            f'{len(missing)} photos of the labels are not there, the first is {missing[0]}: check the folder of images.'
+            f'{len(missing)} photos of the labels are missing, the first is {missing[0]}: check the folder of images.'
         )
-    if config.batch_size < 1 or config.workers < 1:
-        raise UserError(
-            f'the batch size and the number of workers must be at least 1, not {config.batch_size} and '
-            f'{config.workers}.'
-        )
-    if config.flip_test:
-        check_flip_test(estimator.skeleton)
-
-
-def _crops(
-    samples: Samples,
-    maps: npt.NDArray[np.float64],
-    batches: list[npt.NDArray[np.intp]],
-    size: tuple[int, int],
-    workers: int,
-) -> Iterator[tuple[npt.NDArray[np.intp], npt.NDArray[np.uint8]]]:
-    def cut(rows: npt.NDArray[np.intp]) -> npt.NDArray[np.uint8]:
-        crops = np.empty((len(rows), *size, 3), np.uint8)
-        start = 0
-        while start < len(rows):
-            path = samples.paths[rows[start]]
-            stop = start
-            while stop < len(rows) and samples.paths[rows[stop]] == path:
-                stop += 1
-            crops[start:stop] = crop_people(read_image(path), maps[rows[start:stop]], size)
-            start = stop
-        return crops
-
-    with ThreadPoolExecutor(workers) as pool:
-        ahead: list[tuple[npt.NDArray[np.intp], Future]] = []
-        coming = iter(batches)
-        try:
-            for rows in coming:
-                ahead.append((rows, pool.submit(cut, rows)))
-                if len(ahead) > 2 * workers:
-                    first, future = ahead.pop(0)
-                    yield first, future.result()
-            for first, future in ahead:
-                yield first, future.result()
-        finally:
-            for _, future in ahead:
-                future.cancel()

@@ -1,8 +1,6 @@
 """One photo, or many, to keypoints."""
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from operator import index
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,21 +15,17 @@ from torch import Tensor, nn
 from ..engines.pytorch import HeatmapBackend, TorchBackend, open_backend
 from ..errors import UserError
 from ..models.registry import DEFAULT_MODEL
-from ..pose.crops import box_views, check_boxes, crop_people, padding_of
+from ..pose.crops import padding_of
 from ..pose.decoding import DECODERS, decode_heatmaps, flip_heatmaps
-from ..pose.images import ImageSource, read_image
+from ..pose.images import ImageSource
 from ..pose.results import PoseResult
 from ..pose.skeletons import Skeleton, check_flip_test
+from .stream import Finder, Found, Photo, stream
 
 __all__ = ['DEFAULT_MODEL', 'PoseEstimator']
 
 STRIDE = 4
 """Input pixels per heatmap pixel."""
-
-_SURE = 0.2
-_UNSURE = 0.1
-_ENOUGH = 3
-_MARGIN = 0.1
 
 
 class PoseEstimator:
@@ -148,7 +142,7 @@ class PoseEstimator:
                 pictures a list with the boxes of each, `None` among them where there are none. Without boxes the
                 whole picture is one box; where enough is found, a second look at what was found gives the result.
             box_scores: (N,) scores of the boxes, for several pictures a list of them; 1 by default.
-            **options: `decoder`, `flip_test` and `batch_size`, for this call.
+            **options: Of `look`, for this call: `decoder`, `flip_test`, `batch_size`, `padding`, `finder`, ...
 
         Returns:
             The result, or a list of them in the order of the pictures.
@@ -159,10 +153,10 @@ class PoseEstimator:
         if isinstance(image, (np.ndarray, Tensor)) and image.ndim == 4:
             image = list(image)
         if not isinstance(image, (list, tuple)):
-            return next(self.stream([image], [boxes], [box_scores], **options))
+            return next(self.look([Photo(image, boxes, box_scores)], workers=0, **options)).result
         for name, given in (('boxes', boxes), ('box_scores', box_scores)):
-            if given is not None and (not isinstance(given, (list, tuple)) or len(given) != len(image)):
-                raise UserError(f'for {len(image)} pictures give {name} as a list of {len(image)}, one entry for each.')
+            if given is not None and not isinstance(given, (list, tuple)):
+                raise UserError(f'For {len(image)} images give {name} as a list of {len(image)}, one entry for each.')
         return list(self.stream(image, boxes, box_scores, **options))
 
     def stream(
@@ -170,25 +164,55 @@ class PoseEstimator:
         images: Iterable[ImageSource],
         boxes: Iterable[Any] | None = None,
         box_scores: Iterable[Any] | None = None,
+        **options: Any,
+    ) -> Iterator[PoseResult]:
+        """Results of images as they come, in their order; a few are read ahead in threads.
+
+        Args:
+            images: Images.
+            boxes: For each image its boxes, or `None`; see `__call__`.
+            box_scores: For each image the scores of its boxes, or `None`.
+            **options: As for `look`.
+
+        Yields:
+            One result for each image.
+
+        Raises:
+            UserError: As `__call__`; or if there are fewer boxes or scores than images.
+        """
+        for found in self.look(_photos(images, boxes, box_scores), **options):
+            yield found.result
+
+    def look(
+        self,
+        photos: Iterable[Photo],
         *,
         decoder: str | None = None,
         flip_test: bool | None = None,
+        shift: bool = True,
         batch_size: int | None = None,
-    ) -> Iterator[PoseResult]:
-        """Results of pictures as they come, in their order.
-
-        Pictures are read only as far ahead as a batch needs, and forward passes are full across pictures.
+        padding: float | None = None,
+        finder: Finder | None = None,
+        workers: int = 2,
+        inside: bool = True,
+        skip: Callable[[int, UserError], None] | None = None,
+    ) -> Iterator[Found]:
+        """Results of photos as they come, with their images; all other ways to predict go through this one.
 
         Args:
-            images: Pictures.
-            boxes: For each picture its boxes, or `None`; see `__call__`.
-            box_scores: For each picture the scores of its boxes, or `None`.
+            photos: Images with their boxes and the scores of these.
             decoder: Instead of the estimator's own.
             flip_test: Likewise.
-            batch_size: Likewise.
+            shift: Move the mirrored heatmaps by one pixel, as `flip_heatmaps` says.
+            batch_size: Instead of the estimator's own.
+            padding: Likewise.
+            finder: Finds people in the photos that have no boxes: image to boxes and scores.
+            workers: Threads that read and crop photos; 0 for none.
+            inside: Refuse boxes that lie outside their photo or look like fractions of it.
+            skip: Called with the place of a photo that fails and its error, instead of raising it.
 
         Yields:
-            One result for each picture.
+            One `Found` for each photo, in their order; see `widehrnet_zoo.inference.stream`.
 
         Raises:
             UserError: As `__call__`.
@@ -197,35 +221,20 @@ class PoseEstimator:
         flip_test = self.flip_test if flip_test is None else flip_test
         batch_size = self.batch_size if batch_size is None else batch_size
         self._check_options(decoder, flip_test, batch_size)
-        all_boxes = iter(boxes) if boxes is not None else None
-        all_scores = iter(box_scores) if box_scores is not None else None
-        coming = iter(images)
-        jobs: deque[_Job] = deque()
-        waiting: deque[tuple[_Job, int, npt.NDArray[np.uint8]]] = deque()
-        more = True
-        while more or jobs:
-            while more and len(waiting) < batch_size:
-                try:
-                    image = next(coming)
-                    given = None if all_boxes is None else next(all_boxes)
-                    scores = None if all_scores is None else next(all_scores)
-                except StopIteration:
-                    more = False
-                    break
-                job = _Job.start(image, given, scores, self.skeleton, self.size, self.padding)
-                jobs.append(job)
-                waiting.extend((job, row, crop) for row, crop in enumerate(job.cut(self.size)))
-                if jobs[0].left == 0:
-                    break
-            if waiting and (not jobs or jobs[0].left):
-                batch = [waiting.popleft() for _ in range(min(batch_size, len(waiting)))]
-                points, scores = self._forward(np.stack([crop for _, _, crop in batch]), decoder, flip_test)
-                for (job, row, _), found, sure in zip(batch, points, scores, strict=True):
-                    job.fill(row, found, sure)
-                    if job.left == 0 and job.look_again(self.size):
-                        waiting.append((job, 0, job.cut(self.size)[0]))
-            while jobs and jobs[0].left == 0:
-                yield jobs.popleft().result(self.skeleton)
+        if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
+            raise UserError(f'The number of workers must be a whole number from 0, not {workers!r}.')
+        return stream(
+            photos,
+            lambda crops: self._forward(crops, decoder, flip_test, shift),
+            self.skeleton,
+            self.size,
+            padding=self.padding if padding is None else padding,
+            batch_size=batch_size,
+            finder=finder,
+            workers=workers,
+            inside=inside,
+            skip=skip,
+        )
 
     def heatmaps(self, crops: npt.NDArray[np.uint8], flip_test: bool = False, shift: bool = True) -> Tensor:
         """Heatmaps of crops.
@@ -266,9 +275,9 @@ class PoseEstimator:
         return heatmaps.float()
 
     def _forward(
-        self, crops: npt.NDArray[np.uint8], decoder: str, flip_test: bool
+        self, crops: npt.NDArray[np.uint8], decoder: str, flip_test: bool, shift: bool = True
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        points, scores = decode_heatmaps(self.heatmaps(crops, flip_test), decoder)
+        points, scores = decode_heatmaps(self.heatmaps(crops, flip_test, shift), decoder)
         found, sure = points.cpu().numpy() * STRIDE, scores.cpu().numpy()
         if not np.isfinite(sure).all():
             raise UserError('the model gives NaN or infinite heatmaps: its weights are damaged, or overflow in bf16.')
@@ -283,6 +292,23 @@ class PoseEstimator:
             check_flip_test(self.skeleton)
 
 
+def _photos(images: Iterable[Any], boxes: Iterable[Any] | None, scores: Iterable[Any] | None) -> Iterator[Photo]:
+    given = {'boxes': boxes, 'box_scores': scores}
+    for name, values in given.items():
+        if isinstance(values, Sized) and isinstance(images, Sized) and len(values) != len(images):
+            raise UserError(f'For {len(images)} images give {name} as a list of {len(images)}, one entry for each.')
+    missing = object()
+    entries = {name: iter(values) for name, values in given.items() if values is not None}
+    for count, image in enumerate(images):
+        row = {name: next(values, missing) for name, values in entries.items()}
+        for name, value in row.items():
+            if value is missing:
+                raise UserError(
+                    f'There are {count} {name} for more images: give one entry for each, None where there are none.'
+                )
+        yield Photo(image, row.get('boxes'), row.get('box_scores'))
+
+
 def _three(values: Any, name: str, least: float) -> tuple[float, ...]:
     try:
         numbers = tuple(float(v) for v in values)
@@ -291,90 +317,3 @@ def _three(values: Any, name: str, least: float) -> tuple[float, ...]:
     if len(numbers) != 3 or not all(least <= v <= 1000 for v in numbers):
         raise UserError(f'{name} is three numbers of the size of an input in 0..1, std above 0, not {values!r}.')
     return numbers
-
-
-@dataclass
-class _Job:
-    """A picture on its way: its boxes, and what was found in them so far."""
-
-    image: npt.NDArray[np.uint8]
-    path: str | None
-    boxes: npt.NDArray[np.float64]
-    box_scores: npt.NDArray[np.float32]
-    views: npt.NDArray[np.float64]
-    keypoints: npt.NDArray[np.float32]
-    scores: npt.NDArray[np.float32]
-    left: int
-    again: bool
-    padding: float
-
-    @classmethod
-    def start(
-        cls, source: Any, boxes: Any, box_scores: Any, skeleton: Skeleton, size: tuple[int, int], padding: float
-    ) -> '_Job':
-        image = read_image(source)
-        height, width = image.shape[:2]
-        if boxes is None and box_scores is not None:
-            raise UserError('box_scores are given without boxes.')
-        rows = np.array([[0.0, 0, width, height]]) if boxes is None else check_boxes(boxes, (width, height))
-        people, num = len(rows), skeleton.num_keypoints
-        try:
-            certain = np.ones(people) if box_scores is None else np.asarray(box_scores, np.float64).reshape(-1)
-        except (TypeError, ValueError) as error:
-            raise UserError(f'box_scores must be numbers: {error}.') from error
-        if len(certain) != people or not np.isfinite(certain).all():
-            raise UserError(f'{people} boxes need {people} finite box_scores.')
-        return cls(
-            image=image,
-            path=str(source) if isinstance(source, (str, Path)) else None,
-            boxes=rows,
-            box_scores=certain.astype(np.float32),
-            views=box_views(rows, size, padding),
-            keypoints=np.zeros((people, num, 2), np.float32),
-            scores=np.zeros((people, num), np.float32),
-            left=people,
-            again=boxes is None,
-            padding=padding,
-        )
-
-    def cut(self, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-        return crop_people(self.image, self.views, size)
-
-    def fill(self, row: int, points: npt.NDArray[np.float32], scores: npt.NDArray[np.float32]) -> None:
-        view = self.views[row]
-        self.keypoints[row] = points @ view[:, :2].T + view[:, 2]
-        self.scores[row] = scores
-        self.left -= 1
-
-    def look_again(self, size: tuple[int, int]) -> bool:
-        """Turn to the box around what was found in the whole picture, if that makes a box."""
-        if not self.again:
-            return False
-        self.again = False
-        height, width = self.image.shape[:2]
-        # a keypoint left out may lie outside the next view, a wrong one only makes it larger: the box takes unsure ones
-        found = self.keypoints[0][self.scores[0] > _UNSURE]
-        if (self.scores[0] > _SURE).sum() < _ENOUGH:
-            return False
-        low, high = found.min(0), found.max(0)
-        margin = _MARGIN * (high - low)
-        low, high = np.maximum(low - margin, 0), np.minimum(high + margin, (width, height))
-        # fewer picture pixels than heatmap pixels is no person that could be looked at more closely
-        if min(high - low) < 2 or max(high - low) < size[0] / STRIDE / 4:
-            return False
-        self.boxes = np.concatenate([low, high])[None].astype(np.float64)
-        self.views = box_views(self.boxes, size, self.padding)
-        self.left = 1
-        return True
-
-    def result(self, skeleton: Skeleton) -> PoseResult:
-        height, width = self.image.shape[:2]
-        return PoseResult(
-            keypoints=self.keypoints,
-            scores=self.scores,
-            boxes=self.boxes.astype(np.float32),
-            box_scores=self.box_scores,
-            skeleton=skeleton,
-            image_size=(width, height),
-            path=self.path,
-        )

@@ -1,7 +1,6 @@
 """The videos of `widehrnet predict`."""
 
 import argparse
-import re
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,11 @@ import numpy.typing as npt
 
 from ..detection import Detector, open_detector
 from ..errors import UserError
-from ..formats.boxes import BoxFile
 from ..pose.results import PoseResult
-from .follow import FollowConfig
-from .one_euro import SmoothConfig
-from .process import VideoSummary, predict_video
+from ..video.follow import FollowConfig
+from ..video.one_euro import SmoothConfig
+from ..video.process import VideoSummary, predict_video
+from .boxes import read_boxes
 
 
 def run_video(video: Path, target: Path, estimator: Any, args: argparse.Namespace) -> VideoSummary:
@@ -57,11 +56,8 @@ def run_video(video: Path, target: Path, estimator: Any, args: argparse.Namespac
 def _detector(args: argparse.Namespace) -> tuple[Detector | None, int]:
     if args.detector is not None:
         return open_detector(args.detector, device=args.device), args.detect_every
-    if args.boxes is None or Path(args.boxes).is_file():
-        return (None if args.boxes is None else BoxFile(args.boxes)), args.detect_every
-    try:
-        rows = [[float(v) for v in re.split(r'[,\s]+', box.strip())] for box in args.boxes.split(';') if box.strip()]
-    except ValueError:
-        raise UserError(f'--boxes {args.boxes} is neither a file that is there nor numbers x1,y1,x2,y2.') from None
+    boxes = None if args.boxes is None else read_boxes(args.boxes)
+    if not isinstance(boxes, np.ndarray):
+        return boxes, args.detect_every
     # the same boxes in every frame say where people start, not where new ones are
-    return (lambda image: (rows, np.ones(len(rows)))), 0
+    return (lambda image: (boxes, np.ones(len(boxes)))), 0
