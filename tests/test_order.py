@@ -1,6 +1,8 @@
 """Imports inside the package run one way: a folder imports from those above it in this list only."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import widehrnet_zoo
@@ -96,3 +98,22 @@ def test_no_circle():
 
     for name in graph:
         visit(name, ())
+
+
+WITHOUT_TORCH = """
+import sys
+for name in ('torch', 'timm', 'torchvision'):
+    sys.modules[name] = None
+import widehrnet_zoo
+from widehrnet_zoo import PoseResult, SKELETONS, draw_poses, read_image
+from widehrnet_zoo import formats
+from widehrnet_zoo.engines import exported
+from widehrnet_zoo.inference import stream
+from widehrnet_zoo.pose import crops, drawing, images, results, skeletons
+assert read_image(images.np.zeros((4, 4, 3), 'uint8')).shape == (4, 4, 3)
+"""
+
+
+def test_what_needs_no_network_needs_no_torch():
+    done = subprocess.run([sys.executable, '-c', WITHOUT_TORCH], cwd=ROOT.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -3,62 +3,58 @@
 Importing this package puts the models into timm's registry; everything else is loaded when it is first used.
 """
 
-import importlib
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .errors import UserError
-from .models.registry import create_model, list_models, list_pretrained
-from .pose.skeletons import SKELETONS, Skeleton
-from .version import __version__
+from .errors import UserError as UserError
+from .pose.skeletons import SKELETONS as SKELETONS
+from .pose.skeletons import Skeleton as Skeleton
+from .version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from .deployment import deploy
-    from .hub.saving import push_to_hub, save_pretrained
-    from .inference.estimator import PoseEstimator
-    from .models.widehrnet import WideHRNet
-    from .pose.decoding import decode_heatmaps
-    from .pose.drawing import draw_poses
-    from .pose.images import read_image
-    from .pose.results import Keypoint, PoseResult
+    from .deployment import deploy as deploy
+    from .hub import push_to_hub as push_to_hub
+    from .hub import save_pretrained as save_pretrained
+    from .inference.estimator import PoseEstimator as PoseEstimator
+    from .models.registry import create_model as create_model
+    from .models.registry import list_models as list_models
+    from .models.registry import list_pretrained as list_pretrained
+    from .models.widehrnet import WideHRNet as WideHRNet
+    from .pose.decoding import decode_heatmaps as decode_heatmaps
+    from .pose.drawing import draw_poses as draw_poses
+    from .pose.images import read_image as read_image
+    from .pose.results import Keypoint as Keypoint
+    from .pose.results import PoseResult as PoseResult
 
-__all__ = [
-    'SKELETONS',
-    'Keypoint',
-    'PoseEstimator',
-    'PoseResult',
-    'Skeleton',
-    'UserError',
-    'WideHRNet',
-    '__version__',
-    'create_model',
-    'decode_heatmaps',
-    'deploy',
-    'draw_poses',
-    'list_models',
-    'list_pretrained',
-    'push_to_hub',
-    'read_image',
-    'save_pretrained',
-]
-
-_LATER = {
+_HOMES = {
     'Keypoint': 'pose.results',
     'PoseEstimator': 'inference.estimator',
     'PoseResult': 'pose.results',
     'WideHRNet': 'models.widehrnet',
+    'create_model': 'models.registry',
     'decode_heatmaps': 'pose.decoding',
     'deploy': 'deployment',
     'draw_poses': 'pose.drawing',
-    'push_to_hub': 'hub.saving',
+    'list_models': 'models.registry',
+    'list_pretrained': 'models.registry',
+    'push_to_hub': 'hub',
     'read_image': 'pose.images',
-    'save_pretrained': 'hub.saving',
+    'save_pretrained': 'hub',
 }
+
+__all__ = ['SKELETONS', 'Skeleton', 'UserError', '__version__', *_HOMES]
+
+try:
+    import_module('.models.widehrnet', __name__)
+except ModuleNotFoundError as error:  # exported files run without PyTorch
+    if error.name not in ('timm', 'torch'):
+        raise
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LATER:
+    if name not in _HOMES:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    value = getattr(importlib.import_module(f'.{_LATER[name]}', __name__), name)
+    value = getattr(import_module(f'.{_HOMES[name]}', __name__), name)
     globals()[name] = value
     return value
 

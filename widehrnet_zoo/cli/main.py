@@ -2,7 +2,6 @@
 
 import argparse
 import importlib
-import importlib.util
 import logging
 import os
 import sys
@@ -40,8 +39,6 @@ def build_parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(dest='command', metavar='COMMAND', required=True)
     for name in COMMANDS:
         module = f'{__package__}.{name}'
-        if importlib.util.find_spec(module) is None:
-            continue
         command = importlib.import_module(module)
         added = subparsers.add_parser(
             name,

@@ -10,7 +10,6 @@ import numpy.typing as npt
 from ..errors import UserError
 from ..extras import require
 from .metadata import KEY, ExportMetadata
-from .program import check_program
 
 __all__ = ['ExportedBackend', 'open_backend']
 
@@ -135,6 +134,8 @@ def _torchscript(path: Path, threads: int | None) -> tuple[ExportMetadata, Runne
 
 def _torch_export(path: Path, threads: int | None) -> tuple[ExportMetadata, Runner]:
     import torch
+
+    from .program import check_program
 
     check_program(path)
     files = {KEY: ''}

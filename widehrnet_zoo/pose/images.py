@@ -1,19 +1,24 @@
 """Anything that holds a picture to upright 8-bit RGB."""
 
 import io
+import sys
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
 
 from ..errors import UserError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 __all__ = ['MAX_PIXELS', 'ImageSource', 'read_image']
 
-ImageSource = str | Path | bytes | bytearray | memoryview | BinaryIO | Image.Image | npt.NDArray[Any] | Tensor
+ImageSource: TypeAlias = (
+    'str | Path | bytes | bytearray | memoryview | BinaryIO | Image.Image | npt.NDArray[Any] | Tensor'
+)
 """What `read_image` takes."""
 
 MAX_PIXELS = 178_956_970
@@ -48,10 +53,11 @@ def read_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> npt.NDArray
     """
     if isinstance(source, Image.Image):
         return _from_pillow(source, 'the PIL image', max_pixels)
-    if isinstance(source, Tensor):
-        return _from_tensor(source)
     if isinstance(source, np.ndarray):
         return _from_array(source)
+    torch = sys.modules.get('torch')  # it need not be installed, and where it is not imported there are no tensors
+    if torch is not None and isinstance(source, torch.Tensor):
+        return _from_tensor(source)
     if isinstance(source, (str, Path)):
         return _from_file(source, max_pixels)
     if isinstance(source, (bytes, bytearray, memoryview)):
@@ -155,7 +161,7 @@ def _integers(values: npt.NDArray[Any], name: str, file_format: str | None) -> n
     return values.astype(np.uint16 if high > 255 or file_format in ('PNG', 'PPM') else np.uint8)
 
 
-def _from_tensor(tensor: Tensor) -> npt.NDArray[np.uint8]:
+def _from_tensor(tensor: 'Tensor') -> npt.NDArray[np.uint8]:
     tensor = tensor.detach().cpu()
     if tensor.is_floating_point():
         tensor = tensor.float()

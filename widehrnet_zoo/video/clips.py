@@ -15,9 +15,39 @@ from ..errors import UserError
 from ..extras import require
 from .whole import is_cut_off
 
+SUFFIXES = frozenset(
+    (
+        '.3g2',
+        '.3gp',
+        '.asf',
+        '.avi',
+        '.f4v',
+        '.flv',
+        '.m2ts',
+        '.m4v',
+        '.mkv',
+        '.mov',
+        '.mp4',
+        '.mpeg',
+        '.mpg',
+        '.mts',
+        '.ogv',
+        '.ts',
+        '.vob',
+        '.webm',
+        '.wmv',
+    )
+)
+"""File names that mean a video."""
+
 OUT_SUFFIXES = ('.mp4', '.m4v', '.mov', '.mkv')
 PLAYABLE = {'movflags': 'empty_moov+default_base_moof', 'frag_duration': '1000000', 'flush_packets': '1'}
 """Fragments of a second, written at once: an ordinary MP4 cannot be read until it is closed."""
+
+
+def is_video(path: str | Path) -> bool:
+    """Whether a file's name says that it is a video."""
+    return Path(path).suffix.lower() in SUFFIXES
 
 
 @dataclass(frozen=True)
