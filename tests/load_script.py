@@ -9,9 +9,10 @@ SCRIPTS = Path(__file__).resolve().parents[1] / 'scripts'
 
 
 def script(name: str) -> ModuleType:
-    """Import one by its name."""
-    sys.path.insert(0, str(SCRIPTS))
+    """Import one by its name, from whichever folder it is in."""
+    folder = str(next(SCRIPTS.glob(f'*/{name}.py')).parent)
+    sys.path.insert(0, folder)
     try:
         return importlib.import_module(name)
     finally:
-        sys.path.remove(str(SCRIPTS))
+        sys.path.remove(folder)

@@ -162,13 +162,13 @@ def test_there_are_examples_in_the_docs():
 
 def test_figures_are_those_of_the_script():
     for name, content in script('figures').render().items():
-        assert (ROOT / 'docs' / 'images' / name).read_text(encoding='utf-8') == content, 'run scripts/figures.py'
+        assert (ROOT / 'docs' / 'images' / name).read_text(encoding='utf-8') == content, 'run scripts/docs/figures.py'
 
 
 @pytest.mark.slow
 def test_model_table_is_that_of_the_registry():
     page = (ROOT / 'docs' / 'models.md').read_text(encoding='utf-8')
-    assert page == script('model_table').page(), 'run scripts/model_table.py'
+    assert page == script('model_table').page(), 'run scripts/docs/model_table.py'
 
 
 def test_model_table_shows_the_times_of_a_benchmark():

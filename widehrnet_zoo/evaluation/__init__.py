@@ -6,6 +6,6 @@
 
 from .predict import PredictConfig
 from .report import Report
-from .run import Protocol, evaluate, evaluate_people
+from .run import Protocol, evaluate
 
-__all__ = ['PredictConfig', 'Protocol', 'Report', 'evaluate', 'evaluate_people']
+__all__ = ['PredictConfig', 'Protocol', 'Report', 'evaluate']

@@ -304,39 +304,3 @@ def _in_order(found: list[dict[str, Any]], count: int) -> npt.NDArray[np.float64
             f'MPII results need "ann", the index of the person in the annotations, from 0 to {count - 1}, once each.'
         )
     return np.array([rows[i] for i in range(count)], float).reshape(count, -1, 3)
-
-
-def evaluate_people(
-    model: Any,
-    labels: str | Path,
-    images: str | Path,
-    *,
-    weights: str | Path | None = None,
-    size: tuple[int, int] | None = None,
-    predict_config: PredictConfig | None = None,
-) -> dict[str, float]:
-    """The figures by which shipped weights are compared: the `pck` protocol and OKS AP.
-
-    Args:
-        model: A `PoseEstimator`, or what it takes as its model.
-        labels: COCO-keypoints JSON whose people may have `lsp_keypoints` and whose photos may name their `source`.
-        images: Folder of the photos.
-        weights: File of weights.
-        size: Height and width of the input, instead of the model's own.
-        predict_config: How predictions are made; as the protocol says, with flip test, by default.
-
-    Returns:
-        Fractions: `human` (PCK@0.2 of the torso, human LSP labels), `sport` and `fashion` (the same, fused labels of
-        the sources `lspet` and `ccp`), `ap` (OKS AP). Those that the labels do not allow are NaN.
-    """
-    protocol = Protocol.published('pck')
-    config = predict_config or replace(protocol.predict, flip_test=True, progress=False)
-    estimator = model if isinstance(model, PoseEstimator) else PoseEstimator(model, weights, size=size)
-    figures = evaluate(replace(protocol, predict=config), labels, images, estimator).figures
-    names = {
-        'human': 'PCK@0.2 torso, human',
-        'sport': 'PCK@0.2 torso, lspet',
-        'fashion': 'PCK@0.2 torso, ccp',
-        'ap': 'OKS AP',
-    }
-    return {short: figures.get(name, float('nan')) for short, name in names.items()}

@@ -40,7 +40,7 @@ def check_source(variant: str, cfg: PretrainedCfg) -> None:
         raise UserError(
             f'the weights of {name} are too large for the package. A clone of the repository has them, in '
             f'widehrnet_zoo/weights/{name}.safetensors: install from there with `pip install -e .`, or load that file '
-            "with pretrained_cfg_overlay={'file': FILE}, or publish it on the Hub with scripts/publish_weights.py."
+            "with pretrained_cfg_overlay={'file': FILE}."
         )
     raise UserError(
         f'{name} has no weights. Use pretrained=False and train it, or take a variant that has weights: '

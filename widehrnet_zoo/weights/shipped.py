@@ -19,7 +19,7 @@ def _index() -> dict[str, dict[str, Any]]:
 
 
 def shipped_metrics(name: str) -> dict[str, float]:
-    """Figures of shipped weights, as `scripts/ship_weights.py` measured them.
+    """Figures of shipped weights, as `scripts/weights/ship_weights.py` measured them.
 
     Args:
         name: `variant.tag`.

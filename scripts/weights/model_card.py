@@ -2,10 +2,10 @@
 
     widehrnet eval --protocol pck --flip-test --data people/val.json --images people/images \
         --model widehrnet_18_attn.people_256x192 --bootstrap 1000 --out runs/card
-    python scripts/model_card.py widehrnet_18_attn.people_256x192 runs/card --labels people/val.json
+    python scripts/weights/model_card.py widehrnet_18_attn.people_256x192 runs/card --labels people/val.json
 
-The facts are in `scripts/cards/NAME.json`: see `FACTS` for its fields. Photos are never drawn, since they may not be
-passed on: the grids show predicted and labelled skeletons on a plain background.
+The facts are in `scripts/weights/cards/NAME.json`: see `FACTS` for its fields. Photos are never drawn, since they may
+not be passed on: the grids show predicted and labelled skeletons on a plain background.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from widehrnet_zoo.models.registry import list_models
 from widehrnet_zoo.pose.results import PoseResult
 from widehrnet_zoo.pose.skeletons import SKELETONS
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 COCO = SKELETONS['coco']
 FACTS = {
     'data': 'what it was trained on, and where that is from',
@@ -190,7 +190,7 @@ def card(
         for k, name in enumerate(COCO.keypoints)
     ]
     subject, switches = report['subject'], report['switches']
-    return f"""<!-- written by scripts/model_card.py: change it there, or in scripts/cards -->
+    return f"""<!-- written by scripts/weights/model_card.py: change it there, or in scripts/weights/cards -->
 # {name}
 
 {facts['recipe']}
@@ -307,11 +307,11 @@ def main() -> None:
     parser.add_argument('name', help='variant.tag')
     parser.add_argument('run', type=Path, help='folder of `widehrnet eval`')
     parser.add_argument('--labels', type=Path, required=True)
-    parser.add_argument('--facts', type=Path, help='default: scripts/cards/NAME.json')
+    parser.add_argument('--facts', type=Path, help='default: scripts/weights/cards/NAME.json')
     parser.add_argument('--draws', type=int, default=1000)
     args = parser.parse_args()
     try:
-        facts = read_facts(args.facts or ROOT / 'scripts' / 'cards' / f'{args.name}.json')
+        facts = read_facts(args.facts or ROOT / 'scripts' / 'weights' / 'cards' / f'{args.name}.json')
         print(write_card(args.name, args.run, args.labels, facts, ROOT / 'docs', args.draws))
     except (UserError, OSError) as error:
         sys.exit(str(error))

@@ -1,6 +1,6 @@
 """Put label files and their photos side by side, to train on all of them.
 
-    python scripts/mix_labels.py mixed.json people/clean.json people/images made/labels.json made/images --shares 1 0.3
+    python scripts/weights/mix_labels.py mixed.json a.json a/images b.json b/images --shares 1 0.3
     widehrnet train people_256x192 --labels mixed.json --images . --set data.shares=share ...
 
 Labels and folders of photos come in pairs. Photos are named from the folder of the new file, which is what `--images`

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Run the tests of the core with the lowest versions of the core packages that pyproject.toml declares.
 #
-#   scripts/lowest_versions.sh           in an environment of its own, with the lowest PyTorch and timm too
-#   scripts/lowest_versions.sh --light   in this one: its PyTorch and timm, the lowest of the rest; a minute
+#   scripts/ci/lowest_versions.sh           in an environment of its own, with the lowest PyTorch and timm too
+#   scripts/ci/lowest_versions.sh --light   in this one: its PyTorch and timm, the lowest of the rest; a minute
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 environment=$(mktemp -d)
 trap 'rm -rf "$environment"' EXIT
 python3 - > "$environment/constraints.txt" <<'PYTHON'

@@ -1,7 +1,7 @@
 """Publish weights of our own on the Hugging Face Hub, with their card and its pictures.
 
     hf auth login
-    python scripts/publish_weights.py widehrnet_30_attn.people_256x192 OWNER/widehrnet_30_attn.people_256x192
+    python scripts/weights/publish_weights.py widehrnet_30_attn.people_256x192 OWNER/widehrnet_30_attn.people_256x192
 
 After it `create_model('hf-hub:OWNER/widehrnet_30_attn.people_256x192', pretrained=True)` is the same network.
 """
@@ -18,7 +18,7 @@ import widehrnet_zoo
 from widehrnet_zoo.hub import push_to_hub
 from widehrnet_zoo.weights.shipped import shipped_metrics
 
-CARDS = Path(__file__).resolve().parents[1] / 'docs' / 'weights'
+CARDS = Path(__file__).resolve().parents[2] / 'docs' / 'weights'
 
 
 def publish(name: str, repo_id: str, private: bool = False) -> str:

@@ -1,11 +1,11 @@
 """Put trained weights into the package: float16, measured before and after, with their hash.
 
-    python scripts/ship_weights.py ema.safetensors widehrnet_18_attn.people_128x96 --people PEOPLE_DIR
+    python scripts/weights/ship_weights.py ema.safetensors widehrnet_18_attn.people_128x96 --people PEOPLE_DIR
 
 Refuses weights that lose more than 1e-3 PCK by the rounding. A tensor with values beyond float16 stays as it is. The
 figures go to `widehrnet_zoo/weights/index.json` beside the hash; `--report` keeps the whole report for the model card.
-Files over 10 MB are for the repository and the Hub only (`scripts/publish_weights.py`): name them in pyproject.toml, so
-that wheels leave them out.
+Files over 10 MB are for the repository and the Hub only (`scripts/weights/publish_weights.py`): name them in
+pyproject.toml, so that wheels leave them out.
 """
 
 import argparse

@@ -55,5 +55,5 @@ def figure(chs: int = 8) -> str:
 
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--out', type=Path, default=Path(__file__).parents[1] / 'docs' / 'images' / 'deploy.svg')
+    parser.add_argument('--out', type=Path, default=Path(__file__).parents[2] / 'docs' / 'images' / 'deploy.svg')
     write_whole(parser.parse_args().out, figure())

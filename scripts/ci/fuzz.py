@@ -1,8 +1,8 @@
 """Try hostile input at every door for as long as asked, and say how many were tried and what was found.
 
-    python scripts/fuzz.py --minutes 10
-    python scripts/fuzz.py --minutes 5 --door images recipes --keep findings
-    python scripts/fuzz.py --minutes 30 --door images --atheris     # guided by coverage, where atheris is installed
+    python scripts/ci/fuzz.py --minutes 10
+    python scripts/ci/fuzz.py --minutes 5 --door images recipes --keep findings
+    python scripts/ci/fuzz.py --minutes 30 --door images --atheris     # guided by coverage, where atheris is installed
 
 The doors and their inputs are those of tests/fuzz. The exit code is 1 if something was found.
 """
@@ -22,7 +22,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / 'tests'), str(ROOT / 'tests' / 'fuzz')]
 
 if '--atheris' in sys.argv:

@@ -1,6 +1,6 @@
 """Run timm's own model tests, unmodified, on the models of this package.
 
-    python scripts/timm_suite.py [--jobs N] [--sdist FILE]
+    python scripts/ci/timm_suite.py [--jobs N] [--sdist FILE]
 
 Downloads the source distribution of the installed timm with pip, takes `tests/test_models.py` out of it and runs each
 test of a `widehrnet*` model, in N processes side by side. `timm_plugin.py` tells the tests of this package. It is a
@@ -108,7 +108,7 @@ def run_tests(root: Path, jobs: int) -> list[ElementTree.Element]:
     # on GitHub the suite leaves out tests that only the large models of timm make expensive
     environment = {k: v for k, v in os.environ.items() if k != 'GITHUB_ACTIONS'}
     environment |= {'HF_HUB_OFFLINE': '1', 'OMP_NUM_THREADS': '1', 'MKL_NUM_THREADS': '1'}
-    paths = [str(SCRIPTS), str(SCRIPTS.parent), *filter(None, [os.environ.get('PYTHONPATH')])]
+    paths = [str(SCRIPTS), str(SCRIPTS.parents[1]), *filter(None, [os.environ.get('PYTHONPATH')])]
     environment['PYTHONPATH'] = os.pathsep.join(paths)
     command = [sys.executable, '-m', 'pytest', '-p', 'timm_plugin', '-p', 'no:cacheprovider', '-q', '-W', 'ignore']
     command += ['-c', str(root / 'pyproject.toml'), '-o', 'xfail_strict=true', str(root / 'tests' / 'test_models.py')]

@@ -1,6 +1,6 @@
 """Average what a run began as with what it became: often better on new photos than either.
 
-    python scripts/average_weights.py start.safetensors trained.safetensors out.safetensors --share 0.75
+    python scripts/weights/average_weights.py start.safetensors trained.safetensors out.safetensors --share 0.75
 
 The line between the two, as in WiSE-FT (Wortsman et al., CVPR 2022). It means something only where the second was
 trained from the first; choose the share on validation photos, and say so.

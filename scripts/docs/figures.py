@@ -1,13 +1,13 @@
 """Draw the figures of docs/concepts.md, each for light and for dark pages.
 
-Usage: python scripts/figures.py
+Usage: python scripts/docs/figures.py
 """
 
 import itertools
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-IMAGES = Path(__file__).resolve().parents[1] / 'docs' / 'images'
+IMAGES = Path(__file__).resolve().parents[2] / 'docs' / 'images'
 
 Palette = dict[str, str]
 PALETTES: dict[str, Palette] = {

@@ -1,6 +1,6 @@
 """Write docs/models.md from the registry.
 
-Usage: python scripts/model_table.py
+Usage: python scripts/docs/model_table.py
 
 Run it again when a variant, a tag, shipped weights, a model card or a file of `docs/bench` has changed. Files of
 `docs/bench` are the `bench.json` of `widehrnet bench --out`.
@@ -15,7 +15,7 @@ from widehrnet_zoo.models.catalogue import Entry, entries
 from widehrnet_zoo.models.registry import list_models
 from widehrnet_zoo.models.widehrnet import REPOSITORY
 
-DOCS = Path(__file__).resolve().parents[1] / 'docs'
+DOCS = Path(__file__).resolve().parents[2] / 'docs'
 
 # The commands that reproduce a figure, by tag, in docs/evaluation.md
 ANCHORS = {
@@ -35,7 +35,7 @@ WEIGHTS = {
 
 
 PAGE = """\
-<!-- written by scripts/model_table.py: change it there -->
+<!-- written by scripts/docs/model_table.py: change it there -->
 # Models
 
 ## Variants

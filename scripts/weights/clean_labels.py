@@ -1,7 +1,7 @@
 """Make `people/train.json` better to learn from by what a trained model sees: wrong labels go, easy people come less.
 
     widehrnet eval --protocol pck --flip-test --data people/train.json --images people/images --out runs/on_train
-    python scripts/clean_labels.py people/train.json runs/on_train/results.json clean.json
+    python scripts/weights/clean_labels.py people/train.json runs/on_train/results.json clean.json
     widehrnet train people_256x192 --labels clean.json --images people/images --set data.shares=share ...
 
 Where annotators and MoveNet agreed (`label_kind` 1) and where the teacher stands alone (3), everything stays. A human

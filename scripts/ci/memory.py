@@ -1,7 +1,7 @@
 """Memory of `widehrnet predict` while it goes through many photos.
 
-    python scripts/memory.py --photos 10000
-    python scripts/memory.py --photos 1000 --side 640 --pictures
+    python scripts/ci/memory.py --photos 10000
+    python scripts/ci/memory.py --photos 1000 --side 640 --pictures
 
 Random photos and a small untrained network are made in a temporary folder; resident memory is read from /proc while
 the command runs. The exit code is 1 if it grows by more than 1 MiB per 1,000 photos after the first fifth.
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def prepare(folder: Path, count: int, side: int) -> None:

@@ -1,6 +1,6 @@
 r"""Start one variant from the weights of another, as the same function: more modules, no attention.
 
-    python scripts/grow_weights.py trained.safetensors widehrnet_18_attn widehrnet_30_attn start.safetensors \
+    python scripts/weights/grow_weights.py trained.safetensors widehrnet_18_attn widehrnet_30_attn start.safetensors \
         --labels people/train.json --images people/images
     widehrnet train people_256x192 --set model.name=widehrnet_30_attn --weights start.safetensors ...
 

@@ -1,6 +1,6 @@
 """Check a built wheel and sdist: what is in them, how large they are, and that the wheel works on its own.
 
-    python scripts/check_dist.py DIST_DIR
+    python scripts/ci/check_dist.py DIST_DIR
 
 The wheel is unpacked into a folder outside the repository and run from there with the packages of this environment.
 """

@@ -1,1 +1,0 @@
-"""Parts of `synthetic_people.py`: bodies, poses, clothes, scenes, rendering and labels."""
