@@ -16,6 +16,8 @@ from widehrnet_zoo.evaluation.subject import describe_model
 from widehrnet_zoo.formats.coco import labelled_boxes, read_labels
 from widehrnet_zoo.inference.estimator import PoseEstimator
 from widehrnet_zoo.pose.skeletons import SKELETONS, Skeleton
+from widehrnet_zoo.training.crops import CropCache
+from widehrnet_zoo.training.people import read_people
 
 COCO = SKELETONS['coco']
 
@@ -279,3 +281,129 @@ def test_missing_photos_are_named(tmp_path):
 def test_a_model_of_another_data_set_is_refused(tmp_path):
     with pytest.raises(UserError, match='17 keypoints and the model 16'):
         evaluate(quiet('coco'), dotted_set(tmp_path), tmp_path, estimator_of(16, SKELETONS['mpii']))
+
+
+def renumbered(labels, annotation=lambda n: n, image=lambda n: n, category=1):
+    """The label file with other ids, and results as foreign tools write them: perfect ones."""
+    data = json.loads(labels.read_text())
+    for entry in data['images']:
+        entry['id'] = image(entry['id'])
+    for entry in data['annotations']:
+        entry.update(id=annotation(entry['id']), image_id=image(entry['image_id']), category_id=category)
+    data['categories'] = [{'id': category, 'name': 'person'}]
+    labels.write_text(json.dumps(data))
+    results = labels.with_name('results.json')
+    keys = ('image_id', 'category_id', 'keypoints', 'bbox')
+    results.write_text(json.dumps([{**{k: a[k] for k in keys}, 'score': 0.9} for a in data['annotations']]))
+    return results
+
+
+@pytest.mark.parametrize(
+    'ids',
+    [
+        {'annotation': lambda n: n - 1, 'image': lambda n: n - 1},
+        {'annotation': lambda n: float(n - 1), 'image': float},
+        {'annotation': str, 'image': lambda n: f'photo {n}'},
+        {'annotation': lambda n: str(n) if n % 2 else n, 'image': lambda n: str(n) if n % 2 else n},
+        {'annotation': lambda n: 2**70 + n, 'image': lambda n: -n},
+        {'category': 0},
+        {'category': 5},
+        {'category': 'human'},
+    ],
+)
+def test_perfect_results_are_perfect_whatever_the_ids_are(tmp_path, ids):
+    labels = dotted_set(tmp_path, num_images=2)
+    results = renumbered(labels, **ids)
+    for protocol in ('coco', 'pck'):
+        if protocol == 'pck':  # which needs to know who is who
+            people = json.loads(labels.read_text())['annotations']
+            found = json.loads(results.read_text())
+            named = [{**r, 'ann': a['id']} for a, r in zip(people, found, strict=True)]
+            results.write_text(json.dumps(named))
+        figures = evaluate(Protocol.published(protocol), labels, results=results, draws=2).figures
+        assert figures['AP' if protocol == 'coco' else 'OKS AP'] == pytest.approx(1)
+
+
+def test_results_of_other_ids_or_categories_are_refused_and_others_left_out(tmp_path):
+    labels = dotted_set(tmp_path, num_images=2)
+    results = renumbered(labels)
+    found = json.loads(results.read_text())
+    for change, message in (
+        ({'category_id': 5}, 'none of the 4 results is of the category 1'),
+        ({'image_id': '1'}, "'1'"),
+    ):
+        results.write_text(json.dumps([{**r, **change} for r in found]))
+        with pytest.raises(UserError, match=message):
+            evaluate(Protocol.published('coco'), labels, results=results)
+    # a dog that was found as well, and boxes that only some results have
+    other = {**found[0], 'category_id': 18, 'score': 1.0}
+    results.write_text(json.dumps([other, found[0], *({k: r[k] for k in r if k != 'bbox'} for r in found[1:])]))
+    assert evaluate(Protocol.published('coco'), labels, results=results).figures['AP'] == 1
+
+
+@pytest.mark.parametrize('names', [None, ('a', 'b', 'c')])
+def test_the_sigmas_of_the_label_file_are_used_for_models_and_for_results(tmp_path, names):
+    num = 3 if names else 17
+    labels = dotted_set(tmp_path, num_images=2, people=1, num=num)
+    data = json.loads(labels.read_text())
+    skeleton = Skeleton('abc', names) if names else COCO
+    figures = []
+    for sigma in (0.5, 0.0005):
+        data['categories'][0].update(keypoints=list(skeleton.keypoints), sigmas=[sigma] * num)
+        labels.write_text(json.dumps(data))
+        model = evaluate(quiet('coco'), labels, tmp_path, estimator_of(num, skeleton), out=tmp_path / f'{sigma}')
+        found = evaluate(Protocol.published('coco'), labels, results=tmp_path / f'{sigma}' / 'results.json')
+        assert model.figures == found.figures
+        figures.append(model.figures['AP'])
+    assert figures[0] == 1 and figures[1] < 0.1
+    for wrong in ([0.1], 'wide', [-1.0] * num):
+        data['categories'][0]['sigmas'] = wrong
+        labels.write_text(json.dumps(data))
+        with pytest.raises(UserError, match='sigma'):
+            evaluate(quiet('coco'), labels, tmp_path, estimator_of(num, skeleton))
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (lambda image, person: image.update(width=400, height=640), r'1\.png is 640x400 .* say 400x640: .*EXIF'),
+        (lambda image, person: image.update(width=1280, height=800), r'1\.png is 640x400 .* resized after labelling'),
+        (lambda image, person: person.update(bbox=[1000, 20, 50, 50]), r'1\.png: .* outside'),
+        (lambda image, person: person.update(bbox=[0.1, 0.1, 0.3, 0.8]), r'1\.png: .* not fractions'),
+    ],
+)
+def test_labels_that_are_not_of_their_photo_are_refused_in_evaluation_and_training(tmp_path, caplog, change, message):
+    labels = dotted_set(tmp_path, num_images=1, people=1)
+    data = json.loads(labels.read_text())
+    change(data['images'][0], data['annotations'][0])
+    labels.write_text(json.dumps(data))
+    for protocol in ('coco', 'pck'):
+        with pytest.raises(UserError, match=message):
+            evaluate(quiet(protocol), labels, tmp_path, estimator_of())
+    with pytest.raises(UserError, match=message):
+        CropCache.build(read_people(labels), tmp_path, tmp_path / 'cache', 64, progress=False)
+
+
+def test_the_exif_orientation_is_followed_by_labels_of_the_upright_photo(tmp_path):
+    labels = dotted_set(tmp_path, num_images=1, people=1)
+    photo = next(tmp_path.glob('*.png'))
+    with Image.open(photo) as image:
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        # stored lying on its side, shown upright
+        image.transpose(Image.Transpose.ROTATE_90).save(photo, exif=exif)
+    report = evaluate(quiet('coco'), labels, tmp_path, estimator_of())
+    assert report.figures['AP'] == pytest.approx(1)
+    cache = CropCache.build(read_people(labels), tmp_path, tmp_path / 'cache', 64, progress=False)
+    assert len(cache) == 1
+
+
+@pytest.mark.parametrize('field', ['keypoints', 'bbox'])
+def test_fractions_in_the_whole_file_are_refused(tmp_path, field):
+    labels = dotted_set(tmp_path, num_images=1, people=2)
+    data = json.loads(labels.read_text())
+    for person in data['annotations']:
+        person[field] = [v / 640 if field == 'bbox' or i % 3 < 2 else v for i, v in enumerate(person[field])]
+    labels.write_text(json.dumps(data))
+    with pytest.raises(UserError, match='fractions'):
+        evaluate(quiet('pck'), labels, tmp_path, estimator_of())

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from ..errors import UserError
 from ..files import write_whole
 from ..formats.coco import CocoLabels, detected_boxes, labelled_boxes, read_labels
+from ..formats.fit import check_labels
 from ..inference.estimator import PoseEstimator
 from ..metrics import mpii
 from ..metrics.bootstrap import bootstrap
@@ -137,6 +138,8 @@ def evaluate(
     padding = protocol.padding or (PADDING if estimator is None else estimator.padding)
     protocol = replace(protocol, padding=padding)
     labels = None if is_mpii else read_labels(data)
+    if labels is not None:
+        check_labels(labels, images)
     folder = Path(images or '.')
     if labels is None:
         samples = mpii.read_annotations(data, folder)
@@ -150,7 +153,7 @@ def evaluate(
         samples = detected_boxes(labels, folder, boxes, protocol.min_box_score, padding)
     else:
         samples = labelled_boxes(labels, folder, protocol.clip and estimator is not None, padding)
-    skeleton = estimator.skeleton if estimator is not None else _skeleton(labels)
+    skeleton = _skeleton(estimator, labels)
     _fits(skeleton, labels, protocol)
 
     if estimator is not None:
@@ -238,18 +241,17 @@ def _store(
     return PredictionStore(Path(out) / 'predictions', run, total, restart)
 
 
-def _skeleton(labels: CocoLabels | None) -> Skeleton:
-    """What the keypoints of results without a model are."""
+def _skeleton(estimator: PoseEstimator | None, labels: CocoLabels | None) -> Skeleton:
+    """What the keypoints are by the model, else by the labels, with the labels' sigmas where they have any."""
     if labels is None:
-        return SKELETONS['mpii']
-    num = len(labels.annotations[0]['keypoints']) // 3
-    coco = SKELETONS['coco']
-    if num == coco.num_keypoints and labels.names in ((), coco.keypoints):
-        return coco
-    names = labels.names or tuple(f'keypoint_{i}' for i in range(num))
-    return Skeleton(
-        name=str(labels.category.get('name', 'custom')), keypoints=names, flip_pairs=(), bones=(), sigmas=None
-    )
+        return SKELETONS['mpii'] if estimator is None else estimator.skeleton
+    of_labels = labels.skeleton()
+    if estimator is None:
+        num = len(labels.annotations[0]['keypoints']) // 3
+        return of_labels or Skeleton('custom', tuple(f'keypoint_{i}' for i in range(num)))
+    sigmas = labels.category.get('sigmas') and of_labels and of_labels.sigmas
+    own = estimator.skeleton
+    return replace(own, sigmas=sigmas) if sigmas and len(sigmas) == own.num_keypoints else own
 
 
 def _fits(skeleton: Skeleton, labels: CocoLabels | None, protocol: Protocol) -> None:
@@ -270,7 +272,10 @@ def _fits(skeleton: Skeleton, labels: CocoLabels | None, protocol: Protocol) -> 
             f'{", ".join(labels.names)} and {", ".join(skeleton.keypoints)}.'
         )
     if protocol.name == 'coco' and skeleton.sigmas is None:
-        raise UserError('OKS needs sigmas, and this skeleton has none: use --protocol pck.')
+        raise UserError(
+            'OKS needs sigmas, and this skeleton has none: give the category of the labels a list "sigmas", or use '
+            '--protocol pck.'
+        )
 
 
 def _coco_figures(

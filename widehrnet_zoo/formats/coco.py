@@ -1,7 +1,7 @@
 """COCO-keypoints label files, and files of boxes beside them."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import UserError
+from ..pose.skeletons import SKELETONS, Skeleton
 from .samples import Samples
 
 LARGEST = 1e12
@@ -42,6 +43,43 @@ class CocoLabels:
     def keypoints(self, annotations: list[dict[str, Any]]) -> npt.NDArray[np.float64]:
         """Stacked keypoints of annotations, (N, K, 3): x, y in pixels and COCO's visibility."""
         return np.array([a['keypoints'] for a in annotations], float).reshape(len(annotations), -1, 3)
+
+    def skeleton(self) -> Skeleton | None:
+        """What the keypoints are, by the category.
+
+        Its fields: `keypoints`, `skeleton` (bones, counted from 1), `flip_pairs` (counted from 0; found by the names
+        where they are missing) and `sigmas` (of OKS).
+
+        Returns:
+            The skeleton; one of `SKELETONS` where the names and their order are its own, also for 17 keypoints
+            without names; `None` for any others without names.
+
+        Raises:
+            UserError: If the category's lists are wrong.
+        """
+        category, names = self.category, self.names
+        count = len(self.annotations[0]['keypoints']) // 3
+        sigmas = category.get('sigmas')
+        if sigmas is not None and not are_numbers(sigmas):
+            raise UserError(f'"sigmas" of the category must be a number for each keypoint, not {sigmas!r:.80}.')
+        for known in SKELETONS.values():
+            if known.keypoints == names or (not names and known.name == 'coco' and count == known.num_keypoints):
+                return known if sigmas is None else replace(known, sigmas=tuple(sigmas))
+        try:
+            bones = [[a - 1, b - 1] for a, b in category.get('skeleton') or ()]
+        except (TypeError, ValueError) as error:
+            raise UserError('"skeleton" of the category must be pairs of numbers counted from 1.') from error
+        if not names:
+            return None
+        return Skeleton.from_dict(
+            {
+                'name': str(category.get('name', 'custom')),
+                'keypoints': names,
+                'flip_pairs': category.get('flip_pairs'),
+                'bones': bones,
+                'sigmas': sigmas,
+            }
+        )
 
     def dataset(self) -> dict[str, Any]:
         """The file's content anew, for the COCO API, which writes into what it is given."""
@@ -83,7 +121,9 @@ def are_numbers(values: Any) -> bool:
 
 def is_id(value: Any) -> bool:
     """Whether something from a JSON file can tell entries apart: a whole number or a text."""
-    return isinstance(value, (int, str)) or (isinstance(value, float) and value.is_integer())
+    return (isinstance(value, (int, str)) and not isinstance(value, bool)) or (
+        isinstance(value, float) and value.is_integer()
+    )
 
 
 def read_labels(path: str | Path) -> CocoLabels:
@@ -160,6 +200,12 @@ def read_labels(path: str | Path) -> CocoLabels:
     labels = CocoLabels(images, annotations, category)
     if not labels.people:
         raise UserError(f'{path} has no person with a labelled keypoint who is no crowd.')
+    points = labels.keypoints(labels.people)
+    seen = points[points[..., 2] > 0]
+    if len(seen) > 1 and 0 < seen[:, :2].max() <= 1:
+        raise UserError(
+            f'{path} has all keypoints within one pixel: they are in pixels, not in fractions of the image.'
+        )
     return labels
 
 
@@ -283,6 +329,10 @@ def detected_boxes(
         raise UserError(
             f'none of the {len(found)} boxes of {detections} is of an image and of the category '
             f'{labels.category["id"]} of the labels, with a score of at least {min_score}.'
+        )
+    if max(max(row[2]) for row in rows) <= 1:
+        raise UserError(
+            f'{detections} has all boxes within one pixel: they are in pixels, not in fractions of the image.'
         )
     return _samples(labels, images, rows, padding)
 

@@ -131,35 +131,70 @@ class CocoScore:
 
     def __init__(self, labels: CocoLabels, results: list[dict[str, Any]], sigmas: Sequence[float] | None):
         coco, cocoeval = require('pycocotools.coco', 'eval'), require('pycocotools.cocoeval', 'eval')
-        self._check(labels, results, sigmas)
+        results = self._check(labels, results, sigmas)
+        # pycocotools takes an annotation's id 0 for none found, and ids that are texts or fractions not at all
+        order = list(labels.images)
+        with contextlib.suppress(TypeError):  # numbers and texts have no order among each other
+            order.sort()
+        self._places = {image_id: place for place, image_id in enumerate(order, 1)}
         with contextlib.redirect_stdout(io.StringIO()):
-            truth, found = coco.COCO(), coco.COCO()
-            truth.dataset = labels.dataset()
+            truth = coco.COCO()
+            truth.dataset = {
+                'images': [{**labels.images[image_id], 'id': place} for image_id, place in self._places.items()],
+                'annotations': [
+                    {**a, 'id': number, 'image_id': self._places[a['image_id']], 'category_id': 1}
+                    for number, a in enumerate(labels.annotations, 1)
+                ],
+                'categories': [{**labels.category, 'id': 1}],
+            }
             truth.createIndex()
             if results:
-                found = truth.loadRes([{'category_id': labels.category['id'], **r} for r in results])
+                # boxes of results are areas to pycocotools, if the first result has one
+                kept = ['keypoints', 'score', *(['bbox'] if all(_has_box(r) for r in results) else [])]
+                found = truth.loadRes(
+                    [
+                        {'image_id': self._places[r['image_id']], 'category_id': 1, **{key: r[key] for key in kept}}
+                        for r in results
+                    ]
+                )
             else:
-                found.dataset = {**labels.dataset(), 'annotations': []}
+                found = coco.COCO()
+                found.dataset = {**truth.dataset, 'annotations': []}
                 found.createIndex()
             self._eval = cocoeval.COCOeval(truth, found, 'keypoints')
             self._eval.params.kpt_oks_sigmas = np.asarray(sigmas, float)
             self._eval.evaluate()
 
     @staticmethod
-    def _check(labels: CocoLabels, results: list[dict[str, Any]], sigmas: Sequence[float] | None) -> None:
+    def _check(
+        labels: CocoLabels, results: list[dict[str, Any]], sigmas: Sequence[float] | None
+    ) -> list[dict[str, Any]]:
+        """The results of the labels' category, if all is as it must be."""
         if sigmas is None:
-            raise UserError('OKS needs sigmas, and this skeleton has none: use --protocol pck.')
+            raise UserError(
+                'OKS needs sigmas, and this skeleton has none: give the category of the labels a list "sigmas", or use '
+                '--protocol pck.'
+            )
         num = len(labels.annotations[0]['keypoints']) // 3
         if num != len(sigmas):
             raise UserError(f'the labels have {num} keypoints and the skeleton has {len(sigmas)}.')
         for annotation in labels.annotations:
             if 'area' not in annotation:
                 raise UserError(f'annotation {annotation["id"]} has no "area", which OKS is measured in.')
-        for result in results:
-            if result['image_id'] not in labels.images:
-                raise UserError(f'the results have image {result["image_id"]}, which is not in the labels.')
+        category = labels.category['id']
+        mine = [r for r in results if r.get('category_id', category) == category]
+        if results and not mine:
+            raise UserError(
+                f'none of the {len(results)} results is of the category {category!r} of the labels; the first is of '
+                f'{results[0]["category_id"]!r}.'
+            )
+        for result in mine:
+            image_id = result['image_id']
+            if image_id not in labels.images:
+                raise UserError(f'the results have image {image_id!r}, which is not in the labels.')
             if len(result['keypoints']) != 3 * num:
                 raise UserError(f'the results have {len(result["keypoints"]) / 3:g} keypoints, the labels {num}.')
+        return mine
 
     @property
     def num_images(self) -> int:
@@ -175,8 +210,7 @@ class CocoScore:
         Returns:
             What `figures` takes.
         """
-        order = {image_id: i for i, image_id in enumerate(self._eval.params.imgIds)}
-        return [order[image_id] for image_id in image_ids]
+        return [self._places[image_id] - 1 for image_id in image_ids]
 
     def figures(self, images: Sequence[int] | None = None) -> dict[str, float]:
         """The ten figures of the COCO summary.
@@ -201,3 +235,7 @@ class CocoScore:
             drawn.accumulate()
             drawn.summarize()
         return dict(zip(FIGURES, (float(v) for v in drawn.stats), strict=True))
+
+
+def _has_box(result: dict[str, Any]) -> bool:
+    return are_numbers(result.get('bbox')) and len(result['bbox']) == 4

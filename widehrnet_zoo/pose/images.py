@@ -2,19 +2,20 @@
 
 import io
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ..errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ['MAX_PIXELS', 'ImageSource', 'read_image']
+__all__ = ['MAX_PIXELS', 'ImageSource', 'read_image', 'read_size']
 
 ImageSource: TypeAlias = (
     'str | Path | bytes | bytearray | memoryview | BinaryIO | Image.Image | npt.NDArray[Any] | Tensor'
@@ -68,6 +69,26 @@ def read_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> npt.NDArray
         f'{type(source).__name__} is no picture: give a path, bytes, a PIL image, an array (H, W, 3) or a tensor '
         '(3, H, W).'
     )
+
+
+def read_size(path: str | Path) -> tuple[int, int] | None:
+    """Width and height of a file's picture as `read_image` gives it, upright, from the head of the file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Width and height; `None` where there is no picture that can be read, which `read_image` says in words.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+                width, height = image.size
+    except Exception:  # Pillow's format plugins let all kinds of errors out
+        return None
+    return (height, width) if turned else (width, height)
 
 
 def _from_file(source: str | Path, max_pixels: int) -> npt.NDArray[np.uint8]:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from ..errors import UserError
+from ..formats.fit import check_fit
 from ..pose.crops import box_views, crop_people
 from ..pose.images import read_image
 from .people import People
@@ -94,7 +95,9 @@ class CropCache:
         if not images.is_dir():
             raise UserError(f'{images} is no folder; expected the images of the labels there.')
         stamps = {file: _stamp(images / file) for file in dict.fromkeys(people.files)}
-        key = json.dumps([size, margin, aspect, str(images.resolve()), people.files, people.boxes.tolist(), stamps])
+        key = json.dumps(
+            [size, margin, aspect, str(images.resolve()), people.files, people.boxes.tolist(), people.sizes, stamps]
+        )
         target = parent / f'{size}px-{hashlib.sha256(key.encode()).hexdigest()[:16]}'
         if (target / 'meta.json').exists():
             return cls(target, people)
@@ -152,19 +155,25 @@ def _write(
         by_file.setdefault(file, []).append(i)
 
     def cut(file: str) -> npt.NDArray[np.uint8] | UserError:
+        rows = by_file[file]
         try:
-            return crop_people(read_image(images / file), maps[by_file[file]], (size, size))
+            image = read_image(images / file)
+            labelled = None if people.sizes is None else people.sizes[rows[0]]
+            check_fit(images / file, (image.shape[1], image.shape[0]), labelled, people.boxes[rows])
+            return crop_people(image, maps[rows], (size, size))
         except UserError as error:
             return error
 
     kept: list[int] = []
     bad: list[str] = []
+    why: UserError | None = None
     # written in chunks: a full disk under a memory map would be a bus error, under a write it is an error to name
     with open(folder / 'crops.raw', 'wb') as raw, tqdm(total=len(people), desc='crops', disable=not progress) as bar:
         for file, crops in _in_order(cut, by_file, workers):
             bar.update(len(by_file[file]))
             if isinstance(crops, UserError):
                 bad.append(file)
+                why = crops
                 _logger.warning('skipped: %s', crops)
                 if len(bad) > max_bad:
                     raise UserError(
@@ -174,7 +183,7 @@ def _write(
             kept += by_file[file]
             raw.write(crops.tobytes())
     if not kept:
-        raise UserError(f'None of the {len(bad)} images in {images} can be read, such as {bad[-1]}.')
+        raise UserError(f'None of the {len(bad)} images in {images} can be used; the last: {why}')
     np.save(folder / 'kept.npy', np.array(kept))
     np.save(folder / 'origins.npy', np.column_stack((corners, step))[kept])
     (folder / 'meta.json').write_text(json.dumps({'size': size, 'margin': margin, 'unreadable': bad}))

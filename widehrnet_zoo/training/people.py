@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import UserError
-from ..formats.coco import CocoLabels, are_numbers, read_json, read_labels
+from ..formats.coco import are_numbers, read_json, read_labels
+from ..formats.fit import labelled_size
 from ..metrics.mpii import read_annotations
 from ..pose.crops import PADDING
-from ..pose.skeletons import SKELETONS, Skeleton, read_skeleton, skeleton_from_names
+from ..pose.skeletons import SKELETONS, Skeleton, read_skeleton
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class People:
         teacher: float32 (N, K, 3) predictions with their score, or `None`.
         shares: float64 (N,), how often each is to come, beside the others; above 0. `None` for all alike.
         weights: float32 (N, K), what each keypoint counts in the loss, 0 or more. `None` for all alike.
+        sizes: Width and height of each person's image as the labels say them, `None` where they do not.
     """
 
     skeleton: Skeleton
@@ -38,6 +40,7 @@ class People:
     teacher: npt.NDArray[np.float32] | None = None
     shares: npt.NDArray[np.float64] | None = None
     weights: npt.NDArray[np.float32] | None = None
+    sizes: tuple[tuple[int, int] | None, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.files)
@@ -57,6 +60,7 @@ class People:
             of(self.teacher),
             of(self.shares),
             of(self.weights),
+            None if self.sizes is None else tuple(self.sizes[i] for i in rows),
         )
 
 
@@ -104,7 +108,13 @@ def read_people(
             raise
         raise UserError(f'{labels} is a broken label file: {type(error).__name__} {error}.') from error
     if skeleton is None:
-        skeleton = _skeleton_of_category(coco, labels)
+        skeleton = coco.skeleton()
+        if skeleton is None:
+            count = len(coco.people[0]['keypoints']) // 3
+            raise UserError(
+                f'{labels} does not name its {count} keypoints: give the category a list "keypoints", or set '
+                'data.skeleton.'
+            )
     rows = []
     for person in coco.people:
         where = f'{labels}: annotation {person["id"]}'
@@ -133,8 +143,9 @@ def read_people(
                 f'{where} has {str(counted)[:80]} in {weights_field!r}, which data.keypoint_weights asks for: '
                 f'{skeleton.num_keypoints} numbers, 0 or more.'
             )
-        rows.append((file, person['id'], (x, y, x + w, y + h), points, taught, share, counted))
-    files, ids, boxes, keypoints, teacher, shares, weights = zip(*rows, strict=True)
+        size = labelled_size(coco.images[person['image_id']])
+        rows.append((file, person['id'], (x, y, x + w, y + h), points, taught, share, counted, size))
+    files, ids, boxes, keypoints, teacher, shares, weights, sizes = zip(*rows, strict=True)
     shape = (len(rows), skeleton.num_keypoints, 3)
     return People(
         skeleton,
@@ -145,6 +156,7 @@ def read_people(
         np.array(teacher, np.float32).reshape(shape) if teacher_field else None,
         np.array(shares, float) if shares_field else None,
         np.array(weights, np.float32) if weights_field else None,
+        sizes,
     )
 
 
@@ -162,33 +174,6 @@ def _numbers(values: Any, where: str, what: str) -> npt.NDArray[np.float64]:
     if not are_numbers(values):
         raise UserError(f'{where}: {what} must be a flat list of finite numbers.')
     return np.array(values, float)
-
-
-def _skeleton_of_category(coco: CocoLabels, path: str | Path) -> Skeleton:
-    category = coco.category
-    count = len(coco.people[0]['keypoints']) // 3
-    names = coco.names
-    for known in SKELETONS.values():
-        if known.keypoints == names or (not names and known.name == 'coco' and count == known.num_keypoints):
-            return known
-    if not names:
-        raise UserError(
-            f'{path} does not name its {count} keypoints: give the category a list "keypoints", or set data.skeleton.'
-        )
-    by_name = skeleton_from_names(names, str(category.get('name', 'custom')))
-    try:
-        bones = [[a - 1, b - 1] for a, b in category.get('skeleton') or ()]
-    except (TypeError, ValueError) as error:
-        raise UserError(f'{path}: "skeleton" of the category must be pairs of numbers counted from 1.') from error
-    return Skeleton.from_dict(
-        {
-            'name': by_name.name,
-            'keypoints': names,
-            'flip_pairs': category.get('flip_pairs', by_name.flip_pairs),
-            'bones': bones,
-            'sigmas': category.get('sigmas'),
-        }
-    )
 
 
 def _read_mpii(path: str | Path, skeleton: Skeleton) -> People:
