@@ -55,3 +55,27 @@ def test_a_keypoint_is_right_within_oks_half():
     results = [{'image_id': 1, 'ann': 7, 'keypoints': [near, 50, 0.9, far, 50, 0.4, 3, 3, 0.1], 'score': 1}]
     scores, hits = keypoint_hits(labels, results, [sigma] * 3)
     assert scores.tolist() == [0.9, 0.4] and hits.tolist() == [True, False]
+
+
+def test_a_models_score_map_is_saved_loaded_exported_and_applied(tmp_path):
+    from small_model import small
+
+    from widehrnet_zoo import PoseEstimator, create_model
+    from widehrnet_zoo.export.export import export
+    from widehrnet_zoo.hub import save_pretrained
+    from widehrnet_zoo.pose.score_map import score_map_of
+
+    model = small()
+    image = np.random.default_rng(0).integers(0, 255, (60, 60, 3), np.uint8)
+    boxes = [[10, 5, 50, 55]]
+    peaks = PoseEstimator(model, size=(64, 64))(image, boxes).scores
+    ends = float(peaks.min()) - 1, float(peaks.max()) + 1
+    model.score_map = ScoreMap(ends, (0.0, 1.0))
+    save_pretrained(model, tmp_path / 'model', size=(64, 64))
+    export(model, tmp_path / 'model.torchscript', size=(64, 64))
+    assert score_map_of(create_model(f'local-dir:{tmp_path / "model"}', pretrained=True)) == model.score_map
+    expected = (peaks - ends[0]) / (ends[1] - ends[0])
+    for source in (model, tmp_path / 'model', tmp_path / 'model.torchscript'):
+        estimator = PoseEstimator(source, size=(64, 64) if source is model else None)
+        np.testing.assert_allclose(estimator(image, boxes).scores, expected, atol=1e-5)
+        np.testing.assert_allclose(estimator(image, boxes, peaks=True).scores, peaks, atol=1e-5)

@@ -29,6 +29,7 @@ class ExportedBackend:
         mean: Of the input, RGB in 0..1.
         std: Of the input.
         padding: Growth of a person's box to the network's view.
+        score_map: From heatmap peaks to chances, or `None`.
     """
 
     def __init__(self, path: Path, runtime: str, metadata: ExportMetadata, runner: Runner):
@@ -40,6 +41,7 @@ class ExportedBackend:
         self.mean = metadata.mean
         self.std = metadata.std
         self.padding = metadata.padding
+        self.score_map = metadata.score_map
         self.run = runner
 
     def __call__(self, images: npt.NDArray[np.float32], /) -> Array:

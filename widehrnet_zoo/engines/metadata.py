@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..pose.crops import PADDING, padding_of
+from ..pose.score_map import ScoreMap, score_map_of
 from ..pose.skeletons import Skeleton
 
 KEY = 'widehrnet_zoo'
@@ -29,6 +30,7 @@ class ExportMetadata:
             and score; otherwise it takes normalised float32 (B, 3, H, W) and gives heatmaps (B, K, H/4, W/4).
         precision: `'f32'`, `'bf16'` or `'int8'`.
         padding: Growth of a person's box to the crop.
+        score_map: From heatmap peaks to chances, or `None`; for whoever reads the file's scores to apply.
     """
 
     name: str
@@ -39,6 +41,7 @@ class ExportMetadata:
     pipeline: bool = False
     precision: str = 'f32'
     padding: float = PADDING
+    score_map: ScoreMap | None = None
 
     def to_json(self) -> str:
         """As one line."""
@@ -52,6 +55,7 @@ class ExportMetadata:
             'pipeline': self.pipeline,
             'precision': self.precision,
             'padding': self.padding,
+            'score_map': None if self.score_map is None else self.score_map.to_config(),
         }
         return json.dumps(values)
 
@@ -80,6 +84,7 @@ class ExportMetadata:
                 precision=values['precision'],
                 # files written before there was a choice do not say it
                 padding=padding_of(SimpleNamespace(padding=values.get('padding'))),
+                score_map=score_map_of(SimpleNamespace(score_map=values.get('score_map'))),
             )
             if not (
                 isinstance(said.name, str)

@@ -71,7 +71,7 @@ class TorchBackend:
         opened = open_network(module, size=size, skeleton=skeleton)
         self.module = module.eval() if device is None else module.eval().to(find_device(device))
         self.skeleton, self.size, self.padding = opened.skeleton, opened.size, opened.padding
-        self.mean, self.std = opened.mean, opened.std
+        self.mean, self.std, self.score_map = opened.mean, opened.std, opened.score_map
         tensors = [*module.parameters(), *module.buffers()]
         self.device = tensors[0].device if tensors else torch.device('cpu')
         self.bf16 = bf16

@@ -89,6 +89,7 @@ def predict(
             shift=config.shift,
             batch_size=config.batch_size,
             padding=samples.padding,
+            peaks=True,
             workers=config.workers,
             inside=False,
         )

@@ -24,6 +24,7 @@ from ..errors import UserError
 from ..extras import require
 from ..pose.crops import padding_of
 from ..pose.decoding import decode_heatmaps
+from ..pose.score_map import score_map_of
 from ..pose.skeletons import Skeleton, skeleton_of
 from .onnx_graph import OPSET, PoseWriter
 
@@ -210,6 +211,7 @@ def export(
         pipeline=pipeline,
         precision=precision,
         padding=padding_of(model),
+        score_map=score_map_of(model),
     )
     deployed = deploy(model, widen).cpu()
     crops = sample_crops(metadata.size) if crops is None else crops

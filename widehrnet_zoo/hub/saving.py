@@ -16,6 +16,7 @@ from ..errors import UserError
 from ..files import replace_files
 from ..models.widehrnet import WideHRNet
 from ..pose.crops import padding_of
+from ..pose.score_map import score_map_of
 from ..pose.skeletons import Skeleton, skeleton_of
 from ..weights.download import WEIGHTS_NAME
 from ..weights.errors import hub_errors
@@ -115,6 +116,8 @@ def _write(
         extra['pretrained_cfg']['label_names'] = list(skeleton.keypoints)
         if getattr(model, 'padding', None) is not None:
             extra['padding'] = padding_of(model)
+        if (score_map := score_map_of(model)) is not None:
+            extra['score_map'] = score_map.to_config()
     elif skeleton is not None:
         raise UserError('The model has no heatmaps (num_classes=0 or a pooled head), so it has no skeleton.')
     if license is not None:

@@ -19,6 +19,7 @@ from ..pose.crops import padding_of
 from ..pose.decoding import DECODERS, decode_heatmaps, flip_heatmaps
 from ..pose.images import ImageSource
 from ..pose.results import PoseResult
+from ..pose.score_map import score_map_of
 from ..pose.skeletons import Skeleton, check_flip_test
 from .stream import Finder, Found, Photo, stream
 
@@ -36,6 +37,7 @@ class PoseEstimator:
         skeleton: What the keypoints are.
         size: Height and width of the network's input.
         padding: Growth of a box to the network's view.
+        score_map: From the peaks of heatmaps to the chance that a keypoint is right, of weights that have one.
 
     Args:
         model: A variant, `variant.tag`, `hf-hub:org/name`, `local-dir:FOLDER` or a folder, loaded with its weights; a
@@ -104,6 +106,7 @@ class PoseEstimator:
         self.mean = _three(getattr(backend, 'mean', IMAGENET_DEFAULT_MEAN) if mean is None else mean, 'mean', -1000)
         self.std = _three(getattr(backend, 'std', IMAGENET_DEFAULT_STD) if std is None else std, 'std', 1e-6)
         self.padding = padding_of(backend if padding is None else SimpleNamespace(padding=padding))
+        self.score_map = score_map_of(backend)
         self.decoder = decoder
         self.flip_test = flip_test
         self.batch_size = batch_size
@@ -192,6 +195,7 @@ class PoseEstimator:
         shift: bool = True,
         batch_size: int | None = None,
         padding: float | None = None,
+        peaks: bool = False,
         finder: Finder | None = None,
         workers: int = 2,
         inside: bool = True,
@@ -206,6 +210,8 @@ class PoseEstimator:
             shift: Move the mirrored heatmaps by one pixel, as `flip_heatmaps` says.
             batch_size: Instead of the estimator's own.
             padding: Likewise.
+            peaks: Leave scores the peaks of heatmaps, as the published protocols take them, where the weights have a map
+                to chances.
             finder: Finds people in the photos that have no boxes: image to boxes and scores.
             workers: Threads that read and crop photos; 0 for none.
             inside: Refuse boxes that lie outside their photo or look like fractions of it.
@@ -225,7 +231,7 @@ class PoseEstimator:
             raise UserError(f'The number of workers must be a whole number from 0, not {workers!r}.')
         return stream(
             photos,
-            lambda crops: self._forward(crops, decoder, flip_test, shift),
+            lambda crops: self._forward(crops, decoder, flip_test, shift, peaks),
             self.skeleton,
             self.size,
             padding=self.padding if padding is None else padding,
@@ -275,13 +281,13 @@ class PoseEstimator:
         return heatmaps.float()
 
     def _forward(
-        self, crops: npt.NDArray[np.uint8], decoder: str, flip_test: bool, shift: bool = True
+        self, crops: npt.NDArray[np.uint8], decoder: str, flip_test: bool, shift: bool = True, peaks: bool = False
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         points, scores = decode_heatmaps(self.heatmaps(crops, flip_test, shift), decoder)
         found, sure = points.cpu().numpy() * STRIDE, scores.cpu().numpy()
         if not np.isfinite(sure).all():
             raise UserError('the model gives NaN or infinite heatmaps: its weights are damaged, or overflow in bf16.')
-        return found, sure
+        return found, sure if peaks or self.score_map is None else self.score_map(sure)
 
     def _check_options(self, decoder: str, flip_test: bool, batch_size: int) -> None:
         if decoder not in DECODERS:

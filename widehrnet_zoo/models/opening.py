@@ -12,6 +12,7 @@ from torch import nn
 
 from ..errors import UserError
 from ..pose.crops import padding_of
+from ..pose.score_map import ScoreMap, score_map_of
 from ..pose.skeletons import Skeleton, skeleton_of
 from ..weights.checkpoints import load_weights
 from ..weights.official import find_architecture, read_weights
@@ -36,6 +37,7 @@ class OpenedNetwork:
         mean: Of the input, RGB in 0..1.
         std: Of the input.
         padding: Growth of a person's box to the input.
+        score_map: From heatmap peaks to chances, or `None`.
     """
 
     network: nn.Module
@@ -44,6 +46,7 @@ class OpenedNetwork:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     padding: float
+    score_map: ScoreMap | None = None
 
 
 def open_network(
@@ -157,4 +160,5 @@ def _describe(network: nn.Module, size: tuple[int, int] | None, skeleton: Skelet
         mean, std = tuple(config['mean']), tuple(config['std'])
     except TypeError as error:
         raise UserError(f'The config of this model has no lists as input_size, mean and std: {error}.') from error
-    return OpenedNetwork(network, skeleton or skeleton_of(network), input_size, mean, std, padding_of(network))
+    skeleton = skeleton or skeleton_of(network)
+    return OpenedNetwork(network, skeleton, input_size, mean, std, padding_of(network), score_map_of(network))

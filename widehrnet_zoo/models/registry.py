@@ -11,6 +11,7 @@ from torch import nn
 
 from ..errors import UserError
 from ..pose.crops import padding_of
+from ..pose.score_map import score_map_of
 from ..pose.skeletons import Skeleton
 from . import widehrnet
 
@@ -78,6 +79,7 @@ def create_model(model_name: str, pretrained: bool = False, **kwargs: Any) -> nn
             config = _saved_config(model_name, kwargs.get('cache_dir'))
             skeleton = None if config.get('skeleton') is None else Skeleton.from_dict(config['skeleton'])
             padding = padding_of(SimpleNamespace(padding=config.get('padding')))
+            score_map = score_map_of(SimpleNamespace(score_map=config.get('score_map')))
             model = timm.create_model(model_name, pretrained=pretrained, **kwargs)
     except UserError:
         raise
@@ -90,6 +92,8 @@ def create_model(model_name: str, pretrained: bool = False, **kwargs: Any) -> nn
         model.skeleton = skeleton  # type: ignore[assignment]
     if config.get('padding') is not None:
         model.padding = padding  # type: ignore[assignment]
+    if score_map is not None:
+        model.score_map = score_map  # type: ignore[assignment]
     return model
 
 

@@ -33,7 +33,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import UserError
 from ..pose.skeletons import SKELETONS
-from ..weights.shipped import WEIGHTS, shipped_padding
+from ..weights.shipped import WEIGHTS, shipped_padding, shipped_score_map
 from .loading import check_source, checkpoint_filter_fn
 
 __all__ = ['WideHRNet']
@@ -575,7 +575,7 @@ def _create_widehrnet(variant: str, pretrained: bool = False, **kwargs: Any) -> 
         feature_cfg={'out_indices': (0, 1, 2, 3), 'feature_cls': 'getter'},
     )
     if not pretrained:
-        return _with_padding(build(**kwargs))
+        return _with_shipped_settings(build(**kwargs))
 
     from ..weights.download import prepare_source, single_source
     from ..weights.errors import hub_errors
@@ -585,15 +585,16 @@ def _create_widehrnet(variant: str, pretrained: bool = False, **kwargs: Any) -> 
     check_source(variant, cfg)
     with hub_errors(f'local-dir:{cfg.file}' if cfg.file else f'hf-hub:{cfg.hf_hub_id}' if cfg.hf_hub_id else variant):
         overlay.update(prepare_source(cfg, overlay.get('hf_hub_filename'), kwargs.get('cache_dir')))
-        return _with_padding(build(pretrained_cfg_overlay=overlay, **kwargs))
+        return _with_shipped_settings(build(pretrained_cfg_overlay=overlay, **kwargs))
 
 
-def _with_padding(model: Any) -> Any:
+def _with_shipped_settings(model: Any) -> Any:
     # of our own weights; timm's configs have no field for it
     cfg = getattr(model, 'pretrained_cfg', None) or {}
-    padding = shipped_padding(f'{cfg.get("architecture")}.{cfg.get("tag")}')
-    if padding is not None:
-        model.padding = padding
+    name = f'{cfg.get("architecture")}.{cfg.get("tag")}'
+    for setting, value in (('padding', shipped_padding(name)), ('score_map', shipped_score_map(name))):
+        if value is not None:
+            setattr(model, setting, value)
     return model
 
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from ..errors import UserError
 
-__all__ = ['ScoreMap']
+__all__ = ['ScoreMap', 'score_map_of']
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,22 @@ class ScoreMap:
                 f'score_map in the config must be {{"peaks": [...], "chances": [...]}}, not {value!r:.200}.'
             ) from error
         return cls(peaks, chances)
+
+
+def score_map_of(model: Any) -> ScoreMap | None:
+    """The map of a model's scores.
+
+    Args:
+        model: A model; one with a map has it as `score_map`, a `ScoreMap` or what stands in a config.
+
+    Returns:
+        The map; `None` where scores stay the peaks of heatmaps.
+
+    Raises:
+        UserError: If it is no score map.
+    """
+    found = getattr(model, 'score_map', None)
+    return found if found is None or isinstance(found, ScoreMap) else ScoreMap.from_config(found)
 
 
 def _numbers(values: Sequence[Any]) -> tuple[float, ...]:

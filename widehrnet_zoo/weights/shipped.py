@@ -39,6 +39,15 @@ def shipped_padding(name: str) -> float | None:
     return _index().get(f'{name}.safetensors', {}).get('padding')
 
 
+def shipped_score_map(name: str) -> dict[str, list[float]] | None:
+    """The map from heatmap peaks to chances that was fitted for shipped weights; `None` for none.
+
+    Args:
+        name: `variant.tag`.
+    """
+    return _index().get(f'{name}.safetensors', {}).get('score_map')
+
+
 def is_apart(name: str) -> bool:
     """Whether weights of our own are in the repository only, since they are too large for the package.
 
