@@ -210,8 +210,8 @@ class PoseEstimator:
             shift: Move the mirrored heatmaps by one pixel, as `flip_heatmaps` says.
             batch_size: Instead of the estimator's own.
             padding: Likewise.
-            peaks: Leave scores the peaks of heatmaps, as the published protocols take them, where the weights have a map
-                to chances.
+            peaks: Leave scores the peaks of heatmaps, as the published protocols take them, even where the weights have
+                a map to chances.
             finder: Finds people in the photos that have no boxes: image to boxes and scores.
             workers: Threads that read and crop photos; 0 for none.
             inside: Refuse boxes that lie outside their photo or look like fractions of it.
