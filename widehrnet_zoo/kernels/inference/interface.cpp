@@ -1,0 +1,158 @@
+#include "interface.h"
+
+#include <string.h>
+
+#include <algorithm>
+
+#include "run.h"
+
+#if defined(__x86_64__) || defined(_M_X64)
+#define WIDEHRNET_X86 1
+#if defined(_MSC_VER)
+#include <intrin.h>
+#else
+#include <cpuid.h>
+#endif
+#endif
+
+namespace widehrnet {
+namespace generic {
+extern const Variant variant;
+}
+#if defined(WIDEHRNET_X86)
+namespace avx2 {
+extern const Variant variant;
+}
+namespace avx512 {
+extern const Variant variant;
+}
+#if defined(WIDEHRNET_BF16)
+namespace avx512_bf16 {
+extern const Variant variant;
+}
+#endif
+#endif
+
+namespace {
+
+#if defined(WIDEHRNET_X86)
+struct Registers {
+  uint32_t a, b, c, d;
+};
+
+Registers cpuid(uint32_t leaf, uint32_t sub) {
+  Registers r = {0, 0, 0, 0};
+#if defined(_MSC_VER)
+  int values[4];
+  __cpuid(values, 0);
+  if (static_cast<uint32_t>(values[0]) < leaf) return r;
+  __cpuidex(values, static_cast<int>(leaf), static_cast<int>(sub));
+  memcpy(&r, values, sizeof r);
+#else
+  __get_cpuid_count(leaf, sub, &r.a, &r.b, &r.c, &r.d);
+#endif
+  return r;
+}
+
+// Registers that the operating system saves; vectors that it does not save cannot be used.
+uint64_t saved_registers() {
+  if (!(cpuid(1, 0).c >> 27 & 1)) return 0;
+#if defined(_MSC_VER)
+  return _xgetbv(0);
+#else
+  uint32_t low, high;
+  __asm__ __volatile__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return uint64_t{high} << 32 | low;
+#endif
+}
+
+bool has_avx2() { return (saved_registers() & 0x6) == 0x6 && (cpuid(1, 0).c >> 12 & 1) && (cpuid(7, 0).b >> 5 & 1); }
+
+bool has_avx512() {
+  const uint32_t b = cpuid(7, 0).b;  // F, DQ, BW, VL
+  return has_avx2() && (saved_registers() & 0xe6) == 0xe6 && (b >> 16 & 1) && (b >> 17 & 1) && (b >> 30 & 1) && b >> 31;
+}
+
+#if defined(WIDEHRNET_BF16)
+bool has_avx512_bf16() { return has_avx512() && (cpuid(7, 1).a >> 5 & 1); }
+#endif
+#endif
+
+}  // namespace
+
+const std::vector<const Variant*>& variants() {
+  static const auto* all = new std::vector<const Variant*>{
+      &generic::variant,
+#if defined(WIDEHRNET_X86)
+      &avx2::variant,
+      &avx512::variant,
+#if defined(WIDEHRNET_BF16)
+      &avx512_bf16::variant,
+#endif
+#endif
+  };
+  return *all;
+}
+
+bool runs_here(const Variant& variant) {
+#if defined(WIDEHRNET_X86)
+  if (&variant == &avx2::variant) return has_avx2();
+  if (&variant == &avx512::variant) return has_avx512();
+#if defined(WIDEHRNET_BF16)
+  if (&variant == &avx512_bf16::variant) return has_avx512_bf16();
+#endif
+#endif
+  return &variant == &generic::variant;
+}
+
+}  // namespace widehrnet
+
+using widehrnet::Network;
+using widehrnet::variants;
+
+namespace {
+bool known(int variant) { return variant >= 0 && variant < static_cast<int>(variants().size()); }
+}  // namespace
+
+int widehrnet_interface(void) { return 1; }
+int widehrnet_variants(void) { return static_cast<int>(variants().size()); }
+const char* widehrnet_variant_name(int variant) { return known(variant) ? variants()[variant]->name : ""; }
+int widehrnet_variant_runs(int variant) { return known(variant) && widehrnet::runs_here(*variants()[variant]); }
+int widehrnet_variant_bf16(int variant) { return known(variant) && variants()[variant]->bf16; }
+
+void* widehrnet_open(int variant, const int64_t* steps, int64_t count, const float* numbers, int64_t size, char* error,
+                     int64_t room) {
+  const auto say = [&](const char* what) {
+    if (room > 0) {
+      strncpy(error, what, static_cast<size_t>(room - 1));
+      error[room - 1] = 0;
+    }
+    return nullptr;
+  };
+  if (!widehrnet_variant_runs(variant)) return say("this processor does not run these kernels");
+  if (count < 1 || size < 0) return say("the program is empty");
+  try {
+    return new Network(widehrnet::read_program(*variants()[variant], steps, count, numbers, size));
+  } catch (const std::exception& problem) {
+    return say(problem.what());
+  } catch (...) {
+    return say("unknown error");
+  }
+}
+
+void widehrnet_close(void* network) { delete static_cast<Network*>(network); }
+
+int widehrnet_run(void* network, const float* images, int64_t batch, int64_t height, int64_t width, float* heatmaps,
+                  int threads) {
+  if (!network || batch < 0 || height < 32 || width < 32 || height % 32 || width % 32 || height > 1 << 15 ||
+      width > 1 << 15 || threads < 1)
+    return 2;
+  Network& ready = *static_cast<Network*>(network);
+  if (height % (int64_t{1} << ready.program().deepest) || width % (int64_t{1} << ready.program().deepest)) return 2;
+  try {
+    if (batch) ready.run(images, batch, height, width, heatmaps, std::min(threads, 256));
+    return 0;
+  } catch (...) {
+    return 1;
+  }
+}

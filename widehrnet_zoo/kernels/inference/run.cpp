@@ -1,0 +1,249 @@
+#include "run.h"
+
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+
+#include "pool.h"
+
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
+namespace widehrnet {
+namespace {
+
+constexpr size_t kPlans = 8, kSpare = 32;
+
+void pause_a_moment() {
+#if defined(__SSE2__)
+  _mm_pause();
+#elif defined(__aarch64__)
+  __asm__ __volatile__("yield");
+#endif
+}
+
+}  // namespace
+
+// The threads of one call. Images that fill all threads are run one by each thread, from end to end. The rest are run
+// by all threads together: whoever is free takes a unit of a phase that waits for nothing any more.
+class Team {
+ public:
+  Team(Network& network, const float* images, Int batch, Int height, Int width, float* heatmaps, int threads)
+      : network_(network), program_(network.program()), images_(images), heatmaps_(heatmaps), threads_(threads) {
+    image_ = program_.image_channels * height * width;
+    maps_ = program_.outputs * (height >> program_.out_level) * (width >> program_.out_level);
+    whole_ = batch / threads * threads;
+    if (whole_) alone_ = network.plan(height, width, 1);
+    if (batch > whole_) {
+      shared_ = network.plan(height, width, threads);
+      images_left_ = batch - whole_;
+      // so that nothing has to be allocated, and can fail, while others wait
+      ready_.reserve(shared_->phases.size() * static_cast<size_t>(images_left_));
+      for (Int i = whole_; i < batch; ++i) start(i);
+    }
+  }
+
+  void run() {
+    together(threads_ - 1, [this] {
+      try {
+        participate();
+      } catch (...) {  // no memory: the others see to the rest, and the call says so
+        failed_ = true;
+      }
+    });
+    for (Image& image : shared_images_) network_.give(std::move(image.memory));
+    if (failed_ || done_ < whole_ || images_left_) throw std::bad_alloc();
+  }
+
+ private:
+  struct Image {
+    Int index;
+    Memory memory;
+    std::vector<int> waits, done;
+  };
+  struct Ready {
+    int image, phase, owner;
+    uint64_t taken = 0;
+    int left;
+  };
+  struct Task {
+    int image = -1, phase = -1, unit = 0;
+  };
+
+  void start(Int index) {
+    Image image;
+    image.index = index;
+    image.memory = network_.take(shared_->memory);
+    image.done.resize(shared_->phases.size());
+    for (const Phase& phase : shared_->phases) image.waits.push_back(phase.waits);
+    shared_images_.push_back(std::move(image));
+    const int at = static_cast<int>(shared_images_.size()) - 1;
+    for (size_t i = 0; i < shared_->phases.size(); ++i)
+      if (shared_->phases[i].waits == 0) offer(at, static_cast<int>(i), -1);
+  }
+
+  void participate() {
+    const int me = arrived_++;
+    Int index = next_++;
+    if (index < whole_) {
+      Memory memory = network_.take(alone_->memory), scratch = network_.take(alone_->scratch);
+      for (; index < whole_; index = next_++) {
+        for (const Phase& phase : alone_->phases)
+          for (int unit = 0; unit < phase.units; ++unit)
+            run_unit(program_, *alone_, phase, unit, memory.floats(), scratch.floats(), images_ + index * image_,
+                     heatmaps_ + index * maps_);
+        ++done_;
+      }
+      network_.give(std::move(memory));
+      network_.give(std::move(scratch));
+    }
+    if (!shared_) return;
+    Memory scratch = network_.take(shared_->scratch);
+    Task task;
+    while (claim(task, me)) {
+      const Image& image = shared_images_[task.image];
+      run_unit(program_, *shared_, shared_->phases[task.phase], task.unit, image.memory.floats(), scratch.floats(),
+               images_ + image.index * image_, heatmaps_ + image.index * maps_);
+    }
+    network_.give(std::move(scratch));
+  }
+
+  void offer(int image, int phase, int owner) {
+    Ready ready;
+    ready.image = image;
+    ready.phase = phase;
+    ready.owner = owner;
+    ready.left = shared_->phases[phase].units;
+    ready_.push_back(ready);
+  }
+
+  // Hand in the unit that was computed, and take another one; false when all images are done.
+  bool claim(Task& task, int me) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    if (task.image >= 0) finish(task, me);
+    while (images_left_ && !pick(task, me)) wait(lock);
+    return images_left_ > 0;
+  }
+
+  void finish(const Task& task, int me) {
+    Image& image = shared_images_[task.image];
+    const Phase& phase = shared_->phases[task.phase];
+    if (++image.done[task.phase] < phase.units) return;
+    bool news = false;
+    for (int next : phase.next)
+      if (--image.waits[next] == 0) {
+        offer(task.image, next, me);
+        news = true;
+      }
+    if (static_cast<size_t>(++image_phases_) == shared_->phases.size() * shared_images_.size()) {
+      images_left_ = 0;
+      news = true;
+    }
+    if (news) {
+      news_.fetch_add(1, std::memory_order_release);
+      if (asleep_) changed_.notify_all();
+    }
+  }
+
+  bool pick(Task& task, int me) {
+    if (ready_.empty()) return false;
+    // what this thread has just worked on is in its cache; otherwise what most others wait for
+    size_t best = ready_.size();
+    double most = -1;
+    for (size_t i = 0; i < ready_.size(); ++i) {
+      const Ready& r = ready_[i];
+      if (r.image == task.image && r.phase == task.phase) {
+        best = i;
+        break;
+      }
+      const double worth = shared_->phases[r.phase].rest * (r.owner == me ? 2.0 : 1.0);
+      if (worth > most) {
+        most = worth;
+        best = i;
+      }
+    }
+    Ready& r = ready_[best];
+    const int units = shared_->phases[r.phase].units;
+    int unit = units * (me % threads_) / threads_;
+    while (r.taken >> unit & 1) unit = (unit + 1) % units;
+    r.taken |= uint64_t{1} << unit;
+    task.image = r.image;
+    task.phase = r.phase;
+    task.unit = unit;
+    if (--r.left == 0) {
+      ready_[best] = ready_.back();
+      ready_.pop_back();
+    }
+    return true;
+  }
+
+  // News come within microseconds as a rule, sooner than a thread can be woken; then it sleeps all the same.
+  void wait(std::unique_lock<std::mutex>& lock) {
+    const unsigned before = news_.load(std::memory_order_relaxed);
+    lock.unlock();
+    for (int i = 0; i < 1000 && news_.load(std::memory_order_acquire) == before; ++i) pause_a_moment();
+    lock.lock();
+    ++asleep_;
+    changed_.wait(lock, [&] { return news_.load(std::memory_order_relaxed) != before; });
+    --asleep_;
+  }
+
+  Network& network_;
+  const Program& program_;
+  const float* images_;
+  float* heatmaps_;
+  const int threads_;
+  Int image_ = 0, maps_ = 0, whole_ = 0;
+  std::shared_ptr<const Plan> alone_, shared_;
+  std::vector<Image> shared_images_;
+  std::atomic<Int> next_{0}, done_{0};
+  std::atomic<int> arrived_{0};
+  std::atomic<bool> failed_{false};
+
+  std::mutex mutex_;  // of all below
+  std::condition_variable changed_;
+  std::vector<Ready> ready_;
+  Int images_left_ = 0, image_phases_ = 0;
+  int asleep_ = 0;
+  std::atomic<unsigned> news_{0};
+};
+
+void Network::run(const float* images, Int batch, Int height, Int width, float* heatmaps, int threads) {
+  Team(*this, images, batch, height, width, heatmaps, threads).run();
+}
+
+std::shared_ptr<const Plan> Network::plan(Int height, Int width, int threads) {
+  const Key key{height, width, threads};
+  {
+    Guard guard;
+    const auto found = plans_.find(key);
+    if (found != plans_.end()) return found->second;
+  }
+  const auto made = std::make_shared<const Plan>(make_plan(program_, height, width, threads));
+  Guard guard;
+  if (plans_.size() >= kPlans) plans_.clear();
+  return plans_[key] = made;
+}
+
+Memory Network::take(size_t floats) {
+  const size_t bytes = (floats + kSlack) * sizeof(float);
+  {
+    Guard guard;
+    for (size_t i = 0; i < spare_.size(); ++i)
+      if (spare_[i].size() == bytes) {
+        Memory found = std::move(spare_[i]);
+        spare_.erase(spare_.begin() + static_cast<long>(i));
+        return found;
+      }
+  }
+  return Memory(bytes);
+}
+
+void Network::give(Memory memory) {
+  Guard guard;
+  if (spare_.size() >= kSpare) spare_.erase(spare_.begin());
+  spare_.push_back(std::move(memory));
+}
+
+}  // namespace widehrnet

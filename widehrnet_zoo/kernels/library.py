@@ -1,0 +1,206 @@
+"""The library of compiled kernels: where it is, what it has for this processor, and how it is called."""
+
+import ctypes
+import functools
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import UserError
+
+__all__ = ['Network', 'choose_variant', 'find_library', 'num_threads', 'variants']
+
+INTERFACE = 1
+"""Number of the C interface, as the library says it."""
+
+VARIABLE = 'WIDEHRNET_KERNELS'
+"""Environment variable with the name of the kernels to use instead of the best for this processor."""
+
+_NAMES = {'linux': 'libwidehrnet.so', 'darwin': 'libwidehrnet.dylib', 'win32': 'widehrnet.dll'}
+FIELDS = 20
+
+
+def find_library() -> Path | None:
+    """The file of compiled kernels, or `None` where the package was installed without a compiler."""
+    from . import __path__ as folders
+
+    name = _NAMES.get(sys.platform, 'libwidehrnet.so')
+    return next((file for folder in folders if (file := Path(folder) / name).is_file()), None)
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
+    file = find_library()
+    if file is None:
+        raise UserError(
+            'This installation has no compiled kernels: there was no C++17 compiler (GCC or Clang) when the package '
+            'was installed. Install it again where there is one, or choose another engine.'
+        )
+    try:
+        library = ctypes.CDLL(str(file))
+    except OSError as error:
+        raise UserError(f'The compiled kernels cannot be loaded: {error}.') from error
+    library.widehrnet_interface.restype = ctypes.c_int
+    if library.widehrnet_interface() != INTERFACE:
+        raise UserError(f'{file} belongs to another version of this package: install the package again.')
+    library.widehrnet_variant_name.restype = ctypes.c_char_p
+    library.widehrnet_open.restype = ctypes.c_void_p
+    library.widehrnet_open.argtypes = [
+        ctypes.c_int,
+        ctypes.c_void_p,
+        ctypes.c_int64,
+        ctypes.c_void_p,
+        ctypes.c_int64,
+        ctypes.c_char_p,
+        ctypes.c_int64,
+    ]
+    library.widehrnet_close.argtypes = [ctypes.c_void_p]
+    library.widehrnet_close.restype = None
+    library.widehrnet_run.argtypes = [
+        ctypes.c_void_p,
+        ctypes.c_void_p,
+        ctypes.c_int64,
+        ctypes.c_int64,
+        ctypes.c_int64,
+        ctypes.c_void_p,
+        ctypes.c_int,
+    ]
+    return library
+
+
+def variants() -> dict[str, bool]:
+    """The sets of kernels that this processor runs, the best last: names, and whether their products are bfloat16.
+
+    Raises:
+        UserError: If there are no compiled kernels.
+    """
+    library = _library()
+    return {
+        library.widehrnet_variant_name(i).decode(): bool(library.widehrnet_variant_bf16(i))
+        for i in range(library.widehrnet_variants())
+        if library.widehrnet_variant_runs(i)
+    }
+
+
+def choose_variant(precision: str = 'f32', name: str | None = None) -> str:
+    """The set of kernels to use.
+
+    Args:
+        precision: `'f32'` or `'bf16'`.
+        name: Its name, to choose by hand; by default what the environment variable `WIDEHRNET_KERNELS` says, or else
+            the best for this processor.
+
+    Raises:
+        UserError: If there is none.
+    """
+    if precision not in ('f32', 'bf16'):
+        raise UserError(f'The kernels run in f32 or bf16, not in {precision}.')
+    here = variants()
+    said = name or os.environ.get(VARIABLE)
+    fitting = [v for v, bf16 in here.items() if bf16 == (precision == 'bf16')]
+    if name is None and said in here and said not in fitting:
+        said = None  # the variable speaks of the other precision
+    if said is not None and said not in fitting:
+        raise UserError(f'There are no kernels {said!r} in {precision} for this processor: choose {", ".join(fitting)}.')
+    if not fitting:
+        raise UserError('This processor has no AVX512-BF16, which the kernels need for bf16: use f32.')
+    return said or fitting[-1]
+
+
+def num_threads() -> int:
+    """The threads to use: those of PyTorch where it is in use, or else OMP_NUM_THREADS, or all processors."""
+    torch = sys.modules.get('torch')
+    if torch is not None and hasattr(torch, 'get_num_threads'):
+        return torch.get_num_threads()
+    said = os.environ.get('OMP_NUM_THREADS', '').partition(',')[0].strip()
+    if said.isdecimal() and int(said) > 0:
+        return int(said)
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
+class Network:
+    """A program that is ready to run on one set of kernels. Calls from several threads at once are safe.
+
+    Args:
+        steps: (N, 20) int64, as `Program.encode` gives them.
+        numbers: float32, the weights that they name.
+        variant: From `choose_variant`.
+        channels: Of the images.
+        outputs: Number of heatmaps.
+
+    Raises:
+        UserError: If the program is wrong.
+    """
+
+    def __init__(
+        self,
+        steps: npt.NDArray[np.int64],
+        numbers: npt.NDArray[np.float32],
+        variant: str,
+        channels: int,
+        outputs: int,
+    ):
+        self._handle: int | None = None
+        self.variant, self.channels, self.outputs = variant, channels, outputs
+        self._library = library = _library()
+        names = [library.widehrnet_variant_name(i).decode() for i in range(library.widehrnet_variants())]
+        steps = np.ascontiguousarray(steps, np.int64)
+        numbers = np.ascontiguousarray(numbers, np.float32)
+        assert steps.ndim == 2 and steps.shape[1] == FIELDS
+        error = ctypes.create_string_buffer(200)
+        self._handle = library.widehrnet_open(
+            names.index(variant), steps.ctypes.data, len(steps), numbers.ctypes.data, numbers.size, error, len(error)
+        )
+        if not self._handle:
+            raise UserError(f'The kernels cannot run this network: {error.value.decode()}.')
+
+    def __call__(self, images: npt.NDArray[np.float32], threads: int | None = None) -> npt.NDArray[np.float32]:
+        """Images (B, C, H, W), H and W multiples of 32, to heatmaps (B, K, H/4, W/4).
+
+        Args:
+            images: float32.
+            threads: Threads at most; by default `num_threads()`.
+
+        Raises:
+            UserError: If the images do not fit.
+            MemoryError: If there is no memory for the activations.
+        """
+        if images.ndim != 4 or images.shape[1] != self.channels or images.dtype != np.float32:
+            raise UserError(
+                f'The kernels take float32 images (B, {self.channels}, H, W), not {images.dtype} {images.shape}.'
+            )
+        images = np.ascontiguousarray(images)
+        batch, _, height, width = images.shape
+        if height % 32 or width % 32 or not height or not width:
+            raise UserError(f'The kernels take images whose sides are multiples of 32, not {height}x{width}.')
+        heatmaps = np.empty((batch, self.outputs, height // 4, width // 4), np.float32)
+        self.run_into(images.ctypes.data, heatmaps.ctypes.data, (batch, height, width), threads)
+        return heatmaps
+
+    def run_into(self, images: int, heatmaps: int, shape: tuple[int, int, int], threads: int | None = None) -> None:
+        """`__call__` on addresses of contiguous memory, for who keeps arrays of another kind.
+
+        Args:
+            images: Address of float32 (B, C, H, W).
+            heatmaps: Address of float32 (B, K, H/4, W/4).
+            shape: B, H and W.
+            threads: As in `__call__`.
+        """
+        threads = num_threads() if threads is None else threads
+        code = self._library.widehrnet_run(self._handle, images, *shape, heatmaps, threads)
+        if code == 1:
+            raise MemoryError(f'no memory for the activations of {shape[0]} images of {shape[1]}x{shape[2]}')
+        if code:
+            raise UserError(f'The kernels cannot run {shape[0]} images of {shape[1]}x{shape[2]} on {threads} threads.')
+
+    def __del__(self) -> None:
+        if self._handle:
+            self._library.widehrnet_close(self._handle)
+            self._handle = None
+
+    def __reduce__(self) -> Any:
+        raise TypeError('a Network holds compiled kernels: pickle the Program that it was made from')
