@@ -105,7 +105,8 @@ def choose_variant(precision: str = 'f32', name: str | None = None) -> str:
     if name is None and said in here and said not in fitting:
         said = None  # the variable speaks of the other precision
     if said is not None and said not in fitting:
-        raise UserError(f'There are no kernels {said!r} in {precision} for this processor: choose {", ".join(fitting)}.')
+        there = ', '.join(fitting) or 'another precision'
+        raise UserError(f'There are no kernels {said!r} in {precision} for this processor: choose {there}.')
     if not fitting:
         raise UserError('This processor has no AVX512-BF16, which the kernels need for bf16: use f32.')
     return said or fitting[-1]

@@ -1,230 +1,95 @@
-"""The deployed network on this package's own CPU kernels, compiled at first use.
+"""The deployed network on this package's own CPU kernels."""
 
-A block is one call: the expanded activations live in three rows that stay in the cache, and the depthwise convolution,
-its ReLU and the pooling of squeeze-excitation are one pass over them. Products may run in bfloat16, with float32 sums
-and float32 activations between the layers.
-"""
-
-import functools
-from pathlib import Path
-from types import ModuleType
-from typing import cast
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..deployment.fusion import DownPath, Fusion
-from ..deployment.layers import Block, Depthwise, Gate, Gather, Pointwise, Separable
-from ..deployment.network import DeployedWideHRNet, Stage, Transition
+from ..deployment.network import DeployedWideHRNet
 from ..errors import UserError
-from ..extras import require
+from .library import Network, choose_variant, variants
+from .program import Program
+from .record import record
 
-__all__ = ['NativeWideHRNet', 'accelerate', 'kernels']
-
-_LANES = 16
-
-
-@functools.cache
-def kernels() -> ModuleType:
-    """Compile (once per machine and PyTorch version) and load the kernels.
-
-    Raises:
-        ImportError: If ninja is not installed.
-        UserError: If there is no working C++ compiler.
-    """
-    require('ninja', extra='export')
-    from torch.utils.cpp_extension import load
-
-    try:
-        return load(
-            name='widehrnet_zoo_native',
-            sources=[str(Path(__file__).with_name('native.cpp'))],
-            extra_cflags=['-O3', '-march=native', '-ffast-math', '-fopenmp'],
-            extra_ldflags=['-fopenmp'],
-        )
-    except (RuntimeError, OSError) as error:
-        raise UserError(
-            f'the kernels could not be compiled ({str(error).splitlines()[0]}): they need a C++17 compiler (GCC or '
-            'Clang). Go without them: deploy() without accelerate(), no `fused`.'
-        ) from error
+__all__ = ['KernelNetwork', 'accelerate']
 
 
-def _pad(x: Tensor) -> Tensor:
-    return F.pad(x, (0, -x.shape[-1] % _LANES)).contiguous()
+class KernelNetwork(nn.Module):
+    """A network on the compiled kernels; made by `accelerate`.
 
-
-class _Recorder:
-    """Puts the layers of a deployed network down as the steps of a program; takes and returns numbers of slots."""
-
-    def __init__(self, bf16: bool):
-        self.program = kernels().Program()
-        self.bf16 = bf16
-
-    def _product(self, layer: Pointwise) -> tuple[Tensor, Tensor, int]:
-        packed = kernels().pack(layer.weight.contiguous(), self.bf16)
-        return packed, _pad(layer.bias), layer.weight.shape[1]
-
-    def pointwise(self, layer: Pointwise, x: int, relu: bool = False) -> int:
-        return self.program.pointwise(x, *self._product(layer), relu, self.bf16)
-
-    def separable(self, dw: Depthwise, pw: Pointwise, relu: bool, x: int, into: int = -1) -> int:
-        weight, bias = _pad(dw.weight.flatten(1).t()), _pad(dw.bias)
-        return self.program.separable(x, weight, bias, dw.stride, *self._product(pw), into, relu, self.bf16)
-
-    def block(self, block: Block, x: int) -> None:
-        squeeze: list[Tensor] = []
-        if block.attn is not None:
-            gate = cast(Gate, block.attn)
-            squeeze = [_pad(t) for fc in (gate.fc1, gate.fc2) for t in (fc.weight, fc.bias)]
-        weight, bias = _pad(block.dw.weight.flatten(1).t()), _pad(block.dw.bias)
-        expand, project = self._product(block.expand), self._product(block.project)
-        self.program.block(x, block.start, *expand, weight, bias, *project, squeeze, self.bf16)
-
-    def branch(self, blocks: nn.Sequential, x: int) -> int:
-        for block in blocks:
-            if isinstance(block, Gather):
-                x = self.program.gather(x, block.order)
-            else:
-                self.block(cast(Block, block), x)
-        return x
-
-    def blocks(self, blocks: list[nn.Sequential], x: list[int]) -> list[int]:
-        # the lowest two resolutions have the same work, and little of it for two threads to share
-        alone = len(x) - 2 if len(x) > 2 else len(x)
-        out = [self.branch(branch, y) for branch, y in zip(blocks[:alone], x[:alone], strict=True)]
-        if alone < len(x):
-            self.program.begin_branches()
-            for branch, y in zip(blocks[alone:], x[alone:], strict=True):
-                self.program.next_branch()
-                out.append(self.branch(branch, y))
-            self.program.end_branches()
-        return out
-
-    def fusion(self, fusion: Fusion, x: list[int]) -> list[int]:
-        program, channels = self.program, fusion.channels
-        below = [self.pointwise(cast(Pointwise, up), branch) for up, branch in zip(fusion.up, x[1:], strict=True)]
-        for j in range(len(below) - 1, 0, -1):
-            program.add_upsampled(below[j - 1], below[j], 0)
-        # every sum is in place: paths from a lower branch read it before its own sum, so the lowest targets come first;
-        # paths from the highest resolution read its sum
-        paths = sorted(cast(list[DownPath], list(fusion.down)), key=lambda p: (p.source == 0, -p.target))
-        for path in [p for p in paths if p.source > 0]:
-            self.down(path, x, None)
-        for i, low in enumerate(below):
-            program.add_upsampled(x[i], low, sum(channels[:i]))
-        for path in [p for p in paths if p.source == 0]:
-            self.down(path, x, fusion.bias if path.target == len(x) - 1 else None)
-        out = []
-        for i, z in enumerate(x):
-            gather = getattr(fusion, f'gather{i}')
-            if gather is None:
-                program.relu(z)
-            out.append(z if gather is None else program.finish(z, gather))
-        return out
-
-    def down(self, path: DownPath, x: list[int], bias: Tensor | None) -> None:
-        y = x[path.source]
-        for step in cast(list[Separable], list(path.steps)):
-            y = self.separable(step.dw, step.pw, step.relu, y)
-        packed, zeros, outputs = self._product(path.pw)
-        weight, dw_bias = _pad(path.dw.weight.flatten(1).t()), _pad(path.dw.bias)
-        added = zeros if bias is None else _pad(bias)
-        into = x[path.target]
-        self.program.separable(y, weight, dw_bias, path.dw.stride, packed, added, outputs, into, False, self.bf16)
-
-    def transition(self, transition: Transition, x: list[int]) -> list[int]:
-        new = self._whole(transition.new, x[-1])
-        return [
-            self._whole(k, y) if isinstance(k, Separable) else y for k, y in zip(transition.keep, x, strict=True)
-        ] + [new]
-
-    def _whole(self, layer: Separable, x: int) -> int:
-        return self.separable(layer.dw, layer.pw, layer.relu, x)
-
-    def network(self, deployed: DeployedWideHRNet) -> int:
-        stem = deployed.stem
-        conv = stem.weight.flatten(1).t().contiguous()
-        first = (kernels().pack(conv, self.bf16), _pad(stem.bias), conv.shape[1])
-        y = self.program.stem(0, *first, *self._product(stem.mix), self.bf16)
-        branches = [self._whole(stem.separable, y)]
-        for module in deployed.body:
-            if isinstance(module, Transition):
-                branches = self.transition(module, branches)
-            else:
-                stage = cast(Stage, module)
-                branches = self.blocks(cast(list[nn.Sequential], list(stage.branches)), branches)
-                branches = self.fusion(stage.fusion, branches)
-        y = branches[-1]
-        for i, project in enumerate(cast(list[Separable], list(deployed.neck))):
-            if i:
-                self.program.add_bilinear(branches[-1 - i], y)
-                y = branches[-1 - i]
-            y = self._whole(project, y)
-        return self.pointwise(cast(Pointwise, deployed.head), y)
-
-
-class NativeWideHRNet(nn.Module):
-    """A deployed network on the compiled kernels; made by `accelerate`.
+    It can be pickled and copied: the kernels are then opened anew, and may be others on another processor.
 
     Attributes:
-        num_classes: Number of keypoints.
+        program: What the kernels run.
+        precision: `'f32'` or `'bf16'`.
+        num_classes: Number of heatmaps.
         in_chans: Number of input channels.
         pretrained_cfg: Of the trained model.
+
+    Args:
+        program: From `record`.
+        precision: `'f32'` or `'bf16'`.
+        variant: Name of the kernels; by default the best for this processor.
+        pretrained_cfg: Of the trained model.
+
+    Raises:
+        UserError: If there are no such kernels here.
     """
 
-    def __init__(self, deployed: DeployedWideHRNet, bf16: bool):
+    def __init__(
+        self, program: Program, precision: str = 'f32', variant: str | None = None, pretrained_cfg: Any = None
+    ):
         super().__init__()
-        self.num_classes = deployed.num_classes
-        self.in_chans = deployed.in_chans
-        self.pretrained_cfg = deployed.pretrained_cfg
-        recorder = _Recorder(bf16)
-        self._result = recorder.network(deployed)
-        self._program = recorder.program
+        self.program = program
+        self.precision = precision
+        self.num_classes = program.outputs
+        self.in_chans = program.channels
+        self.pretrained_cfg = pretrained_cfg
+        self._wanted = variant
+        self._network: Network | None = program.open(choose_variant(precision, variant))
         self.eval()
+
+    @property
+    def variant(self) -> str:
+        """Name of the kernels that run."""
+        return self._opened().variant
+
+    def _opened(self) -> Network:
+        if self._network is None:
+            wanted = self._wanted if self._wanted in variants() else None
+            self._network = self.program.open(choose_variant(self.precision, wanted))
+        return self._network
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, '_network': None}
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
-        """Images (B, C, H, W), H and W multiples of 32, to heatmaps (B, K, H/4, W/4).
+        """Images (B, C, H, W), H and W multiples of 32, to heatmaps (B, K, H/4, W/4), on `torch.get_num_threads()`.
 
         Raises:
             UserError: If the size does not fit, or the images are not float32 on the CPU.
         """
-        fits = x.ndim == 4 and x.shape[1] == self.in_chans and x.shape[2] % 32 == 0 == x.shape[3] % 32
-        if x.dtype != torch.float32 or x.device.type != 'cpu' or not fits:
-            raise UserError(
-                f'the kernels take float32 images (B, {self.in_chans}, H, W) on the CPU, H and W multiples of 32, not '
-                f'{x.dtype} {tuple(x.shape)} on {x.device}.'
-            )
-        return self._program.run(x, self._result)
+        if x.device.type != 'cpu':
+            raise UserError(f'The kernels take images on the CPU, not on {x.device}.')
+        return torch.from_numpy(self._opened()(x.contiguous().numpy()))
 
 
-def accelerate(deployed: DeployedWideHRNet, precision: str = 'f32') -> NativeWideHRNet:
+def accelerate(deployed: DeployedWideHRNet, precision: str = 'f32', variant: str | None = None) -> KernelNetwork:
     """Run a deployed network on this package's own kernels for the CPU.
 
     Args:
         deployed: From `deploy()`, with heatmaps.
         precision: `'f32'`, equal within rounding; or `'bf16'`: products of bfloat16 numbers with float32 sums, where
             the processor has AVX512-BF16.
+        variant: Name of the kernels, one of `widehrnet_zoo.kernels.library.variants()`; by default what the
+            environment variable `WIDEHRNET_KERNELS` says, or else the best for this processor.
 
     Returns:
         The network; images (B, C, H, W) in float32, H and W multiples of 32, to heatmaps.
 
     Raises:
-        UserError: If there is no compiler, the processor has no bfloat16, or the network has other attention than
-            squeeze-excitation or no heatmaps.
-        ImportError: If ninja is not installed.
+        UserError: If the package was installed without kernels, the processor has no bfloat16, or the network has
+            other attention than squeeze-excitation, no heatmaps, or is not in float32 on the CPU.
     """
-    if precision not in ('f32', 'bf16'):
-        raise UserError(f'the kernels run in f32 or bf16, not in {precision}.')
-    other = [m.attn for m in deployed.modules() if isinstance(m, Block) and not isinstance(m.attn, (Gate, type(None)))]
-    if other:
-        raise UserError(f'the kernels know squeeze-excitation only, not {type(other[0]).__name__}.')
-    if not isinstance(deployed.head, Pointwise):
-        raise UserError("the kernels give heatmaps only: create the model with global_pool=''.")
-    weight = next(deployed.buffers())
-    if weight.device.type != 'cpu' or weight.dtype != torch.float32:
-        raise UserError(f'the kernels run on the CPU from float32 weights, not on {weight.device} from {weight.dtype}.')
-    if precision == 'bf16' and not kernels().has_bf16():
-        raise UserError('this processor has no AVX512-BF16: use f32.')
-    return NativeWideHRNet(deployed, precision == 'bf16')
+    return KernelNetwork(record(deployed), precision, variant, deployed.pretrained_cfg)

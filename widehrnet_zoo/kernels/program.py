@@ -19,8 +19,10 @@ STEPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     'block': (
         ('at', 'start', 'channels', 'middle', 'squeezed'),
-        ('expand', 'expand_bias', 'depthwise', 'depthwise_bias', 'project', 'project_bias')
-        + ('squeeze', 'squeeze_bias', 'excite', 'excite_bias'),
+        (
+            *('expand', 'expand_bias', 'depthwise', 'depthwise_bias', 'project', 'project_bias'),
+            *('squeeze', 'squeeze_bias', 'excite', 'excite_bias'),
+        ),
     ),
     'separable': (
         ('from', 'outputs', 'stride', 'relu', 'add'),

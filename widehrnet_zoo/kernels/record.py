@@ -57,9 +57,7 @@ class _Recorder:
         return self.program.add('stem', numbers, arrays)
 
     def pointwise(self, layer: Pointwise, x: int) -> int:
-        return self.program.add(
-            'pointwise', {'from': x, 'outputs': layer.weight.shape[1], 'relu': 0}, _product(layer)
-        )
+        return self.program.add('pointwise', {'from': x, 'outputs': layer.weight.shape[1], 'relu': 0}, _product(layer))
 
     def separable(
         self, dw: Depthwise, pw: Pointwise, relu: bool, x: int, into: int | None = None, bias: Tensor | None = None
@@ -180,5 +178,3 @@ def record(deployed: DeployedWideHRNet) -> Program:
     recorder = _Recorder(deployed)
     recorder.network(deployed)
     return recorder.program
-
-
