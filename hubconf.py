@@ -1,6 +1,6 @@
 """Entry points for `torch.hub`: each variant of the registry, by its name.
 
->>> torch.hub.load('OWNER/REPOSITORY', 'widehrnet_18_attn', pretrained=True)
+>>> torch.hub.load('widehrnet-zoo/widehrnet_zoo', 'widehrnet_18_attn', pretrained=True)
 """
 
 from collections.abc import Callable as _Callable

@@ -1,9 +1,16 @@
+import importlib.util
+import os
 import pathlib
 from collections.abc import Callable
+from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
+
+if 'PYTEST_XDIST_WORKER' in os.environ:
+    torch.set_num_threads(1)  # the processes share the cores
 
 SHARED = pathlib.Path(__file__).resolve().parents[2] / 'shared'
 
@@ -14,6 +21,23 @@ def shared() -> pathlib.Path:
     if not SHARED.is_dir():
         pytest.skip('the reference data (../shared) is not beside this checkout')
     return SHARED
+
+
+@pytest.fixture(scope='session')
+def official() -> ModuleType:
+    """Weights, inputs and, as `heatmaps(name)`, outputs of the official network: see data/parity/README.md."""
+    folder = pathlib.Path(__file__).parent / 'data' / 'parity'
+    spec = importlib.util.spec_from_file_location('official_state', folder / 'official_state.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def heatmaps(name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        with np.load(folder / f'{name}.npz') as reference:
+            batch, _, height, width = reference['shape'].tolist()
+            return torch.from_numpy(module.images(name, batch, height, width)), torch.from_numpy(reference['heatmaps'])
+
+    module.heatmaps = heatmaps
+    return module
 
 
 @pytest.fixture(scope='session')

@@ -1,9 +1,7 @@
 import argparse
 import pathlib
 import re
-import sys
 
-import numpy as np
 import pytest
 import timm
 import torch
@@ -77,25 +75,18 @@ def equal(a, b):
 
 
 @pytest.mark.parametrize('variant', ['widehrnet_18', 'widehrnet_18_attn'])
-def test_official_weights_give_the_official_heatmaps(shared, tmp_path, variant):
-    sys.path.insert(0, str(shared / 'parity'))
-    try:
-        import official_state
-    finally:
-        sys.path.pop(0)
-    state = {k: torch.from_numpy(v) for k, v in official_state.state_dict(variant).items()}
+def test_official_weights_give_the_official_heatmaps(official, tmp_path, variant):
+    state = {k: torch.from_numpy(v) for k, v in official.state_dict(variant).items()}
     done = convert_checkpoint(saved(tmp_path, state), tmp_path / 'out')
     assert (done.architecture.variant, done.architecture.num_classes) == (variant, 16)
     assert done.architecture.model_args == {} and done.size == (256, 256) and done.skeleton == SKELETONS['mpii']
 
     model = timm.create_model(f'local-dir:{tmp_path / "out"}', pretrained=True).eval()
-    reference = np.load(shared / 'parity' / f'{variant}.npz')
-    batch, _, height, width = (int(n) for n in reference['shape'])
+    images, expected = official.heatmaps(variant)
     with torch.inference_mode():
-        ours = model(torch.from_numpy(official_state.images(variant, batch, height, width))).numpy()
-    expected = reference['heatmaps']
+        ours = model(images)
     assert ours.shape == expected.shape
-    assert np.abs(ours - expected).max() < 1e-4 * np.abs(expected).max()
+    assert (ours - expected).abs().max() < 1e-4 * expected.abs().max()
 
 
 @pytest.mark.parametrize('variant', ['widehrnet_18_x6_attn', 'widehrnet_18_x2', 'widehrnet_18'])

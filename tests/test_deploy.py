@@ -1,5 +1,3 @@
-import importlib.util
-
 import numpy as np
 import pytest
 import timm
@@ -11,6 +9,7 @@ from widehrnet_zoo import deploy
 from widehrnet_zoo.deployment.folding import Layout, paired_layout
 from widehrnet_zoo.deployment.layers import Gate
 from widehrnet_zoo.errors import UserError
+from widehrnet_zoo.weights.official import convert_state_dict
 
 VARIANTS = timm.list_models('widehrnet*')
 
@@ -158,18 +157,10 @@ def test_other_networks_are_refused():
 
 
 @pytest.mark.parametrize('name', ['widehrnet_18_attn', 'widehrnet_18'])
-def test_official_weights_give_the_official_heatmaps_once_deployed(shared, name):
-    from widehrnet_zoo.weights.official import convert_state_dict
-
-    spec = importlib.util.spec_from_file_location('official_state', shared / 'parity' / 'official_state.py')
-    official = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(official)
+def test_official_weights_give_the_official_heatmaps_once_deployed(official, name):
     state = {k: torch.from_numpy(np.asarray(v)) for k, v in official.state_dict(name).items()}
     model = timm.create_model(f'{name}.mpii_256x256').eval()
     model.load_state_dict(convert_state_dict(state))
-    with np.load(shared / 'parity' / f'{name}.npz') as reference:
-        batch, _, height, width = reference['shape'].tolist()
-        expected = torch.from_numpy(reference['heatmaps'])
-    images = torch.from_numpy(official.images(name, batch, height, width))
+    images, expected = official.heatmaps(name)
     got = deploy(model)(images)
     assert (got - expected).abs().max() < 1e-4 * expected.abs().max()

@@ -1,7 +1,6 @@
 """`widehrnet eval` with an official checkpoint against the protocol written out again in NumPy and OpenCV."""
 
 import contextlib
-import importlib.util
 import io
 import json
 
@@ -24,11 +23,8 @@ MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
 
 @pytest.fixture(scope='module')
-def checkpoint(shared, tmp_path_factory):
+def checkpoint(official, tmp_path_factory):
     """A 17-keypoint checkpoint in the official layout, with the parity weights."""
-    spec = importlib.util.spec_from_file_location('official_state', shared / 'parity' / 'official_state.py')
-    official = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(official)
     state = {k: torch.from_numpy(np.asarray(v)) for k, v in official.state_dict('widehrnet_18_attn').items()}
     random = torch.Generator().manual_seed(0)
     state['keypoint_head.final_layer.weight'] = torch.randn(17, 40, 1, 1, generator=random) / 40

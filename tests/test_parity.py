@@ -1,6 +1,5 @@
 """The network against the official implementation's outputs, and its exchange against the formula."""
 
-import importlib.util
 import re
 
 import numpy as np
@@ -16,29 +15,17 @@ from widehrnet_zoo.weights.official import convert_state_dict
 TOLERANCE = 1e-4  # of the largest heatmap value
 
 
-@pytest.fixture(scope='module')
-def official(shared):
-    path = shared / 'parity' / 'official_state.py'
-    spec = importlib.util.spec_from_file_location('official_state', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def state_of(official, name, keys=None):
     keys = keys or {k: v.shape for k, v in official.state_dict(name).items()}
     return {k: torch.from_numpy(np.asarray(official._entry(k, tuple(v)))) for k, v in keys.items()}
 
 
 @pytest.fixture(scope='module', params=['widehrnet_18', 'widehrnet_18_attn'])
-def case(request, official, shared):
+def case(request, official):
     """A variant with the official weights, the official images and heatmaps."""
     model = timm.create_model(f'{request.param}.mpii_256x256').eval()
     model.load_state_dict(convert_state_dict(state_of(official, request.param)))
-    with np.load(shared / 'parity' / f'{request.param}.npz') as reference:
-        batch, _, height, width = reference['shape'].tolist()
-        heatmaps = torch.from_numpy(reference['heatmaps'])
-    return model, torch.from_numpy(official.images(request.param, batch, height, width)), heatmaps
+    return model, *official.heatmaps(request.param)
 
 
 def error(heatmaps, expected):
