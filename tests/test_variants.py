@@ -15,6 +15,7 @@ from widehrnet_zoo import UserError
 from widehrnet_zoo.models import loading, widehrnet
 from widehrnet_zoo.models.catalogue import describe
 from widehrnet_zoo.models.macs import measure_macs
+from widehrnet_zoo.pose.box_maps import PERSON_BOXES
 from widehrnet_zoo.pose.skeletons import SKELETONS
 from widehrnet_zoo.weights import shipped as weights
 
@@ -70,7 +71,7 @@ def test_the_light_variant_costs_about_a_third_of_18():
 def test_each_tag_knows_its_data(name):
     cfg = timm.get_pretrained_cfg(name)
     data, _, size = cfg.tag.partition('_')
-    skeleton = SKELETONS[{'people': 'coco', 'untrained': 'coco'}.get(data, data)]
+    skeleton = {**SKELETONS, 'people': SKELETONS['coco'], 'untrained': SKELETONS['coco'], 'person': PERSON_BOXES}[data]
     assert cfg.label_names == skeleton.keypoints
     assert cfg.num_classes == skeleton.num_keypoints
     if size:

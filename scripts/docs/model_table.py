@@ -94,7 +94,8 @@ def _row(tag: Entry) -> str:
     check = f'[command](evaluation.md#{anchor})' if anchor else '-'
     if (DOCS / 'weights' / f'{tag.name}.md').exists():
         check = f'[card](weights/{tag.name}.md)'
-    return f'| {name} | {tag.num_keypoints} ({tag.skeleton}) | {WEIGHTS[tag.weights]} | {figures} | {check} |'
+    maps = f'{tag.num_keypoints} ({tag.skeleton})' if tag.num_keypoints else tag.skeleton
+    return f'| {name} | {maps} | {WEIGHTS[tag.weights]} | {figures} | {check} |'
 
 
 def _speed(run: dict[str, Any]) -> str:

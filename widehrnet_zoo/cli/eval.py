@@ -5,7 +5,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-HELP = 'measure a model by the COCO, MPII or PCK protocol'
+HELP = 'measure a model by the COCO, MPII or PCK protocol, or a person finder by its boxes'
 DESCRIPTION = 'Measure a model, or results that are there already, as the field counts it.'
 EPILOG = """\
 examples:
@@ -15,6 +15,7 @@ examples:
   widehrnet eval --protocol mpii --data mpii_val.json --images mpii/images --model widehrnet_18.mpii_256x256 \\
       --weights official.pth --out runs/mpii
   widehrnet eval --data people/val.json --results predictions.json --protocol pck
+  widehrnet eval --protocol boxes --data everyday/val.json --images everyday/images --out runs/boxes
 """
 
 
@@ -46,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--results', metavar='FILE', type=Path, help='score this COCO-results file instead of running a model'
     )
     how = parser.add_argument_group('protocol')
-    how.add_argument('--protocol', choices=('coco', 'mpii', 'pck'), default='coco', help='default: coco')
+    how.add_argument('--protocol', choices=('coco', 'mpii', 'pck', 'boxes'), default='coco', help='default: coco')
     how.add_argument(
         '--flip-test',
         action=argparse.BooleanOptionalAction,
@@ -122,6 +123,8 @@ def run(args: argparse.Namespace) -> int:
     from ..errors import UserError
     from ..evaluation.run import Protocol, evaluate
 
+    if args.protocol == 'boxes':
+        return _boxes(args)
     protocol = Protocol.published(args.protocol)
     how = replace(
         protocol.predict,
@@ -165,6 +168,37 @@ def run(args: argparse.Namespace) -> int:
         worst=args.worst,
         by_joint=args.by_joint,
         name=args.model,
+    )
+    sys.stdout.write(report.table())
+    return 0
+
+
+def _boxes(args: argparse.Namespace) -> int:
+    from ..errors import UserError
+    from ..evaluation.boxes import evaluate_boxes
+
+    if args.boxes or args.ground_truth:
+        raise UserError('--boxes and --ground-truth are for keypoints: leave them out with --protocol boxes.')
+    finder = None
+    if args.results is None:
+        from ..detection.finder import DEFAULT_FINDER, PersonFinder
+
+        size = tuple(args.size) if args.size else None
+        model = DEFAULT_FINDER if args.model is None and args.weights is None else args.model
+        finder = PersonFinder(model, args.weights, args.device, size=size, bf16=args.bf16, fused=args.fused)
+    elif args.model is not None or args.weights is not None:
+        raise UserError('--model or --weights and --results exclude each other: one is measured, the other scored.')
+    report = evaluate_boxes(
+        args.data,
+        args.images,
+        finder,
+        results=args.results,
+        out=args.out,
+        draws=args.bootstrap,
+        name=args.model,
+        batch_size=args.batch_size,
+        workers=args.workers,
+        progress=not args.quiet,
     )
     sys.stdout.write(report.table())
     return 0

@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         (
             e.name,
             f'{e.size[0]}x{e.size[1]}',
-            str(e.num_keypoints),
+            str(e.num_keypoints or 'boxes'),
             f'{e.parameters / 1e6:.2f} M',
             f'{e.macs / 1e9:.3f} G',
             f'{e.official_macs / 1e9:.3f} G',

@@ -1,10 +1,11 @@
-"""People in photos: optional detectors behind one small protocol.
+"""People in photos: the person finder of this family, and optional detectors, behind one small protocol.
 
 A detector is any callable that takes an RGB image, uint8 (height, width, 3), and gives boxes, (N, 4) x1, y1, x2, y2 in
 pixels, and their scores, (N,). `open_detector` makes one from a name; `find_people` calls one and checks what it says.
 """
 
+from .finder import PersonFinder
 from .open import open_detector
 from .protocol import Detector, find_people
 
-__all__ = ['Detector', 'find_people', 'open_detector']
+__all__ = ['Detector', 'PersonFinder', 'find_people', 'open_detector']

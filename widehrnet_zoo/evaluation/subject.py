@@ -5,6 +5,7 @@ import platform
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,16 +19,27 @@ UNKNOWN = 'not known'
 
 
 def describe_model(estimator: PoseEstimator, name: str | None) -> dict[str, str]:
+    """What is measured; see `describe_backend`."""
+    return describe_backend(estimator.backend, name, estimator.size, estimator.device)
+
+
+def describe_backend(
+    backend: Any,
+    name: str | None,
+    size: tuple[int, int] | None = None,
+    device: Any = None,
+) -> dict[str, str]:
     """What is measured.
 
     Args:
-        estimator: The model.
+        backend: What runs the network.
         name: What to call it; by default what it calls itself.
+        size: Height and width of the input; by default the backend's.
+        device: Where it runs; by default the backend's.
 
     Returns:
         `model`, `weights`, `precision` and `device`.
     """
-    backend = estimator.backend
     if isinstance(backend, TorchBackend):
         known = getattr(backend.module, 'pretrained_cfg', None) or {}
         name = name or '.'.join(v for v in (known.get('architecture'), known.get('tag')) if v)
@@ -40,12 +52,12 @@ def describe_model(estimator: PoseEstimator, name: str | None) -> dict[str, str]
         name = name or (type(backend).__name__ if file is None else Path(file).name)
         weights = f'sha256 {sha256(*_files(Path(file)))[:16]}' if file and Path(file).is_file() else UNKNOWN
         precision = f'as exported, run by {type(backend).__name__}'
-    height, width = estimator.size
+    height, width = size or backend.size
     return {
         'model': f'{name}, input {height}x{width}',
         'weights': weights,
         'precision': precision,
-        'device': str(estimator.device),
+        'device': str(device or getattr(backend, 'device', 'cpu')),
     }
 
 

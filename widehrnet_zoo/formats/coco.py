@@ -126,13 +126,15 @@ def is_id(value: Any) -> bool:
     )
 
 
-def read_labels(path: str | Path) -> CocoLabels:
-    """Read and check a COCO-keypoints file.
+def read_labels(path: str | Path, keypoints: bool = True) -> CocoLabels:
+    """Read and check a COCO-keypoints file, or a file of COCO boxes.
 
     Missing `iscrowd` counts as 0, missing `num_keypoints` is counted, an annotation without `keypoints` has none.
 
     Args:
         path: The JSON.
+        keypoints: Whether keypoints are needed. Without, boxes are enough: those of the category with keypoints, else
+            of the category `person`, else of the only one.
 
     Returns:
         The labels.
@@ -150,7 +152,7 @@ def read_labels(path: str | Path) -> CocoLabels:
             f'{path} is not a COCO-keypoints file: expected an object with lists "images" and '
             '"annotations". For the MPII annotations choose --protocol mpii.'
         )
-    category = _keypoint_category(data, path)
+    category = _keypoint_category(data, path) if keypoints else _box_category(data, path)
     images: dict[int | str, dict[str, Any]] = {}
     for index, image in enumerate(data['images']):
         if not isinstance(image, dict) or not is_id(image.get('id')) or not isinstance(image.get('file_name'), str):
@@ -198,6 +200,12 @@ def read_labels(path: str | Path) -> CocoLabels:
             raise UserError(f'{where} has {entry["iscrowd"]!r} as "iscrowd"; expected 0 or 1.')
         annotations.append(entry)
     labels = CocoLabels(images, annotations, category)
+    if not keypoints:
+        if len(annotations) > 1 and max(max(a['bbox']) for a in annotations) <= 1:
+            raise UserError(
+                f'{path} has all boxes within one pixel: they are in pixels, not in fractions of the image.'
+            )
+        return labels
     if not labels.people:
         raise UserError(f'{path} has no person with a labelled keypoint who is no crowd.')
     points = labels.keypoints(labels.people)
@@ -207,6 +215,18 @@ def read_labels(path: str | Path) -> CocoLabels:
             f'{path} has all keypoints within one pixel: they are in pixels, not in fractions of the image.'
         )
     return labels
+
+
+def _box_category(data: dict[str, Any], path: str | Path) -> dict[str, Any]:
+    first = _keypoint_category(data, path)
+    categories = data.get('categories') or [first]
+    if first.get('keypoints') or len(categories) == 1:
+        return first
+    people = [c for c in categories if str(c.get('name')).lower() == 'person']
+    if len(people) != 1:
+        names = ', '.join(str(c.get('name')) for c in categories)
+        raise UserError(f'{path} has the categories {names}; expected one only, or one that is called person.')
+    return people[0]
 
 
 def _keypoint_category(data: dict[str, Any], path: str | Path) -> dict[str, Any]:

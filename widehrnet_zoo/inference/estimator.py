@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..engines.pytorch import HeatmapBackend, TorchBackend, open_backend
 from ..errors import UserError
 from ..models.registry import DEFAULT_MODEL
+from ..pose.box_maps import gives_boxes
 from ..pose.crops import padding_of
 from ..pose.decoding import DECODERS, decode_heatmaps, flip_heatmaps
 from ..pose.images import ImageSource
@@ -95,6 +96,11 @@ class PoseEstimator:
         found_skeleton = skeleton or getattr(backend, 'skeleton', None)
         if found_size is None or found_skeleton is None:
             raise UserError('a backend must say its size=(height, width) and its skeleton, or they must be given.')
+        if gives_boxes(found_skeleton):
+            raise UserError(
+                'This model finds people, not keypoints: give PoseEstimator a pose model, and this one to '
+                'widehrnet_zoo.detection.PersonFinder.'
+            )
         try:
             height, width = (index(side) for side in found_size)
         except (TypeError, ValueError) as error:

@@ -117,21 +117,20 @@ def read_results(path: str | Path, num_keypoints: int | None = None) -> list[dic
     return results
 
 
-class CocoScore:
-    """Average precision of results, by pycocotools (`COCOeval`, keypoints).
+class CocoEvaluation:
+    """An evaluation by pycocotools (`COCOeval`) that can count its photos anew.
 
     Args:
         labels: The labels.
-        results: Predictions in COCO's results format.
-        sigmas: (K,) OKS falloffs.
-
-    Raises:
-        UserError: If labels and results do not fit together.
+        results: Predictions in COCO's results format, of the labels' images and category.
+        kind: `'keypoints'` or `'bbox'`.
+        sigmas: (K,) OKS falloffs, for keypoints.
     """
 
-    def __init__(self, labels: CocoLabels, results: list[dict[str, Any]], sigmas: Sequence[float] | None):
+    def __init__(
+        self, labels: CocoLabels, results: list[dict[str, Any]], kind: str, sigmas: Sequence[float] | None = None
+    ):
         coco, cocoeval = require('pycocotools.coco', 'eval'), require('pycocotools.cocoeval', 'eval')
-        results = self._check(labels, results, sigmas)
         # pycocotools takes an annotation's id 0 for none found, and ids that are texts or fractions not at all
         order = list(labels.images)
         with contextlib.suppress(TypeError):  # numbers and texts have no order among each other
@@ -150,7 +149,8 @@ class CocoScore:
             truth.createIndex()
             if results:
                 # boxes of results are areas to pycocotools, if the first result has one
-                kept = ['keypoints', 'score', *(['bbox'] if all(_has_box(r) for r in results) else [])]
+                with_box = all(_has_box(r) for r in results)
+                kept = ['score', *(['bbox'] if with_box else []), *(['keypoints'] if kind == 'keypoints' else [])]
                 found = truth.loadRes(
                     [
                         {'image_id': self._places[r['image_id']], 'category_id': 1, **{key: r[key] for key in kept}}
@@ -161,9 +161,67 @@ class CocoScore:
                 found = coco.COCO()
                 found.dataset = {**truth.dataset, 'annotations': []}
                 found.createIndex()
-            self._eval = cocoeval.COCOeval(truth, found, 'keypoints')
-            self._eval.params.kpt_oks_sigmas = np.asarray(sigmas, float)
+            self._eval = cocoeval.COCOeval(truth, found, kind)
+            self._eval.params.catIds = [1]
+            if sigmas is not None:
+                self._eval.params.kpt_oks_sigmas = np.asarray(sigmas, float)
             self._eval.evaluate()
+
+    @property
+    def num_images(self) -> int:
+        """Number of images."""
+        return len(self._eval.params.imgIds)
+
+    def positions(self, image_ids: Sequence[int | str]) -> list[int]:
+        """Indices of photos in the evaluator's own order.
+
+        Args:
+            image_ids: Their ids.
+
+        Returns:
+            What `figures` takes.
+        """
+        return [self._places[image_id] - 1 for image_id in image_ids]
+
+    def drawn(self, images: Sequence[int] | None = None) -> Any:
+        """The evaluation summed up.
+
+        Args:
+            images: Indices of images to count, repetitions allowed (for the bootstrap); `None` counts each once.
+
+        Returns:
+            A `COCOeval` after `accumulate()` and `summarize()`.
+        """
+        chosen = range(self.num_images) if images is None else images
+        drawn = copy.copy(self._eval)
+        drawn.params = copy.copy(self._eval.params)
+        drawn.params.imgIds = list(range(len(chosen)))
+        drawn._paramsEval = drawn.params
+        per_range = [
+            self._eval.evalImgs[start : start + self.num_images]
+            for start in range(0, len(self._eval.evalImgs), self.num_images)
+        ]
+        drawn.evalImgs = [block[i] for block in per_range for i in chosen]
+        with contextlib.redirect_stdout(io.StringIO()):
+            drawn.accumulate()
+            drawn.summarize()
+        return drawn
+
+
+class CocoScore(CocoEvaluation):
+    """Average precision of results, by pycocotools (`COCOeval`, keypoints).
+
+    Args:
+        labels: The labels.
+        results: Predictions in COCO's results format.
+        sigmas: (K,) OKS falloffs.
+
+    Raises:
+        UserError: If labels and results do not fit together.
+    """
+
+    def __init__(self, labels: CocoLabels, results: list[dict[str, Any]], sigmas: Sequence[float] | None):
+        super().__init__(labels, self._check(labels, results, sigmas), 'keypoints', sigmas)
 
     @staticmethod
     def _check(
@@ -196,22 +254,6 @@ class CocoScore:
                 raise UserError(f'the results have {len(result["keypoints"]) / 3:g} keypoints, the labels {num}.')
         return mine
 
-    @property
-    def num_images(self) -> int:
-        """Number of images."""
-        return len(self._eval.params.imgIds)
-
-    def positions(self, image_ids: Sequence[int | str]) -> list[int]:
-        """Indices of photos in the evaluator's own order.
-
-        Args:
-            image_ids: Their ids.
-
-        Returns:
-            What `figures` takes.
-        """
-        return [self._places[image_id] - 1 for image_id in image_ids]
-
     def figures(self, images: Sequence[int] | None = None) -> dict[str, float]:
         """The ten figures of the COCO summary.
 
@@ -221,20 +263,7 @@ class CocoScore:
         Returns:
             `FIGURES` by name, fractions in 0..1; -1, as in pycocotools, where nothing is labelled.
         """
-        chosen = range(self.num_images) if images is None else images
-        drawn = copy.copy(self._eval)
-        drawn.params = copy.copy(self._eval.params)
-        drawn.params.imgIds = list(range(len(chosen)))
-        drawn._paramsEval = drawn.params
-        per_range = [
-            self._eval.evalImgs[start : start + self.num_images]
-            for start in range(0, len(self._eval.evalImgs), self.num_images)
-        ]
-        drawn.evalImgs = [block[i] for block in per_range for i in chosen]
-        with contextlib.redirect_stdout(io.StringIO()):
-            drawn.accumulate()
-            drawn.summarize()
-        return dict(zip(FIGURES, (float(v) for v in drawn.stats), strict=True))
+        return dict(zip(FIGURES, (float(v) for v in self.drawn(images).stats), strict=True))
 
 
 def _has_box(result: dict[str, Any]) -> bool:

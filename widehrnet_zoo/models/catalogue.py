@@ -5,6 +5,7 @@ from typing import Any
 
 from timm.models import PretrainedCfg, get_arch_pretrained_cfgs
 
+from ..pose.box_maps import PERSON_BOXES, gives_boxes
 from ..pose.skeletons import Skeleton, skeleton_of
 from ..weights.shipped import is_apart, shipped_metrics
 from .macs import MacCount, count_parameters, measure_macs
@@ -31,7 +32,7 @@ class Entry:
         name: `variant.tag`.
         size: Height and width of the input.
         skeleton: Name of the keypoints' data set.
-        num_keypoints: Number of keypoints.
+        num_keypoints: Number of keypoints; 0 for a person finder.
         parameters: Number of parameters.
         macs: Multiply-accumulates at this size.
         official_macs: The same as the authors' code computes it, which repeats a part; see `MacCount`.
@@ -106,11 +107,12 @@ def describe(model_name: str) -> tuple[Entry, Skeleton]:
 
 def _entry(name: str, parameters: int, macs: MacCount, cfg: PretrainedCfg, skeleton: Skeleton) -> Entry:
     height, width = cfg.input_size[1:]
+    finder = gives_boxes(skeleton)
     return Entry(
         name=name,
         size=(height, width),
-        skeleton=skeleton.name,
-        num_keypoints=skeleton.num_keypoints,
+        skeleton=PERSON_BOXES.name if finder else skeleton.name,
+        num_keypoints=0 if finder else skeleton.num_keypoints,
         parameters=parameters,
         macs=macs.at((height, width)),
         official_macs=macs.at((height, width), official=True),

@@ -32,6 +32,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import UserError
+from ..pose.box_maps import PERSON_BOXES
 from ..pose.skeletons import SKELETONS
 from ..weights.shipped import WEIGHTS, shipped_padding, shipped_score_map
 from .loading import check_source, checkpoint_filter_fn
@@ -599,7 +600,7 @@ def _with_shipped_settings(model: Any) -> Any:
 
 
 def _cfg(data: str = 'coco', input_size: tuple[int, int] = (256, 192), **kwargs: Any) -> dict[str, Any]:
-    names = SKELETONS[data].keypoints
+    names = (PERSON_BOXES if data == 'person' else SKELETONS[data]).keypoints
     return {
         'url': '',
         'num_classes': len(names),
@@ -624,15 +625,18 @@ def _official(data: str, height: int, width: int) -> dict[str, Any]:
     return _cfg(data, (height, width), license='unknown', origin_url=REPOSITORY)
 
 
-def _shipped(variant: str, height: int, width: int) -> dict[str, Any]:
-    file = WEIGHTS / f'{variant}.people_{height}x{width}.safetensors'
-    return _cfg('coco', (height, width), file=str(file) if file.exists() else None)
+def _shipped(variant: str, height: int, width: int, tag: str = 'people') -> dict[str, Any]:
+    file = WEIGHTS / f'{variant}.{tag}_{height}x{width}.safetensors'
+    data = 'person' if tag == 'person' else 'coco'
+    return _cfg(data, (height, width), file=str(file) if file.exists() else None)
 
 
 default_cfgs = generate_default_cfgs(
     {
         'widehrnet_10.untrained': _cfg(),
         'widehrnet_10_attn.people_256x192': _shipped('widehrnet_10_attn', 256, 192),
+        # a person finder; a variant's first tag is its default, so it stands second
+        'widehrnet_10_attn.person_320x320': _shipped('widehrnet_10_attn', 320, 320, 'person'),
         'widehrnet_18_x2.untrained': _cfg(),
         'widehrnet_18_x2_attn.untrained': _cfg(),
         'widehrnet_18.people_256x192': _shipped('widehrnet_18', 256, 192),

@@ -1,0 +1,146 @@
+"""The person finder of this family: a photo in, the boxes of everybody in it out."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from ..engines.pytorch import HeatmapBackend, TorchBackend, open_backend
+from ..errors import UserError
+from ..pose.box_maps import find_boxes, gives_boxes
+from ..pose.images import ImageSource, read_image
+
+__all__ = ['DEFAULT_FINDER', 'PersonFinder', 'letterbox']
+
+DEFAULT_FINDER = 'widehrnet_10_attn.person_320x320'
+"""The finder that ships."""
+
+Boxes = npt.NDArray[np.float32]
+
+
+def letterbox(image: npt.NDArray[np.uint8], size: tuple[int, int]) -> tuple[Tensor, tuple[float, float, float]]:
+    """A photo in the middle of a network's input: as large as it fits, antialiased, black around it.
+
+    Args:
+        image: uint8 (height, width, 3).
+        size: Height and width of the input.
+
+    Returns:
+        uint8 (3, *size), and the scale and the shifts in x and y that bring a place in the photo to its place there.
+    """
+    from torchvision.transforms.v2 import functional as v2
+
+    height, width = image.shape[:2]
+    scale = min(size[0] / height, size[1] / width)
+    inner = (max(1, round(height * scale)), max(1, round(width * scale)))
+    # a view with the channels last, which torchvision's resizing of bytes is made for
+    pixels = torch.from_numpy(image if image.flags.writeable else image.copy()).permute(2, 0, 1)
+    resized = pixels if inner == (height, width) else v2.resize(pixels[None], list(inner), antialias=True)[0]
+    top, left = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
+    canvas = torch.zeros(3, *size, dtype=torch.uint8)
+    canvas[:, top : top + inner[0], left : left + inner[1]] = resized
+    return canvas, (scale, float(left), float(top))
+
+
+class PersonFinder:
+    """Finds the people in photos; a `Detector`.
+
+    Args:
+        model: A finder: a name (`DEFAULT_FINDER` by default), `hf-hub:`, `local-dir:`, a folder, an exported file, or a
+            module.
+        weights: A file of weights for it.
+        device: Where it runs.
+        size: Height and width of the input, multiples of 32, instead of the model's own.
+        min_score: Lower boxes are left out; a score is the IoU that a box can be expected to have.
+        overlap: Of two boxes with a larger IoU the lower one goes.
+        max_people: The most boxes to a photo, the highest first; `None` for all.
+        bf16: Run in bfloat16.
+        fused: Run on this package's compiled CPU kernels.
+
+    Raises:
+        UserError: If the model cannot be had, or is no person finder.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | nn.Module | None = None,
+        weights: str | Path | None = None,
+        device: str | torch.device | None = None,
+        *,
+        size: tuple[int, int] | None = None,
+        min_score: float = 0.3,
+        overlap: float = 0.6,
+        max_people: int | None = None,
+        bf16: bool = False,
+        fused: bool = False,
+    ):
+        for name, value in (('min_score', min_score), ('overlap', overlap)):
+            if not 0 <= value <= 1:
+                raise UserError(f'{name} must be in 0..1, not {value}.')
+        if max_people is not None and max_people < 1:
+            raise UserError(f'max_people must be at least 1, not {max_people}.')
+        if size is not None and (min(size) < 32 or any(side % 32 for side in size)):
+            raise UserError(f'size is height and width, multiples of 32, not {size[0]}x{size[1]}.')
+        self.backend: HeatmapBackend | TorchBackend = open_backend(
+            DEFAULT_FINDER if model is None else model, weights, device, size, None, bf16, fused
+        )
+        if not gives_boxes(self.backend.skeleton):
+            raise UserError(
+                f'{model} finds keypoints ({self.backend.skeleton.name}), not people: expected a person finder, such '
+                f'as {DEFAULT_FINDER}.'
+            )
+        self.min_score, self.overlap, self.max_people = min_score, overlap, max_people
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the input."""
+        return self.backend.size
+
+    def __call__(self, image: ImageSource, /) -> tuple[Boxes, Boxes]:
+        """Find the people in one photo.
+
+        Args:
+            image: What `read_image` takes: a path, an array (height, width, 3), ...
+
+        Returns:
+            float32 (N, 4) boxes, x1, y1, x2, y2 in the photo's pixels, and float32 (N,) scores, the highest first.
+        """
+        return self.find([image])[0]
+
+    @torch.inference_mode()
+    def find(self, images: Sequence[ImageSource]) -> list[tuple[Boxes, Boxes]]:
+        """Find the people in photos, which go through the network as one batch.
+
+        Args:
+            images: The photos, of any sizes.
+
+        Returns:
+            Boxes and scores of each, as from a call with one.
+        """
+        if not len(images):
+            return []
+        pixels = [read_image(image) for image in images]
+        boxed = [letterbox(image, self.size) for image in pixels]
+        maps = self._maps(torch.stack([canvas for canvas, _ in boxed]))
+        boxes, scores, index = find_boxes(maps, self.min_score, self.overlap)
+        found = []
+        for i, (image, (_, (scale, left, top))) in enumerate(zip(pixels, boxed, strict=True)):
+            mine = index == i
+            height, width = image.shape[:2]
+            placed = (boxes[mine].cpu().numpy() - np.array([left, top, left, top], np.float32)) / np.float32(scale)
+            placed = placed.clip(0, np.array([width, height, width, height], np.float32))
+            kept = ((placed[:, 2:] - placed[:, :2]) >= 1).all(1)
+            found.append((placed[kept][: self.max_people], scores[mine].cpu().numpy()[kept][: self.max_people]))
+        return found
+
+    def _maps(self, pixels: Tensor) -> Tensor:
+        backend = self.backend
+        device = getattr(backend, 'device', torch.device('cpu'))
+        mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) * 255 for v in (backend.mean, backend.std))
+        images: Any = (pixels.to(device).float() - mean) / std
+        maps = backend(images if isinstance(backend, TorchBackend) else images.numpy())
+        return maps if isinstance(maps, Tensor) else torch.from_numpy(np.asarray(maps))

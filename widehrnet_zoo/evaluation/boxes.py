@@ -1,0 +1,158 @@
+"""A person finder, or boxes that are there already, measured on labelled photos."""
+
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from ..detection.finder import PersonFinder
+from ..errors import UserError
+from ..files import write_whole
+from ..formats.coco import CocoLabels, read_labels
+from ..metrics.bootstrap import bootstrap
+from ..metrics.boxes import SMALLEST, SMALLEST_SHARE, BoxScore, read_box_results
+from ..pose.images import read_image
+from .report import Report
+from .subject import describe_backend, describe_data, sha256
+
+__all__ = ['box_results', 'evaluate_boxes']
+
+_LEAST = 0.01
+
+
+def box_results(
+    finder: PersonFinder,
+    labels: CocoLabels,
+    images: str | Path,
+    batch_size: int = 8,
+    workers: int = 2,
+    progress: bool = True,
+) -> list[dict[str, Any]]:
+    """What a finder finds in all photos of a label file.
+
+    Args:
+        finder: The finder; its own threshold holds.
+        labels: The labels, of which only the photos are looked at.
+        images: Folder of the photos.
+        batch_size: Photos that go through the network together.
+        workers: Threads that read photos.
+        progress: Show a bar.
+
+    Returns:
+        COCO results: `image_id`, `category_id`, `bbox` (x, y, width, height) and `score`.
+
+    Raises:
+        UserError: If a photo cannot be read, or has another size than the labels say.
+    """
+    rows = list(labels.images.items())
+    results = []
+    with tqdm(total=len(rows), desc='photos', disable=not progress, unit='photo') as bar:
+        for part in _batches(rows, Path(images), batch_size, workers):
+            found = finder.find([image for _, image in part])
+            for (image_id, _), (boxes, scores) in zip(part, found, strict=True):
+                for (x1, y1, x2, y2), score in zip(boxes.tolist(), scores.tolist(), strict=True):
+                    box = [x1, y1, x2 - x1, y2 - y1]
+                    entry = {'image_id': image_id, 'category_id': labels.category['id'], 'bbox': box, 'score': score}
+                    results.append(entry)
+            bar.update(len(part))
+    return results
+
+
+def _batches(
+    rows: list[tuple[Any, dict[str, Any]]], folder: Path, size: int, workers: int
+) -> Iterator[list[tuple[Any, npt.NDArray[np.uint8]]]]:
+    def read(row: tuple[Any, dict[str, Any]]) -> tuple[Any, npt.NDArray[np.uint8]]:
+        image_id, entry = row
+        image = read_image(folder / entry['file_name'])
+        said = (entry.get('height') or image.shape[0], entry.get('width') or image.shape[1])
+        if image.shape[:2] != said:
+            raise UserError(
+                f'{folder / entry["file_name"]} has {image.shape[1]}x{image.shape[0]} pixels and its labels are for '
+                f'{said[1]}x{said[0]}: they are not of the same photo.'
+            )
+        return image_id, image
+
+    with ThreadPoolExecutor(workers) as pool:
+        following = pool.map(read, rows[:size])
+        for start in range(0, len(rows), size):
+            part = list(following)
+            following = pool.map(read, rows[start + size : start + 2 * size])
+            yield part
+
+
+def evaluate_boxes(
+    data: str | Path,
+    images: str | Path | None = None,
+    finder: PersonFinder | None = None,
+    *,
+    results: str | Path | None = None,
+    out: str | Path | None = None,
+    draws: int = 0,
+    name: str | None = None,
+    batch_size: int = 8,
+    workers: int = 2,
+    progress: bool = True,
+) -> Report:
+    """Measure a person finder, or boxes that are there already.
+
+    All labelled people count, whether their keypoints are known or not; see `BoxScore` for who is left out. The
+    finder's own threshold is put aside, since average precision is measured over all thresholds.
+
+    Args:
+        data: COCO labels; boxes are enough.
+        images: Folder of the photos; needed for a finder.
+        finder: The finder.
+        results: Score this file of COCO box results and find nothing.
+        out: Folder for `results.json`, `report.json` and `report.md`.
+        draws: Resamplings of the photos for 95 % intervals; 0 gives none.
+        name: What the report calls the finder.
+        batch_size: Photos that go through the network together.
+        workers: Threads that read photos.
+        progress: Show bars.
+
+    Returns:
+        The report.
+
+    Raises:
+        UserError: If inputs are missing, broken or do not fit together.
+    """
+    if (finder is None) == (results is None):
+        raise UserError('Give either a finder to measure or a file of results to score.')
+    labels = read_labels(data, keypoints=False)
+    if finder is not None:
+        if images is None:
+            raise UserError('A folder of images is needed to find people in.')
+        before, finder.min_score = finder.min_score, _LEAST
+        try:
+            found = box_results(finder, labels, images, batch_size, workers, progress)
+        finally:
+            finder.min_score = before
+        subject = describe_backend(finder.backend, name)
+        switches = {'protocol': 'boxes', 'overlap': finder.overlap}
+    else:
+        assert results is not None
+        found = read_box_results(results)
+        subject = {'results': f'{Path(results).name}, sha256 {sha256(results)[:16]}'}
+        switches = {'protocol': 'boxes'}
+    score = BoxScore(labels, found)
+    figures: Callable[[Any], dict[str, float]] = score.figures
+    intervals = bootstrap(figures, score.num_images, draws, progress=progress) if draws else {}
+    switches.update(
+        evaluator='pycocotools', ignored=f'below {SMALLEST_SHARE:.0%} of the height or {SMALLEST} pixels, crowds'
+    )
+    if draws:
+        switches['bootstrap'] = f'{draws} draws of images'
+    subject |= describe_data(data, None, sum(not a['iscrowd'] for a in labels.annotations))
+    report = Report(figures(None), intervals, switches, subject)
+    if out is not None:
+        folder = Path(out)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / 'results.json', json.dumps(found))
+        report.save_json(folder / 'report.json')
+        write_whole(folder / 'report.md', report.table())
+    return report
