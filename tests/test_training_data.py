@@ -161,7 +161,7 @@ def test_every_person_is_seen_once_in_each_pass(kites):
     config = load_config(tiny_recipe(kites, kites / 'run', batch_size=4))
     cache, _ = open_caches(config, progress=False)
     batches = Batches(cache, config)
-    seen = np.concatenate([batches.picked(step) for step in range(5)])
+    seen = np.concatenate([batches.passes.picked(step) for step in range(5)])
     assert np.array_equal(np.bincount(seen), [2] * 10)
     with pytest.raises(UserError, match='3 processes'):
         Batches(cache, config, world=3)
@@ -178,7 +178,7 @@ def test_people_come_in_proportion_to_their_shares(kites):
     batches = Batches(cache, config)
     # 4 and six quarters of a person, rounded down
     assert batches.steps_per_epoch == 1
-    passes = [batches.picked(step) for step in range(400)]
+    passes = [batches.passes.picked(step) for step in range(400)]
     assert all(len(set(p.tolist())) == 5 for p in passes)
     counts = np.bincount(np.concatenate(passes))
     assert np.abs(counts[:4] / 400 - 5 / 5.5).max() < 0.05

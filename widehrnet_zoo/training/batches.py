@@ -28,6 +28,7 @@ from .augment import (
 from .config import TrainConfig
 from .crops import CropCache
 from .draws import Draws
+from .passes import Passes
 from .pixels import add_neighbours, augment_tones, cut_views, degrade, send
 from .targets import STRIDE, gaussian_heatmaps, in_view, loss_total
 
@@ -141,39 +142,12 @@ class Batches:
         if cache.people.weights is not None:
             weights = weights * torch.from_numpy(cache.people.weights)
         self.weights = weights
-        shares = np.ones(len(cache)) if cache.people.shares is None else cache.people.shares
-        self.shares = torch.from_numpy(shares / shares.max())
-        self.pass_size = max(1, int(self.shares.sum()))
-        self.steps_per_epoch = self.pass_size / config.batch_size
-        self._order: tuple[int, Tensor] | None = None
-
-    def picked(self, step: int) -> np.ndarray:
-        """People of the whole batch, sorted: the next ones in an endless row of shuffled passes over the data."""
-        count, size = self.pass_size, self.config.batch_size
-        place, parts = step * size, []
-        while size:
-            epoch, start = divmod(place, count)
-            parts.append(self._pass(epoch)[start : start + size])
-            place, size = place + len(parts[-1]), size - len(parts[-1])
-        return torch.cat(parts).sort().values.numpy()
-
-    def _pass(self, epoch: int) -> Tensor:
-        """Each person with its share for its chance: systematic sampling of a shuffled row (Madow, 1949)."""
-        if self._order is not None and self._order[0] == epoch:
-            return self._order[1]
-        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + epoch)
-        order = torch.randperm(len(self.cache), generator=generator)
-        if self.pass_size != len(order):
-            ends = self.shares[order].cumsum(0)
-            places = torch.arange(self.pass_size) + torch.rand((), generator=generator, dtype=torch.float64)
-            found = torch.searchsorted(ends * (self.pass_size / ends[-1]), places, right=True)
-            order = order[found.clamp(max=len(order) - 1)]
-        self._order = (epoch, order)
-        return order
+        self.passes = Passes(len(cache), cache.people.shares, config.batch_size, config.seed)
+        self.steps_per_epoch = self.passes.steps_per_epoch
 
     def _plan(self, step: int) -> _Plan:
         config, augment, size = self.config, self.config.augment, self.config.size
-        indices = torch.from_numpy(self.picked(step))
+        indices = torch.from_numpy(self.passes.picked(step))
         draws = Draws.of(len(indices), config.seed, step)
         boxes, labels, borders = cut_by_border(self.boxes[indices], self.keypoints[indices], augment, draws)
         boxes = jitter_boxes(boxes, augment, draws)

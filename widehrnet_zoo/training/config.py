@@ -7,7 +7,7 @@ from typing import Any
 from ..errors import UserError
 from ..pose.crops import padding_of
 
-__all__ = ['AugmentConfig', 'DataConfig', 'ModelConfig', 'TargetConfig', 'TeacherConfig', 'TrainConfig']
+__all__ = ['AugmentConfig', 'BoxConfig', 'DataConfig', 'ModelConfig', 'TargetConfig', 'TeacherConfig', 'TrainConfig']
 
 
 @dataclass
@@ -166,6 +166,35 @@ class TargetConfig:
 
 
 @dataclass
+class BoxConfig:
+    """A finder of people (`task: boxes`): its samples, and what an error costs; see `box_losses`.
+
+    Attributes:
+        mosaic_prob: Share of the samples that are four photos beside one another (Bochkovskiy et al., YOLOv4, 2020).
+        zoom_in: Largest factor by which a photo is larger than its place, so that a part of it is seen.
+        zoom_out: Largest factor by which it is smaller.
+        stretch: Largest change of the proportions, as a factor.
+        smallest: Boxes of fewer input pixels in height are left out of the loss.
+        least_seen: Boxes of which a smaller share is in view are left out of the loss.
+        top: Positions that stand for a person, at most.
+        score: Weight of the scores' loss.
+        box: Weight of the boxes' loss.
+        bins: Weight of the distributions' loss.
+    """
+
+    mosaic_prob: float = 0.5
+    zoom_in: float = 2.0
+    zoom_out: float = 1.6
+    stretch: float = 1.15
+    smallest: float = 8.0
+    least_seen: float = 0.2
+    top: int = 13
+    score: float = 1.0
+    box: float = 2.0
+    bins: float = 0.5
+
+
+@dataclass
 class TeacherConfig:
     """A second target. Give `model` or `keypoints`.
 
@@ -190,6 +219,7 @@ class TrainConfig:
 
     Attributes:
         out: Folder of the checkpoints, the log, the pictures and the trained model.
+        task: What to learn: `keypoints`, or `boxes` for a person finder.
         size: Height and width of the input, multiples of 32.
         batch_size: Samples per step, over all processes together.
         epochs: Passes over the data; may be a fraction.
@@ -226,10 +256,12 @@ class TrainConfig:
         model: What to train.
         augment: Ranges of the augmentations.
         target: Heatmaps and loss.
+        boxes: Samples and loss of a person finder.
         teacher: Distillation.
     """
 
     out: str = 'runs/train'
+    task: str = 'keypoints'
     size: tuple[int, int] = (256, 192)
     batch_size: int = 32
     epochs: float = 20.0
@@ -264,6 +296,7 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     target: TargetConfig = field(default_factory=TargetConfig)
+    boxes: BoxConfig = field(default_factory=BoxConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
 
     def __post_init__(self) -> None:
@@ -274,6 +307,7 @@ class TrainConfig:
                 raise UserError(f'{name} must be above 0, not {getattr(self, name)}.')
         if not 0 <= self.ema_decay < 1:
             raise UserError(f'ema_decay must be in 0..1, below 1, not {self.ema_decay}.')
+        _one_of('task', self.task, ('keypoints', 'boxes'))
         for what, allowed in (('precision', ('float32', 'bf16')), ('compile', ('none', 'model', 'blocks'))):
             _one_of(what, getattr(self, what), allowed)
         padding_of(self.data)

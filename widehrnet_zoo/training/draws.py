@@ -20,6 +20,7 @@ _COLUMNS = (
     *('border_again', 'border_side_2', 'border_count_2', 'border_place_2'),
     *('box_left', 'box_top', 'box_right', 'box_bottom', 'small', 'small_size', 'noise_y', 'noise_x'),
     *('neighbour', 'neighbour_who', 'neighbour_side', 'neighbour_x', 'neighbour_y', 'neighbour_zoom'),
+    *('stretch', 'photo'),
 )
 _PLACES = {name: place for place, name in enumerate(_COLUMNS)}
 

@@ -22,18 +22,16 @@ from tqdm import tqdm
 from ..errors import UserError
 from ..extras import require
 from ..models.widehrnet import WideInvertedResidual
-from ..pose.crops import padding_of
+from ..pose.skeletons import skeleton_of
 from ..weights.checkpoints import load_weights
-from .batches import Batch, Batches, normalise
+from .batches import normalise
 from .config import TrainConfig
-from .crops import CropCache
 from .log import RunLog
 from .start import freeze, input_stats, train_mode
 from .state import latest_checkpoint, load_checkpoint, save_checkpoint, seed_step
 from .sync_norm import sync_norms
-from .targets import keypoint_losses, mean_loss
+from .task import Task
 from .teacher import Teacher
-from .validate import Validation, find_keypoints, person_sizes, validate
 
 __all__ = ['Trainer', 'make_accelerator']
 
@@ -65,9 +63,8 @@ class Trainer:
     """One run, from its start or its last checkpoint to its end.
 
     Args:
-        model: The network to start from, see `start_model`.
-        train: Crops to learn from.
-        val: Crops to validate on.
+        model: The network to start from.
+        task: What it learns.
         config: The recipe.
         accelerator: From `make_accelerator`.
         resume: Go on from the newest checkpoint in `config.out`.
@@ -80,20 +77,18 @@ class Trainer:
     def __init__(
         self,
         model: nn.Module,
-        train: CropCache,
-        val: CropCache | None,
+        task: Task,
         config: TrainConfig,
         accelerator: Any,
         resume: bool = False,
         progress: bool = True,
     ):
-        self.config, self.val, self.accelerator = config, val, accelerator
+        self.config, self.task, self.accelerator = config, task, accelerator
         self.rank, self.world = accelerator.process_index, accelerator.num_processes
         self.main = accelerator.is_main_process
         self.device: torch.device = accelerator.device
         self.out = Path(config.out)
-        self.batches = Batches(train, config, self.device, self.rank, self.world, padding_of(model))
-        self.train_size = len(train)
+        self.batches = task.batches(model, self.device, self.rank, self.world)
         self.total_steps = max(1, math.ceil(config.epochs * self.batches.steps_per_epoch))
         found = latest_checkpoint(self.out)
         if found and not resume:
@@ -104,7 +99,7 @@ class Trainer:
         self.stats = input_stats(model)
         self.teacher = None
         if config.teacher.model:
-            self.teacher = Teacher(config.teacher, train.people.skeleton, self.device, config.fused)
+            self.teacher = Teacher(config.teacher, skeleton_of(model), self.device, config.fused)
         model.to(self.device)
         if config.channels_last:
             model.to(memory_format=torch.channels_last)
@@ -142,10 +137,11 @@ class Trainer:
         self.step = int(state['step']) if state else 0
         self.before = float(state['elapsed']) if state else 0.0
         self.loss: float | None = state['loss'] if state else None
-        self.pck: float | None = state['pck'] if state else None
+        # checkpoints of before have it under another name
+        self.figure: float | None = state.get('figure', state.get('pck')) if state else None
         self.last_eval = state['last_eval'] if state else [0, 0.0]
         self.started = self.last_save = time.monotonic()
-        self.log = RunLog(self.out, self.step, config.tensorboard) if self.main else None
+        self.log = RunLog(self.out, task.figure, self.step, config.tensorboard) if self.main else None
         self.progress = progress and accelerator.is_local_main_process
         self.stop_asked = False
 
@@ -246,7 +242,7 @@ class Trainer:
                     break
                 row = self._train_step(batch, progress, elapsed)
                 if self._eval_due(elapsed):
-                    row['val_pck'] = self._evaluate(elapsed)
+                    row[f'val_{self.task.figure}'] = self._evaluate(elapsed)
                 self._report(row, bar)
                 bar.update()
                 if self.config.minutes and progress > 0:
@@ -254,8 +250,8 @@ class Trainer:
                     bar.total = max(self.step, round(self.step / progress))
                 if self._save_due():
                     self.save()
-        if self.val is not None and self.last_eval[0] != self.step and not stop:
-            self._report(self._now({'val_pck': self._evaluate(elapsed)}, elapsed), bar)
+        if self.task.has_val and self.last_eval[0] != self.step and not stop:
+            self._report(self._now({f'val_{self.task.figure}': self._evaluate(elapsed)}, elapsed), bar)
         self.save()
         if stop:
             raise KeyboardInterrupt(f'stopped at step {self.step}; go on with --resume')
@@ -266,7 +262,7 @@ class Trainer:
             return self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False).eval()
         return self.ema.module.eval()
 
-    def _train_step(self, batch: Batch, progress: float, elapsed: float) -> dict[str, float]:
+    def _train_step(self, batch: Any, progress: float, elapsed: float) -> dict[str, float]:
         config = self.config
         lr = self._set_lr(progress)
         seed_step(config.seed, self.step, self.rank)
@@ -275,15 +271,12 @@ class Trainer:
             images = images.contiguous(memory_format=torch.channels_last)
         # not through the accelerator, whose precision is fixed for as long as Python runs
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == 'bf16'):
-            heatmaps = self.network(images).float()
-        losses = keypoint_losses(heatmaps, batch.targets, config.target.sharpness)
-        loss = mean_loss(losses, batch.weights, batch.total, config.target.ohkm) * self.world
-        taught = torch.zeros((), device=self.device)
-        if batch.taught is not None:
-            targets, weights, total = batch.taught
-            taught = mean_loss(keypoint_losses(heatmaps, targets, config.target.sharpness), weights, total) * self.world
+            maps = self.network(images).float()
+        loss, to_labels = self.task.losses(maps, batch)
+        loss = loss * self.world
+        taught = torch.zeros((), device=self.device) if to_labels is None else to_labels * self.world
         if self.teacher is not None:
-            taught = taught + self.teacher.loss(heatmaps, batch.pixels, config.target.sharpness)
+            taught = taught + self.teacher.loss(maps, batch.pixels, config.target.sharpness)
         total_loss = loss + config.teacher.weight * taught
         shown = torch.stack((loss.detach(), taught.detach()))
         if self.world > 1:
@@ -293,25 +286,25 @@ class Trainer:
         # checked before the weights are touched; every process sees the same sum and stops
         values = shown.tolist()
         if not all(map(math.isfinite, values)):
-            raise UserError(self._diagnose(values, batch, heatmaps, lr))
+            raise UserError(self._diagnose(values, batch, maps, lr))
         self.accelerator.backward(total_loss)
         norm = 0.0
         if config.clip_grad:
             norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), config.clip_grad))
             if not math.isfinite(norm):
-                raise UserError(self._diagnose(values, batch, heatmaps, lr, 'gradient'))
+                raise UserError(self._diagnose(values, batch, maps, lr, 'gradient'))
         self.optimizer.step()
         self.step += 1
         if self.ema is not None:
             self.ema.update(self.model, step=self.step)
         self.loss = values[0] if self.loss is None else 0.98 * self.loss + 0.02 * values[0]
         row = self._now({'lr': lr, 'loss': values[0]}, elapsed)
-        if self.teacher is not None or batch.taught is not None:
+        if self.teacher is not None or to_labels is not None:
             row['teacher_loss'] = values[1]
         if config.clip_grad:
             row['grad_norm'] = norm
         if self._log_due():
-            row['train_pck'] = self._train_pck(heatmaps, batch)
+            row[f'train_{self.task.figure}'] = self.task.train_figure(maps.detach(), batch)
         return row
 
     def _now(self, values: dict[str, float], elapsed: float) -> dict[str, float]:
@@ -319,30 +312,18 @@ class Trainer:
         samples = self.step * self.config.batch_size
         return {'step': self.step, 'epoch': epoch, 'samples': samples, 'minutes': elapsed / 60, **values}
 
-    def _train_pck(self, heatmaps: Tensor, batch: Batch) -> float:
-        from ..metrics.pck import normalised_errors, pck
-
-        labels = batch.keypoints.cpu().clone()
-        labels[..., 2] *= (batch.weights > 0).cpu()
-        xy, labelled = labels[..., :2], labels[..., 2:] > 0
-        extent = torch.where(labelled, xy, -torch.inf).amax(1) - torch.where(labelled, xy, torch.inf).amin(1)
-        sides = extent.amax(1).clamp(min=0).numpy()
-        sizes = person_sizes(labels.numpy(), self.batches.skeleton, sides)
-        return pck(*normalised_errors(find_keypoints(heatmaps), labels.numpy(), sizes), self.config.pck)
-
-    def _diagnose(self, values: list[float], batch: Batch, heatmaps: Tensor, lr: float, what: str = 'loss') -> str:
-        people = self.batches.cache.people
-        bad = torch.nonzero(~torch.isfinite(heatmaps.flatten(1)).all(1)).flatten().tolist()
+    def _diagnose(self, values: list[float], batch: Any, maps: Tensor, lr: float, what: str = 'loss') -> str:
+        bad = torch.nonzero(~torch.isfinite(maps.flatten(1)).all(1)).flatten().tolist()
         weights = [name for name, p in self.model.named_parameters() if not torch.isfinite(p).all()]
-        if not torch.isfinite(batch.pixels).all() or not torch.isfinite(batch.targets).all():
-            cause = 'the images or targets of the batch are not finite'
+        if not torch.isfinite(batch.pixels).all():
+            cause = 'the images of the batch are not finite'
         elif weights:
             cause = f'{len(weights)} weights are not finite, the first {weights[0]}'
         elif bad:
-            names = ', '.join(people.files[batch.indices[i]] for i in bad[:3])
-            cause = f'the network overflows on {len(bad)} of {len(heatmaps)} samples ({names})'
+            names = ', '.join(self.task.file(batch, i) for i in bad[:3])
+            cause = f'the network overflows on {len(bad)} of {len(maps)} samples ({names})'
         else:
-            cause = 'heatmaps and weights are finite, so the loss or its gradient overflows'
+            cause = 'maps and weights are finite, so the loss or its gradient overflows'
         return (
             f'The {what} is not finite at step {self.step}: loss {values[0]}, teacher loss {values[1]}, learning rate '
             f'{lr:.3g}; {cause}. Nothing was saved since. Lower lr, raise warmup_steps, or use precision float32, and '
@@ -353,7 +334,7 @@ class Trainer:
         return self.step % self.config.log_steps == 0 or self.step == 1
 
     def _eval_due(self, elapsed: float) -> bool:
-        if self.val is None:
+        if not self.task.has_val:
             return False
         if self.step >= self.total_steps:
             return True
@@ -363,37 +344,24 @@ class Trainer:
         return self.step - step >= self.config.eval_epochs * self.batches.steps_per_epoch
 
     def _evaluate(self, elapsed: float) -> float:
-        assert self.val is not None
         if self.world > 1:
             # each process saw its own part of the batch; what is kept are the main one's statistics
             for buffer in self.kept.buffers():
                 dist.broadcast(buffer, 0)
-        found = validate(
-            self.kept,
-            self.val,
-            self.config.size,
-            self.config.pck,
-            device=self.device,
-            bf16=self.config.precision == 'bf16',
-            part=(self.rank, self.world),
-        )
+        self.figure = self.task.validate(self.kept, self.device, self.rank, self.world)
         train_mode(self.model)
-        if self.world > 1:
-            sums = torch.stack(found).to(self.device)
-            dist.all_reduce(sums)
-            found = Validation(*sums.cpu().unbind())
         self.last_eval = [self.step, elapsed]
-        self.pck = found.pck
-        return found.pck
+        return self.figure
 
     def _report(self, row: dict[str, float], bar: tqdm) -> None:
-        if self.log is not None and (self._log_due() or 'val_pck' in row):
+        if self.log is not None and (self._log_due() or f'val_{self.task.figure}' in row):
             self.log.write(row)
         shown = {'loss': f'{self.loss:.4f}'}
-        if self.pck is not None:
-            shown[f'PCK@{self.config.pck:g}'] = f'{self.pck:.3f}'
-        elif 'train_pck' in row:
-            shown['train PCK'] = f'{row["train_pck"]:.3f}'
+        trained = row.get(f'train_{self.task.figure}')
+        if self.figure is not None:
+            shown[self.task.shown] = f'{self.figure:.3f}'
+        elif trained is not None:
+            shown[f'train {self.task.shown}'] = f'{trained:.3f}'
         bar.set_postfix(shown, refresh=False)
 
     def _save_due(self) -> bool:
@@ -403,7 +371,7 @@ class Trainer:
         """Write a checkpoint, and the kept weights beside it; only the main process does."""
         if not self.main:
             return
-        state = {'elapsed': self.elapsed, 'loss': self.loss, 'pck': self.pck, 'last_eval': self.last_eval}
+        state = {'elapsed': self.elapsed, 'loss': self.loss, 'figure': self.figure, 'last_eval': self.last_eval}
         optimizer = getattr(self.optimizer, 'optimizer', self.optimizer)
         save_checkpoint(
             self.out,

@@ -11,7 +11,7 @@ from .state import disk_errors
 
 __all__ = ['RunLog', 'read_log']
 
-COLUMNS = ('step', 'epoch', 'samples', 'minutes', 'lr', 'loss', 'teacher_loss', 'grad_norm', 'train_pck', 'val_pck')
+COLUMNS = ('step', 'epoch', 'samples', 'minutes', 'lr', 'loss', 'teacher_loss', 'grad_norm')
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
@@ -34,6 +34,7 @@ class RunLog:
 
     Args:
         folder: Of the run.
+        figure: The task's figure, which has the last two columns, `train_...` and `val_...`.
         step: Step the run goes on from; later rows of an earlier try are removed.
         tensorboard: Write events to `tensorboard/` as well.
 
@@ -41,11 +42,12 @@ class RunLog:
         UserError: If TensorBoard is asked for and not installed.
     """
 
-    def __init__(self, folder: Path, step: int = 0, tensorboard: bool = False):
+    def __init__(self, folder: Path, figure: str = 'pck', step: int = 0, tensorboard: bool = False):
         self.path = folder / 'log.csv'
+        self.columns = (*COLUMNS, f'train_{figure}', f'val_{figure}')
         rows = [row for row in read_log(self.path) if row['step'] <= step] if step else []
         text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator='\n')
+        writer = csv.DictWriter(text, self.columns, lineterminator='\n')
         writer.writeheader()
         writer.writerows([self._format(row) for row in rows])
         with disk_errors(self.path):
@@ -74,7 +76,7 @@ class RunLog:
             UserError: If the disk is full.
         """
         with disk_errors(self.path), open(self.path, 'a', newline='') as file:
-            csv.DictWriter(file, COLUMNS, lineterminator='\n').writerow(self._format(row))
+            csv.DictWriter(file, self.columns, lineterminator='\n').writerow(self._format(row))
         if self.events is not None:
             for name, value in row.items():
                 if name not in ('step', 'samples', 'epoch', 'minutes'):

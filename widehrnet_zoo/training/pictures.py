@@ -65,21 +65,21 @@ def _with_heatmaps(image: npt.NDArray[np.uint8], heatmaps: torch.Tensor) -> Imag
     return _enlarge(Image.fromarray(mixed), _zoom(image))
 
 
-def _sheet(tiles: list[tuple[Image.Image, str]], columns: int) -> Image.Image:
+def sheet(tiles: list[tuple[Image.Image, str]], columns: int) -> Image.Image:
     """Tiles in rows, each with a line of text under it."""
     line = 14
     width = max(tile.width for tile, _ in tiles) + _GAP
     height = max(tile.height for tile, _ in tiles) + _GAP + line
-    sheet = Image.new('RGB', (columns * width + _GAP, -(-len(tiles) // columns) * height + _GAP), (24, 24, 28))
-    pen = ImageDraw.Draw(sheet)
+    page = Image.new('RGB', (columns * width + _GAP, -(-len(tiles) // columns) * height + _GAP), (24, 24, 28))
+    pen = ImageDraw.Draw(page)
     for i, (tile, text) in enumerate(tiles):
         x, y = i % columns * width + _GAP, i // columns * height + _GAP
-        sheet.paste(tile, (x, y))
+        page.paste(tile, (x, y))
         pen.text((x, y + tile.height + 1), text, (220, 220, 220))
-    return sheet
+    return page
 
 
-def _save(picture: Image.Image, path: Path) -> None:
+def save_picture(picture: Image.Image, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     tmp = path.with_name(f'.{path.name}.tmp')
     with disk_errors(path):
@@ -87,7 +87,7 @@ def _save(picture: Image.Image, path: Path) -> None:
         tmp.replace(path)
 
 
-def _pixels(images: torch.Tensor) -> npt.NDArray[np.uint8]:
+def pixels_of(images: torch.Tensor) -> npt.NDArray[np.uint8]:
     return images.round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
@@ -107,7 +107,7 @@ def draw_preview(cache: CropCache, config: TrainConfig, path: str | Path, count:
         batch = batches.batch(step)
         keypoints = batch.keypoints.clone()
         keypoints[..., 2] = batch.weights
-        for i, image in enumerate(_pixels(batch.pixels)[: count - len(tiles) // 2]):
+        for i, image in enumerate(pixels_of(batch.pixels)[: count - len(tiles) // 2]):
             used = int((batch.weights[i] > 0).sum())
             labelled = int((batch.keypoints[i, :, 2] > 0).sum())
             name = Path(cache.people.files[batch.indices[i]]).name
@@ -115,7 +115,7 @@ def draw_preview(cache: CropCache, config: TrainConfig, path: str | Path, count:
             shown = batch.targets[i] * (batch.weights[i] > 0)[:, None, None]
             tiles.append((_with_heatmaps(image, shown), f'{used} of {labelled} in the loss'))
         step += 1
-    _save(_sheet(tiles, columns=8), Path(path))
+    save_picture(sheet(tiles, columns=8), Path(path))
 
 
 @torch.inference_mode()
@@ -143,39 +143,40 @@ def draw_validation(
     found[..., 2] = 1
     skeleton = cache.people.skeleton
     tiles: list[tuple[Image.Image, str]] = []
-    for i, image in enumerate(_pixels(images)):
+    for i, image in enumerate(pixels_of(images)):
         tiles.append((_with_keypoints(image, truth[i], skeleton), 'label'))
         tiles.append((_with_keypoints(image, found[i], skeleton), f'prediction, score {scores[i].mean():.2f}'))
-    _save(_sheet(tiles, columns=8), Path(path))
+    save_picture(sheet(tiles, columns=8), Path(path))
 
 
-def draw_curves(log: str | Path, path: str | Path, threshold: float = 0.2) -> None:
-    """Loss, PCK and learning rate of a run over its epochs.
+def draw_curves(log: str | Path, path: str | Path, figure: str = 'pck', shown: str = 'PCK@0.2') -> None:
+    """Loss, figure and learning rate of a run over its epochs.
 
     Args:
         log: The run's `log.csv`.
         path: Picture to write.
-        threshold: Of the PCK, for the labels.
+        figure: The figure's name in the log's columns.
+        shown: Its name on the plot.
 
     Raises:
         ImportError: If matplotlib is not installed.
     """
     rows = read_log(Path(log))
     figures: Any = require('matplotlib.figure', 'train')
-    figure = figures.Figure(figsize=(10, 3.2), layout='constrained')
-    panels = figure.subplots(1, 3)
+    page = figures.Figure(figsize=(10, 3.2), layout='constrained')
+    panels = page.subplots(1, 3)
     series = (
         (panels[0], 'loss', 'training loss', '#c0392b'),
         (panels[0], 'teacher_loss', "to the teacher's", '#e67e22'),
-        (panels[1], 'train_pck', 'augmented training samples', '#95a5a6'),
-        (panels[1], 'val_pck', 'validation', '#2471a3'),
+        (panels[1], f'train_{figure}', 'augmented training samples', '#95a5a6'),
+        (panels[1], f'val_{figure}', 'validation', '#2471a3'),
         (panels[2], 'lr', 'learning rate', '#333333'),
     )
     for panel, column, label, colour in series:
         points = [(row['epoch'], row[column]) for row in rows if column in row]
         if points:
             panel.plot(*zip(*points, strict=True), color=colour, label=label, marker='.' if len(points) < 30 else '')
-    for panel, title in zip(panels, ('loss', f'PCK@{threshold:g}', 'learning rate'), strict=True):
+    for panel, title in zip(panels, ('loss', shown, 'learning rate'), strict=True):
         panel.set_xlabel('epoch')
         panel.set_title(title)
         panel.grid(alpha=0.3)
@@ -187,5 +188,5 @@ def draw_curves(log: str | Path, path: str | Path, threshold: float = 0.2) -> No
     panels[1].set_ylim(0, 1)
     tmp = Path(path).with_name(f'.{Path(path).name}.tmp')
     with disk_errors(Path(path)):
-        figure.savefig(tmp, dpi=110, format='png')
+        page.savefig(tmp, dpi=110, format='png')
         tmp.replace(path)

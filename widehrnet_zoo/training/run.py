@@ -13,10 +13,11 @@ from ..files import write_whole
 from .config import DataConfig, TrainConfig
 from .crops import CropCache
 from .engine import Trainer, make_accelerator
+from .keypoint_task import KeypointTask
 from .people import People, read_people
-from .pictures import draw_curves, draw_preview, draw_validation
-from .start import start_model
+from .pictures import draw_curves
 from .state import disk_errors
+from .task import Task
 
 __all__ = ['open_caches', 'preview', 'train']
 
@@ -67,6 +68,23 @@ def open_caches(config: TrainConfig, progress: bool = True) -> tuple[CropCache, 
     return build(people, data.images), None if val is None else build(val, data.val_images or data.images)
 
 
+def open_task(config: TrainConfig, progress: bool = True) -> Task:
+    """What a recipe learns, with its data opened.
+
+    Args:
+        config: The recipe.
+        progress: Show a bar.
+
+    Raises:
+        UserError: As for `open_caches`.
+    """
+    if config.task == 'boxes':
+        from .box_task import BoxTask
+
+        return BoxTask.open(config, progress)
+    return KeypointTask(config, *open_caches(config, progress))
+
+
 def preview(config: TrainConfig, path: str | Path, count: int = 12) -> None:
     """Draw a contact sheet of augmented samples with their targets.
 
@@ -79,8 +97,7 @@ def preview(config: TrainConfig, path: str | Path, count: int = 12) -> None:
         UserError: As for `open_caches`.
     """
     small = replace(config, data=replace(config.data, val_labels=None))
-    train_crops, _ = open_caches(small)
-    draw_preview(train_crops, config, path, count)
+    open_task(small).preview(path, count)
 
 
 def train(config: TrainConfig, resume: bool = False, progress: bool = True, accelerator: Any = None) -> nn.Module:
@@ -105,22 +122,19 @@ def train(config: TrainConfig, resume: bool = False, progress: bool = True, acce
     accelerator = accelerator or make_accelerator(config)
     out = Path(config.out)
     with accelerator.local_main_process_first():
-        caches = open_caches(config, progress and accelerator.is_local_main_process)
-    train_crops, val_crops = caches
-    skeleton = train_crops.people.skeleton
-    model = start_model(config.model, skeleton, config.size, config.seed, config.data.padding)
-    trainer = Trainer(model, train_crops, val_crops, config, accelerator, resume, progress)
+        task = open_task(config, progress and accelerator.is_local_main_process)
+    trainer = Trainer(task.start(), task, config, accelerator, resume, progress)
     if accelerator.is_main_process:
         with disk_errors(out):
             write_whole(out / 'recipe.json', json.dumps(config.to_dict(), indent=2))
     trained = trainer.run()
     if accelerator.is_main_process:
-        _finish(trained, trainer, val_crops, config)
+        _finish(trained, trainer, task, config)
     accelerator.wait_for_everyone()
     return trained
 
 
-def _finish(model: nn.Module, trainer: Trainer, val: CropCache | None, config: TrainConfig) -> None:
+def _finish(model: nn.Module, trainer: Trainer, task: Task, config: TrainConfig) -> None:
     from ..hub import save_pretrained
 
     out = Path(config.out)
@@ -130,15 +144,15 @@ def _finish(model: nn.Module, trainer: Trainer, val: CropCache | None, config: T
         summary = {
             'model': config.model.name,
             'labels': data.labels,
-            'people': trainer.train_size,
+            'people': task.train_size,
             'steps': trainer.step,
             'samples': trainer.step * config.batch_size,
             'minutes': round(trainer.elapsed / 60, 2),
             'processes': trainer.world,
             'loss': trainer.loss,
-            f'val_pck@{config.pck:g}': trainer.pck,
+            f'val_{task.shown.lower()}': trainer.figure,
         }
         write_whole(out / 'summary.json', json.dumps(summary, indent=2))
-    draw_curves(out / 'log.csv', out / 'curves.png', config.pck)
-    if val is not None:
-        draw_validation(model, val, config.size, out / 'validation.png')
+    draw_curves(out / 'log.csv', out / 'curves.png', task.figure, task.shown)
+    if task.has_val:
+        task.draw_validation(model, out / 'validation.png')

@@ -1,0 +1,55 @@
+"""The order in which samples come: shuffled passes over the data, a function of the seed alone."""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+__all__ = ['Passes']
+
+
+class Passes:
+    """An endless row of shuffled passes over samples, cut into batches.
+
+    Args:
+        count: Number of samples.
+        shares: (count,) how often each comes, beside the others; `None` for all alike. In a pass those with the
+            largest number come once, others in proportion.
+        batch_size: Samples in a batch.
+        seed: Of the run.
+
+    Attributes:
+        steps_per_epoch: Batches in a pass.
+    """
+
+    def __init__(self, count: int, shares: npt.NDArray[np.float64] | None, batch_size: int, seed: int):
+        self.count, self.batch_size, self.seed = count, batch_size, seed
+        shares = np.ones(count) if shares is None else shares
+        self.shares = torch.from_numpy(shares / shares.max())
+        self.pass_size = max(1, int(self.shares.sum()))
+        self.steps_per_epoch = self.pass_size / batch_size
+        self._order: tuple[int, Tensor] | None = None
+
+    def picked(self, step: int) -> np.ndarray:
+        """Samples of the whole batch of a step, sorted."""
+        size = self.batch_size
+        place, parts = step * size, []
+        while size:
+            epoch, start = divmod(place, self.pass_size)
+            parts.append(self._pass(epoch)[start : start + size])
+            place, size = place + len(parts[-1]), size - len(parts[-1])
+        return torch.cat(parts).sort().values.numpy()
+
+    def _pass(self, epoch: int) -> Tensor:
+        """Each sample with its share for its chance: systematic sampling of a shuffled row (Madow, 1949)."""
+        if self._order is not None and self._order[0] == epoch:
+            return self._order[1]
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        order = torch.randperm(self.count, generator=generator)
+        if self.pass_size != len(order):
+            ends = self.shares[order].cumsum(0)
+            places = torch.arange(self.pass_size) + torch.rand((), generator=generator, dtype=torch.float64)
+            found = torch.searchsorted(ends * (self.pass_size / ends[-1]), places, right=True)
+            order = order[found.clamp(max=len(order) - 1)]
+        self._order = (epoch, order)
+        return order
