@@ -1,11 +1,12 @@
 import json
+import os
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from widehrnet_zoo import SKELETONS, PoseEstimator, PoseResult, Skeleton, create_model
+from widehrnet_zoo import SKELETONS, PoseEstimator, PoseResult, Skeleton, create_model, deploy
 from widehrnet_zoo.engines.pytorch import HeatmapBackend
 from widehrnet_zoo.errors import UserError
 from widehrnet_zoo.inference.stream import Photo
@@ -393,3 +394,33 @@ def test_results_are_saved_whole(tmp_path):
     some_result().save_json(path)
     assert len(json.loads(path.read_text())['people']) == 2
     assert [p.name for p in path.parent.iterdir()] == ['a.json']
+
+
+@pytest.mark.parametrize('wrap', [lambda m: torch.compile(m, backend='eager'), torch.nn.DataParallel])
+def test_wrapped_modules_give_the_same_keypoints(wrap):
+    model = create_model('widehrnet_10', num_classes=17).eval()
+    wrapped, image = wrap(model), np.zeros((64, 48, 3), np.uint8)
+    expected = PoseEstimator(model, size=(64, 64))(image)
+    found = PoseEstimator(wrapped, size=(64, 64))
+    assert found.model is wrapped and found.skeleton is COCO and found(image) == expected
+    assert type(deploy(wrapped)) is type(deploy(model))
+
+
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='processes are not forked here')
+@pytest.mark.filterwarnings('ignore:.*fork.*:DeprecationWarning')
+def test_a_forked_process_gets_an_error_instead_of_waiting(monkeypatch):
+    estimator, image = PoseEstimator(backend=ReadsDots()), photo()[0]
+    estimator(image)
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: 4)
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            estimator(image)
+        except UserError as error:
+            os.write(write, str(error).encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    os.waitpid(child, 0)
+    assert "'spawn'" in os.read(read, 1000).decode()

@@ -1,6 +1,10 @@
+import copy
 import json
+import os
+import pickle
 import re
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -46,6 +50,32 @@ def test_onnx_runs_at_any_batch_and_size(model, onnx_file):
     backend = open_backend(onnx_file, threads=1)
     for shape in ((1, 64, 64), (3, 64, 64), (2, 96, 128)):
         assert difference(model, backend, images(*shape)) < 1e-4
+
+
+@pytest.mark.parametrize('copied', [copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))])
+def test_copies_of_an_exported_file_open_it_anew(onnx_file, copied):
+    estimator = PoseEstimator(onnx_file)
+    again = copied(estimator)
+    assert again.backend is not estimator.backend and again.skeleton == estimator.skeleton
+    np.testing.assert_array_equal(again.backend(images(1, 64, 64)), estimator.backend(images(1, 64, 64)))
+
+
+def test_a_file_opened_before_a_fork_is_refused_after_it(onnx_file, monkeypatch):
+    backend = open_backend(onnx_file, threads=1)
+    monkeypatch.setattr(os, 'getpid', lambda: -1)
+    with pytest.raises(UserError, match='opened before this process was forked'):
+        backend(images(1, 64, 64))
+
+
+def test_eight_threads_share_an_openvino_file(model, tmp_path):
+    pytest.importorskip('openvino')
+    export(model, tmp_path / 'pose.xml', size=SIZE)
+    backend = open_backend(tmp_path / 'pose.xml')
+    given = [images(1 + i % 2, 64, 64) + i for i in range(24)]
+    expected = [backend(batch) for batch in given]
+    with ThreadPoolExecutor(8) as pool:
+        for found, right in zip(pool.map(backend, given), expected, strict=True):
+            np.testing.assert_array_equal(found, right)
 
 
 def test_widened_onnx_is_equal_and_has_no_slices(model, tmp_path):

@@ -1,12 +1,20 @@
 """Results to and from COCO's format and supervision."""
 
+import copy
+import json
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from widehrnet_zoo.errors import UserError
-from widehrnet_zoo.formats import from_coco, from_supervision, to_supervision
+from widehrnet_zoo.formats import from_coco, from_supervision, read_csv, save_results, to_supervision
+from widehrnet_zoo.formats.saving import FORMATS
+from widehrnet_zoo.inference.stream import Found
 from widehrnet_zoo.pose.results import PoseResult
-from widehrnet_zoo.pose.skeletons import SKELETONS
+from widehrnet_zoo.pose.skeletons import SKELETONS, Skeleton
 
 COCO = SKELETONS['coco']
 
@@ -29,6 +37,57 @@ def same(a, b):
     for name in ('keypoints', 'scores', 'boxes'):
         np.testing.assert_allclose(getattr(a, name), getattr(b, name), rtol=1e-6)
     assert a.skeleton == b.skeleton and a.image_size == b.image_size and a.path == b.path
+
+
+def test_results_compare_have_no_hash_and_print_in_one_line(result):
+    twin = PoseResult.from_dict(result.to_dict())
+    assert twin == result and result != 'a.jpg'
+    for change in ({'path': 'b.jpg'}, {'scores': result.scores / 2}, {'image_size': (1, 2)}):
+        assert replace(result, **change) != result
+    holes = replace(result, scores=np.full((3, 17), np.nan))
+    assert holes == replace(holes) and copy.deepcopy(holes) == holes == pickle.loads(pickle.dumps(holes))
+    with pytest.raises(TypeError, match="unhashable type: 'PoseResult'"):
+        hash(result)
+    assert repr(result) == "PoseResult(3 people, 17 keypoints of 'coco', 320x240, path='a.jpg')"
+    assert len(repr(COCO)) < 150 and '\n' not in repr(Found(0, np.zeros((99, 99, 3), np.uint8), result))
+
+
+def test_numpy_numbers_and_paths_become_plain_json(result):
+    skeleton = Skeleton('own', np.array(['a', 'b']), np.array([[0, 1]]), [[np.int64(0), 1]], np.array([0.1, 0.2]))
+    assert hash(skeleton) and json.dumps(skeleton.to_dict())
+    assert skeleton == Skeleton.from_dict(json.loads(json.dumps(skeleton.to_dict())))
+    small = PoseResult(
+        np.zeros((1, 2, 2)), np.ones((1, 2)), np.ones((1, 4)), np.ones(1), skeleton, np.array([4, 5]), Path('a.jpg')
+    )
+    assert json.loads(small.to_json())['path'] == 'a.jpg'
+    for number, plain in ((np.int64(7), 7), (np.str_('x'), 'x'), (np.uint8(3), 3)):
+        entry = json.loads(json.dumps(result.to_coco(number, np.int32(1))))[0]
+        assert entry['image_id'] == plain and entry['category_id'] == 1
+
+
+@pytest.mark.parametrize('name', [*FORMATS, 'supervision'])
+def test_nobody_in_every_format(result, tmp_path, name):
+    nobody = PoseResult(
+        np.zeros((0, 17, 2)), np.zeros((0, 17)), np.zeros((0, 4)), np.zeros(0), COCO, (320, 240), 'b.jpg'
+    )
+    if name == 'parquet':
+        pytest.importorskip('pyarrow')
+    if name == 'supervision':
+        pytest.importorskip('supervision')
+        assert len(to_supervision(nobody)[0]) == 0
+        return
+    for results in ([nobody], [result, nobody], []):
+        path = tmp_path / f'{len(results)}_{name}'
+        save_results(results, path, name)
+        if name == 'coco':
+            assert len(json.loads(path.read_text())) == (3 if len(results) == 2 else 0)
+        elif name == 'csv':
+            assert [len(r) for r in read_csv(path, image_size=(320, 240))] == ([3] if len(results) == 2 else [])
+        elif name == 'json':
+            assert [PoseResult.from_dict(r) for r in json.loads(path.read_text())] == results
+        elif name == 'mmpose':
+            assert len(list(path.glob('*.json'))) == len(results)
+    assert from_coco([], COCO, (320, 240), path='b.jpg') == PoseResult.from_dict(nobody.to_dict()) == nobody
 
 
 def test_coco_results_there_and_back(result):

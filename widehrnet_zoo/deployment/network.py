@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..models.opening import unwrap
 from ..models.widehrnet import WideHRNet
 from .folding import Affine, Layout, fold, fold_separable, paired_layout
 from .fusion import DownPath, Fusion
@@ -307,12 +308,13 @@ def deploy(model: nn.Module, widen: bool = False) -> DeployedWideHRNet:
     Raises:
         UserError: If the model is not a WideHRNet, or has norms or activations that cannot be folded.
     """
+    model = unwrap(model)
     if isinstance(model, DeployedWideHRNet):
         return model
     if not isinstance(model, WideHRNet):
         raise UserError(
-            f'deploy() takes a WideHRNet, not {type(model).__name__}; a model made with features_only=True or wrapped '
-            'by torch.compile must be deployed before that.'
+            f'deploy() takes a WideHRNet, not {type(model).__name__}; a model made with features_only=True must be '
+            'deployed before that.'
         )
     if not isinstance(model.neck, nn.Module) or isinstance(model.neck, nn.Identity):
         raise UserError('deploy() needs the whole network, and the neck of this one was pruned.')

@@ -1,5 +1,7 @@
 """Exported files as backends of `PoseEstimator`: normalised crops in, heatmaps out."""
 
+import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,8 +34,9 @@ class ExportedBackend:
         score_map: From heatmap peaks to chances, or `None`.
     """
 
-    def __init__(self, path: Path, runtime: str, metadata: ExportMetadata, runner: Runner):
+    def __init__(self, path: Path, runtime: str, metadata: ExportMetadata, runner: Runner, threads: int | None = None):
         self.path = path
+        self._process, self._threads = os.getpid(), threads
         self.runtime = runtime
         self.metadata = metadata
         self.skeleton = metadata.skeleton
@@ -44,12 +47,23 @@ class ExportedBackend:
         self.score_map = metadata.score_map
         self.run = runner
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # a copy, also one in another process, opens the file anew
+        return open_backend, (self.path.absolute(), None, self._threads)
+
     def __call__(self, images: npt.NDArray[np.float32], /) -> Array:
         """Normalised crops (B, 3, H, W) to heatmaps (B, K, H/4, W/4).
 
         Raises:
-            UserError: If the file holds the whole pipeline, whose output is keypoints.
+            UserError: If the file holds the whole pipeline, whose output is keypoints; or if this is another process,
+                forked from the one that opened the file.
         """
+        # PyTorch's own formats are PoseEstimator's to judge: they run in a forked process on one thread
+        if os.getpid() != self._process and self.runtime in ('ONNX Runtime', 'OpenVINO'):
+            raise UserError(
+                f'{self.path.name} was opened before this process was forked, and {self.runtime} would wait here '
+                "without end: open it in each worker, or start workers by multiprocessing's 'spawn'."
+            )
         if self.metadata.pipeline:
             raise UserError(
                 f'{self.path.name} takes uint8 crops and gives keypoints; PoseEstimator needs a file with heatmaps: '
@@ -105,18 +119,26 @@ def _openvino(path: Path, threads: int | None) -> tuple[ExportMetadata, Runner]:
     if threads:
         options['INFERENCE_NUM_THREADS'] = threads
     height, width = metadata.size
-    requests: dict[int, Any] = {}
+    # by batch size, the network and its idle requests: a request serves one thread at a time
+    compiled: dict[int, tuple[Any, list[Any]]] = {}
+    lock = threading.Lock()
 
     def run(images: Array) -> Array:
         batch = len(images)
-        if batch not in requests:
-            # fixed shapes are a good deal faster than dynamic ones
-            fixed = model.clone()
-            fixed.reshape([batch, height, width, 3] if metadata.pipeline else [batch, 3, height, width])
-            requests[batch] = core.compile_model(fixed, 'CPU', options).create_infer_request()
-            while len(requests) > 4:
-                requests.pop(next(iter(requests)))
-        return requests[batch].infer({0: images})[0].copy()
+        with lock:
+            if batch not in compiled:
+                # fixed shapes are a good deal faster than dynamic ones
+                fixed = model.clone()
+                fixed.reshape([batch, height, width, 3] if metadata.pipeline else [batch, 3, height, width])
+                compiled[batch] = core.compile_model(fixed, 'CPU', options), []
+                while len(compiled) > 4:
+                    compiled.pop(next(iter(compiled)))
+            network, idle = compiled[batch]
+            request = idle.pop() if idle else network.create_infer_request()
+        try:
+            return request.infer({0: images})[0].copy()
+        finally:
+            idle.append(request)
 
     return metadata, run
 
@@ -196,4 +218,4 @@ def open_backend(path: str | Path, device: Any = None, threads: int | None = Non
         raise UserError(f'exported files run on the CPU here, not on {device}: leave the device out.')
     runtime, load = _RUNTIMES[path.suffix]
     metadata, runner = load(path, threads)
-    return ExportedBackend(path, runtime, metadata, runner)
+    return ExportedBackend(path, runtime, metadata, runner, threads)

@@ -9,7 +9,7 @@ from typing import Any
 from ..files import write_whole
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """An evaluation's outcome.
 
@@ -28,8 +28,13 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON values; figures that are not finite are `None`."""
         whole = asdict(self)
-        whole['figures'] = {k: v if math.isfinite(v) else None for k, v in self.figures.items()}
+        whole['figures'] = {k: _finite(v) for k, v in self.figures.items()}
+        whole['intervals'] = {k: tuple(map(_finite, v)) for k, v in self.intervals.items()}
         return whole
+
+    def __repr__(self) -> str:
+        figures = ', '.join(f'{name} {value:.4f}' for name, value in list(self.figures.items())[:4])
+        return f'Report({figures}{", ..." if len(self.figures) > 4 else ""})'
 
     def save_json(self, path: str | Path) -> None:
         """Write the report, whole or not at all.
@@ -57,6 +62,10 @@ class Report:
             '- switches: ' + ', '.join(f'{key}={_plain(value)}' for key, value in self.switches.items()),
         ]
         return '\n'.join(lines) + '\n'
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
 
 
 def _plain(value: Any) -> str:

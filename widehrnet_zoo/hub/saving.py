@@ -14,6 +14,7 @@ from torch import nn
 
 from ..errors import UserError
 from ..files import replace_files
+from ..models.opening import unwrap
 from ..models.widehrnet import WideHRNet
 from ..pose.crops import padding_of
 from ..pose.score_map import score_map_of
@@ -95,9 +96,8 @@ def _write(
 ) -> None:
     from safetensors.torch import save_file
     from timm.models._hub import save_config_for_hf
-    from timm.utils import unwrap_model
 
-    model = unwrap_model(model)
+    model = unwrap(model)
     if not isinstance(model, WideHRNet) or not getattr(model, 'pretrained_cfg', None):
         raise UserError(
             f'A {type(model).__name__} cannot be saved: expected a WideHRNet made by create_model, '

@@ -1,5 +1,6 @@
 """One photo, or many, to keypoints."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from operator import index
 from pathlib import Path
@@ -262,6 +263,7 @@ class PoseEstimator:
         Raises:
             UserError: If the model gives something else.
         """
+        _check_fork()
         device = self.device
         mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) * 255 for v in (self.mean, self.std))
         with torch.inference_mode():
@@ -302,6 +304,22 @@ class PoseEstimator:
             raise UserError(f'the batch size must be a whole number from 1, not {batch_size!r}.')
         if flip_test:
             check_flip_test(self.skeleton)
+
+
+_process: int | None = None
+"""The process in which PyTorch's threads were first used."""
+
+
+def _check_fork() -> None:
+    global _process
+    if _process is None:
+        _process = os.getpid()
+    elif _process != os.getpid() and torch.get_num_threads() > 1:
+        # the threads of the parent are not here, and OpenMP waits for them
+        raise UserError(
+            'PyTorch waits without end in a process that was forked after it had been used: start workers by '
+            "multiprocessing's 'spawn', or call torch.set_num_threads(1) in them first."
+        )
 
 
 def _photos(images: Iterable[Any], boxes: Iterable[Any] | None, scores: Iterable[Any] | None) -> Iterator[Photo]:

@@ -73,6 +73,9 @@ class Found(NamedTuple):
     image: Image
     result: PoseResult
 
+    def __repr__(self) -> str:
+        return f'Found({self.place}, {self.result!r})'
+
 
 def stream(
     photos: Iterable[Photo],

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,10 +76,10 @@ def open_network(
         UserError: If there is no such model, it has no weights, they do not fit, or it does not map images to heatmaps.
     """
     if isinstance(model, nn.Module):
-        network = model
+        inner = unwrap(model)
         if weights is not None:
-            load_weights(network, read_weights(weights), Path(weights).name)
-        return _describe(network, size, skeleton)
+            load_weights(inner, read_weights(weights), Path(weights).name)
+        return replace(_describe(inner, size, skeleton), network=model)
     name = None if model is None else str(model)
     path = path_of(model)
     if path is not None and path.suffix in WEIGHTS_SUFFIXES and weights is None:
@@ -112,6 +112,24 @@ def open_network(
             )
     load_weights(network, state, file.name)
     return _describe(network, size, skeleton)
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The network inside the wrappers of `torch.compile`, `DataParallel` and DDP, which know nothing of keypoints.
+
+    Args:
+        model: Any module.
+
+    Returns:
+        The module inside, or the module itself.
+    """
+    while True:
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        elif '_orig_mod' in model._modules:
+            model = model._modules['_orig_mod']  # type: ignore[assignment]
+        else:
+            return model
 
 
 def path_of(model: str | Path | nn.Module | None) -> Path | None:

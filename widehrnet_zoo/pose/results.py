@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,9 +49,11 @@ class Keypoint(NamedTuple):
     score: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class PoseResult:
     """Keypoints of the N people of one picture.
+
+    Two results are equal if all their numbers are, NaN to NaN, and so are skeleton, size and path. It has no hash.
 
     Attributes:
         keypoints: float32 (N, K, 2), x and y in pixels of the upright picture.
@@ -81,9 +84,30 @@ class PoseResult:
             if value.shape != shape:
                 raise UserError(f'{name} of {people} people with {num} keypoints must be {shape}, not {value.shape}.')
             object.__setattr__(self, name, value)
+        width, height = self.image_size
+        object.__setattr__(self, 'image_size', (int(width), int(height)))
+        if isinstance(self.path, os.PathLike):
+            object.__setattr__(self, 'path', os.fspath(self.path))
 
     def __len__(self) -> int:
         return len(self.keypoints)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, PoseResult):
+            return NotImplemented
+        arrays = ('keypoints', 'scores', 'boxes', 'box_scores')
+        return (self.skeleton, self.image_size, self.path) == (other.skeleton, other.image_size, other.path) and all(
+            np.array_equal(getattr(self, name), getattr(other, name), equal_nan=True) for name in arrays
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        width, height = self.image_size
+        return (
+            f'PoseResult({len(self)} people, {self.skeleton.num_keypoints} keypoints of {self.skeleton.name!r}, '
+            f'{width}x{height}, path={self.path!r})'
+        )
 
     @property
     def person_scores(self) -> npt.NDArray[np.float32]:
@@ -113,12 +137,15 @@ class PoseResult:
         Returns:
             One dict per person: `keypoints` flat x, y, score; `score` as `person_scores`; `bbox` x, y, width, height.
         """
-        rows = np.concatenate([self.keypoints, self.scores[..., None]], -1).reshape(len(self), -1)
+        # JSON knows none of NumPy's types
+        ids = [v.item() if isinstance(v, np.generic) else v for v in (image_id, category_id)]
+        rows = np.concatenate([self.keypoints, self.scores[..., None]], -1)
+        rows = rows.reshape(len(self), 3 * self.skeleton.num_keypoints)
         sizes = np.concatenate([self.boxes[:, :2], self.boxes[:, 2:] - self.boxes[:, :2]], -1)
         return [
             {
-                'image_id': image_id,
-                'category_id': category_id,
+                'image_id': ids[0],
+                'category_id': ids[1],
                 'keypoints': row.tolist(),
                 'score': float(score),
                 'bbox': size.tolist(),

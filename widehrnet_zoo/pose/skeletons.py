@@ -11,6 +11,8 @@ from operator import index
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..errors import UserError
 from ..files import read_settings
 
@@ -28,7 +30,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Skeleton:
     """Names and structure of a set of keypoints.
 
@@ -50,6 +52,14 @@ class Skeleton:
     sigmas: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
+        # plain types, whatever was given: a skeleton has a hash and is written as JSON
+        for what in ('keypoints', 'flip_pairs', 'bones', 'sigmas'):
+            given = getattr(self, what)
+            if isinstance(given, np.ndarray):
+                given = given.tolist()
+            if isinstance(given, (list, tuple)):
+                plain = (tuple(v) if isinstance(v, (list, tuple)) else v for v in given)
+                object.__setattr__(self, what, tuple(_plain(v) for v in plain))
         count = len(self.keypoints)
         if not count or len(set(self.keypoints)) != count:
             raise UserError(f'Skeleton {self.name!r} needs at least one keypoint and no name twice.')
@@ -61,6 +71,9 @@ class Skeleton:
             raise UserError(f'Skeleton {self.name!r}: a keypoint stands in more than one flip pair.')
         if self.sigmas is not None and (len(self.sigmas) != count or any(not 0 < s < math.inf for s in self.sigmas)):
             raise UserError(f'Skeleton {self.name!r} needs one positive sigma for each of its {count} keypoints.')
+
+    def __repr__(self) -> str:
+        return f'Skeleton({self.name!r}, {len(self.keypoints)} keypoints: {", ".join(self.keypoints):.80})'
 
     @property
     def num_keypoints(self) -> int:
@@ -125,6 +138,13 @@ class Skeleton:
             if isinstance(error, UserError):
                 raise
             raise UserError(f'The skeleton cannot be read: {error}.') from error
+
+
+def _plain(value: Any) -> Any:
+    """A value without NumPy's types."""
+    if isinstance(value, tuple):
+        return tuple(map(_plain, value))
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _words(name: str) -> tuple[str, ...]:
