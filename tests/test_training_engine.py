@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,10 +18,10 @@ from widehrnet_zoo.models.opening import open_network
 from widehrnet_zoo.models.registry import create_model
 from widehrnet_zoo.pose.skeletons import skeleton_of
 from widehrnet_zoo.training import load_config, train
-from widehrnet_zoo.training.engine import Trainer
 from widehrnet_zoo.training.log import RunLog, read_log
 from widehrnet_zoo.training.start import freeze, start_model
 from widehrnet_zoo.training.state import latest_checkpoint, load_checkpoint, save_checkpoint
+from widehrnet_zoo.training.stopping import StopRequest
 
 pytest.importorskip('yaml')
 pytest.importorskip('accelerate')
@@ -153,11 +152,11 @@ def test_a_run_told_to_stop_saves_its_state_and_resume_goes_on(whole_run, tmp_pa
 
 
 def test_a_launcher_that_repeats_a_signal_does_not_stop_the_run_before_its_state_is_saved(monkeypatch):
-    run = SimpleNamespace(stop_asked=False)
-    with Trainer._signals(run):
+    run = StopRequest()
+    with run.listen():
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGTERM)
-        assert run.stop_asked
+        assert run.asked
         later = time.monotonic() + 10
         monkeypatch.setattr(time, 'monotonic', lambda: later)
         with pytest.raises(KeyboardInterrupt):
@@ -326,3 +325,123 @@ def test_the_command_draws_a_preview_and_names_mistakes(kites, tmp_path, capsys)
     assert 'coco_256x192' in capsys.readouterr().out
     assert main(['train', 'coco_256x192', '--cpu']) == 2
     assert 'data.labels' in capsys.readouterr().err
+
+
+def rows_of(out):
+    return read_log(Path(out) / 'log.csv')
+
+
+def test_stages_follow_each_other_from_size_to_size_and_resume_where_they_were(kites, tmp_path):
+    stages = [{'size': [32, 32], 'epochs': 2, 'batch_size': 12}, {'augment': {'rotation': 5}, 'epochs': 1}]
+    recipe = {**tiny_recipe(kites, tmp_path / 'run'), 'stages': stages}
+    recipe['data']['val_labels'] = str(kites / 'val.json')
+    config = load_config(recipe)
+    model = train(config, progress=False)
+    one, two = tmp_path / 'run' / '1-32x32', tmp_path / 'run' / '2-64x64'
+    assert load_config(one / 'recipe.json').size == (32, 32)
+    second = load_config(two / 'recipe.json')
+    assert second.augment.rotation == 5 and second.model.name == f'local-dir:{one / "model"}'
+    rows = rows_of(tmp_path / 'run')
+    assert [row['samples'] for row in rows if 'loss' in row] == [12, 24, 36, 48, 56, 64, 72]
+    summary = json.loads((tmp_path / 'run' / 'summary.json').read_text())
+    assert summary['samples'] == 72 and [s['steps'] for s in summary['stages']] == [4, 3]
+    kept = load_file(tmp_path / 'run' / 'model' / 'model.safetensors')
+    assert all(torch.equal(v, kept[k]) for k, v in model.state_dict().items())
+    half = load_file(tmp_path / 'run' / 'weights.safetensors')
+    assert all(torch.allclose(v, half[k].to(v), rtol=1e-2, atol=1e-6) for k, v in model.state_dict().items())
+    assert sum(v.dtype == torch.float16 for v in half.values()) > 10
+    with pytest.raises(UserError, match='--resume'):
+        train(config, progress=False)
+    # a run that was stopped in its second stage goes on there
+    import shutil
+
+    stamp = (one / 'log.csv').stat().st_mtime_ns
+    shutil.rmtree(two)
+    train(config, resume=True, progress=False)
+    assert (one / 'log.csv').stat().st_mtime_ns == stamp and len(rows_of(tmp_path / 'run')) == len(rows)
+    for wrong, says in (({'sizes': 3}, r'stages\[1\]\.sizes'), ({'out': 'x'}, 'whole run'), ({'share': 0}, 'above 0')):
+        with pytest.raises(UserError, match=says):
+            load_config({'stages': [wrong]})
+
+
+def test_stages_share_the_minutes(kites, tmp_path):
+    stages = [{'size': [32, 32], 'share': 1}, {'share': 2}]
+    recipe = {**tiny_recipe(kites, tmp_path / 'run', epochs=10_000, minutes=0.15), 'stages': stages}
+    train(load_config(recipe), progress=False)
+    first, second = (load_config(tmp_path / 'run' / name / 'recipe.json') for name in ('1-32x32', '2-64x64'))
+    assert first.minutes == pytest.approx(0.05, rel=0.05)
+    # all that the first left, its start and end included
+    done = json.loads((tmp_path / 'run' / 'summary.json').read_text())['stages'][0]['minutes']
+    assert second.minutes <= 0.15 - done + 0.006
+
+
+def test_warm_up_and_averaging_are_bounded_by_the_run(kites, tmp_path):
+    from widehrnet_zoo.training.optimizer import Schedule, average_decay
+
+    assert average_decay(0.998, 150) == pytest.approx(1 - 1 / 15)
+    assert average_decay(0.998, 100_000) == 0.998 and average_decay(0.998, 3) == 0
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    config = load_config({'lr': 1.0, 'warmup_steps': 100})
+
+    def rates(total, progress):
+        schedule = Schedule(torch.optim.SGD([parameter], 1.0), config, total, 10.0)
+        return [schedule.set(step, progress(step)) for step in range(150)]
+
+    # the longest run that fits into 150 steps: 7 of warm-up, not 100
+    steps = rates(150, lambda step: step / 150)
+    assert np.argmax(steps) == 7 and steps[-1] < 0.01
+    # long enough, it has all its warm-up
+    assert np.argmax(np.array(rates(1_000_000, lambda step: step / 1_000_000)) > 0.99) == 100
+    # a budget of time that ends after 60 steps, whatever the epochs
+    timed = rates(1_000_000, lambda step: min(1.0, step / 60))
+    assert np.argmax(timed) == 3 and timed[60] < 0.01
+
+
+def test_a_resumed_run_takes_the_new_settings_and_refuses_what_its_state_is_not_of(kites, tmp_path):
+    still = {'sched': 'constant', 'warmup_steps': 0, 'layer_decay': 0.9}
+    recipe = {**tiny_recipe(kites, tmp_path / 'run', epochs=1), **still}
+    train(load_config(recipe), progress=False)
+
+    def groups():
+        state = load_checkpoint(latest_checkpoint(tmp_path / 'run'))
+        return state['optimizer'], rows_of(tmp_path / 'run')[-1]['lr']
+
+    changed = {**recipe, 'epochs': 2, 'lr': 1e-4, 'weight_decay': 0.5, 'layer_decay': 0.5}
+    train(load_config(changed), resume=True, progress=False)
+    fresh = {**changed, 'out': str(tmp_path / 'fresh'), 'epochs': 1}
+    train(load_config(fresh), progress=False)
+    state, lr = groups()
+    expected = load_checkpoint(latest_checkpoint(tmp_path / 'fresh'))['optimizer']
+    assert lr == pytest.approx(1e-4)
+    assert [(g['lr'], g['weight_decay'], g['lr_scale']) for g in state['param_groups']] == [
+        (g['lr'], g['weight_decay'], g['lr_scale']) for g in expected['param_groups']
+    ]
+    for key, value in {'opt': 'sgd', 'batch_size': 4, 'layer_decay': None}.items():
+        with pytest.raises(UserError, match=f'{key}'):
+            train(load_config({**changed, 'epochs': 3, key: value}), resume=True, progress=False)
+
+
+def test_what_accelerate_is_told_outside_the_recipe_changes_nothing_and_is_said(kites, tmp_path, whole_run):
+    recipe = {**whole_run[0], 'epochs': 1, 'out': str(tmp_path / 'run')}
+    told = {'ACCELERATE_MIXED_PRECISION': 'bf16', 'ACCELERATE_GRADIENT_ACCUMULATION_STEPS': '4'}
+    child = start(recipe, **told, ACCELERATE_DYNAMO_BACKEND='EAGER')
+    _, said = child.communicate()
+    assert child.returncode == 0, said
+    for name in (*told, 'ACCELERATE_DYNAMO_BACKEND'):
+        assert f'{name}=' in said and 'left aside' in said
+    first, plain = rows_of(tmp_path / 'run')[0], rows_of(whole_run[1])[0]
+    assert first['loss'] == pytest.approx(plain['loss'], rel=1e-6)
+    assert first['grad_norm'] == pytest.approx(plain['grad_norm'], rel=1e-4)
+    child = start({**recipe, 'out': str(tmp_path / 'other')}, ACCELERATE_USE_FSDP='true')
+    _, said = child.communicate()
+    assert child.returncode == 2 and 'ACCELERATE_USE_FSDP' in said
+
+
+def test_numbers_of_steps_come_in_their_order():
+    from widehrnet_zoo.training.readings import Readings
+
+    readings = Readings()
+    for step in range(3):
+        readings.add(torch.tensor([step, 0.5]), {'step': step})
+    assert [(values, row['step']) for values, row in readings.read()] == [([0, 0.5], 0), ([1, 0.5], 1), ([2, 0.5], 2)]
+    assert list(readings.read(wait=True)) == []

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from ..errors import UserError
 
-COMMANDS = ('predict', 'list', 'info', 'convert', 'eval', 'train', 'export', 'bench', 'demo')
+COMMANDS = ('predict', 'list', 'info', 'convert', 'eval', 'train', 'pack', 'export', 'bench', 'demo')
 """Modules of this package in the order of the help: `HELP`, `DESCRIPTION`, `EPILOG`, `add_arguments`, `run` of each."""
 
 EPILOG = """\

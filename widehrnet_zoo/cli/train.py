@@ -28,6 +28,7 @@ Every setting of a recipe can be set with --set, sections with dots: --set augme
 FLAGS: tuple[tuple[str, str, Any, str], ...] = (
     ('--labels', 'data.labels', str, 'COCO-keypoints JSON, or the MPII annotations as JSON'),
     ('--images', 'data.images', str, 'folder of its images'),
+    ('--packs', 'data.packs', str, 'folder of packs of `widehrnet pack`, instead of labels and images'),
     ('--val-labels', 'data.val_labels', str, 'labels to validate on'),
     ('--val-images', 'data.val_images', str, 'folder of their images (default: --images)'),
     ('--skeleton', 'data.skeleton', str, 'coco, mpii, or a JSON or YAML file (default: from the labels)'),
@@ -42,13 +43,13 @@ FLAGS: tuple[tuple[str, str, Any, str], ...] = (
 )
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command.
+def add_recipe(parser: argparse.ArgumentParser) -> None:
+    """Add the recipe and the flags that override it.
 
     Args:
         parser: Of the command.
     """
-    parser.add_argument('recipe', nargs='?', help='name of a shipped recipe, or a file (--list shows the names)')
+    parser.add_argument('recipe', nargs='?', help='name of a shipped recipe, or a file (train --list shows the names)')
     recipe = parser.add_argument_group('recipe')
     for flag, _, kind, text in FLAGS:
         recipe.add_argument(flag, type=kind, metavar=flag[2:].upper().replace('-', '_'), help=text)
@@ -64,6 +65,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     recipe.add_argument(
         '--set', action='append', default=[], metavar='KEY=VALUE', help='any setting; may be given again'
     )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command.
+
+    Args:
+        parser: Of the command.
+    """
+    add_recipe(parser)
     run_group = parser.add_argument_group('run')
     run_group.add_argument('--resume', action='store_true', help='go on from the newest checkpoint in --out')
     run_group.add_argument(
@@ -83,6 +93,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     run_group.add_argument('--quiet', action='store_true', help='no progress bar')
 
 
+def read_recipe(args: argparse.Namespace) -> Any:
+    """The recipe of parsed arguments.
+
+    Args:
+        args: What `add_recipe` defines, parsed.
+
+    Returns:
+        The `TrainConfig`.
+
+    Raises:
+        UserError: If a setting is unknown or does not fit.
+    """
+    from ..training.recipes import load_config
+
+    return load_config(load_config(args.recipe, _overrides(args)).to_dict(), args.set)
+
+
 def _overrides(args: argparse.Namespace) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for flag, setting, _, _ in FLAGS:
@@ -94,7 +121,7 @@ def _overrides(args: argparse.Namespace) -> dict[str, Any]:
         values['size'] = args.size
     if args.pretrained is not None:
         values.setdefault('model', {})['pretrained'] = args.pretrained
-    if args.cpu or args.processes > 1:
+    if getattr(args, 'cpu', False) or getattr(args, 'processes', 1) > 1:
         values['cpu'] = True
     return values
 
@@ -112,12 +139,12 @@ def run(args: argparse.Namespace) -> int:
         UserError: If the recipe or the data do not fit, or the loss is not finite.
     """
     from ..errors import UserError
-    from ..training.recipes import load_config, shipped_configs
+    from ..training.recipes import shipped_configs
 
     if args.list:
         sys.stdout.write('\n'.join(shipped_configs()) + '\n')
         return 0
-    config = load_config(load_config(args.recipe, _overrides(args)).to_dict(), args.set)
+    config = read_recipe(args)
     if args.show:
         sys.stdout.write(json.dumps(config.to_dict(), indent=2) + '\n')
         return 0

@@ -2,6 +2,6 @@
 
 from .config import TrainConfig
 from .recipes import load_config, shipped_configs
-from .run import preview, train
+from .run import pack, preview, train
 
-__all__ = ['TrainConfig', 'load_config', 'preview', 'shipped_configs', 'train']
+__all__ = ['TrainConfig', 'load_config', 'pack', 'preview', 'shipped_configs', 'train']

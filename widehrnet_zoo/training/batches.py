@@ -34,6 +34,8 @@ from .targets import STRIDE, gaussian_heatmaps, in_view, loss_total
 
 __all__ = ['Batch', 'Batches', 'normalise']
 
+_CHUNK = 1024
+
 
 def normalise(
     images: Tensor,
@@ -144,6 +146,17 @@ class Batches:
         self.weights = weights
         self.passes = Passes(len(cache), cache.people.shares, config.batch_size, config.seed)
         self.steps_per_epoch = self.passes.steps_per_epoch
+        self._resident = self._all_crops() if config.data.resident else None
+
+    def _all_crops(self) -> Tensor | None:
+        """All crops on the accelerator, if half of its free memory holds them."""
+        crops = self.cache.crops
+        if self.device.type != 'cuda' or crops.nbytes > torch.cuda.mem_get_info(self.device)[0] / 2:
+            return None
+        found = torch.empty(crops.shape, dtype=torch.uint8, device=self.device)
+        for start in range(0, len(crops), _CHUNK):
+            found[start : start + _CHUNK] = torch.from_numpy(crops[start : start + _CHUNK]).to(self.device)
+        return found
 
     def _plan(self, step: int) -> _Plan:
         config, augment, size = self.config, self.config.augment, self.config.size
@@ -174,7 +187,7 @@ class Batches:
         indices, keypoints, draws = indices[mine], keypoints[mine], draws.part(mine)
         return _Plan(
             indices=indices,
-            crops=torch.from_numpy(self.cache.crops[torch.cat((indices, others)).numpy()]),
+            crops=None if self._resident is not None else self._read(torch.cat((indices, others))),
             draws=draws,
             maps=views.maps[mine],
             borders=borders[mine],
@@ -187,6 +200,9 @@ class Batches:
             beside=beside,
             taught=taught,
         )
+
+    def _read(self, indices: Tensor) -> Tensor:
+        return torch.from_numpy(self.cache.crops[indices.numpy()])
 
     def stream(self, step: int) -> Iterator[Batch]:
         """Batches from `step` on, without end; the crops of the next one are read while one is used."""
@@ -204,8 +220,11 @@ class Batches:
 
     def _make(self, plan: _Plan) -> Batch:
         augment, size, device = self.config.augment, self.config.size, self.device
-        assert plan.crops is not None
-        crops = send(plan.crops, device)
+        if self._resident is not None:
+            crops = self._resident[send(torch.cat((plan.indices, plan.others)), device)]
+        else:
+            assert plan.crops is not None
+            crops = send(plan.crops, device)
         pixels = cut_views(crops[: len(plan.indices)], plan.maps, size, plan.borders, plan.hidden)
         pixels = add_neighbours(pixels, crops[len(plan.indices) :], plan.crowded, plan.beside)
         pixels = augment_tones(pixels, augment, plan.draws, plan.hidden)

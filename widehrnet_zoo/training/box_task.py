@@ -57,6 +57,8 @@ class BoxTask:
         """
         require('pycocotools', 'eval')
         data = config.data
+        if data.packs:
+            raise UserError('data.packs holds crops of people, for keypoints: a person finder learns from photos.')
         if not data.labels or not data.images:
             raise UserError('The recipe does not say what to learn from: set data.labels and data.images.')
         if config.teacher.model or config.teacher.keypoints:
@@ -70,6 +72,10 @@ class BoxTask:
         train = build(data.labels, data.images, data.shares)
         val = build(data.val_labels, data.val_images or data.images) if data.val_labels else None
         return cls(config, train, val)
+
+    def by(self, config: TrainConfig) -> 'BoxTask':
+        """The same photos, to be learnt by another recipe."""
+        return BoxTask(config, self.train, self.val)
 
     def start(self) -> nn.Module:
         """The model to train, see `start_model`; a new head says at first that people are rare (RetinaNet's prior)."""

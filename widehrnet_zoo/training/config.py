@@ -17,6 +17,7 @@ class DataConfig:
     Attributes:
         labels: COCO-keypoints JSON, or MPII annotations as JSON.
         images: Folder of its images.
+        packs: Folder of packs, from `widehrnet pack`, instead of labels and images.
         val_labels: Labels to validate on; `None` to train without.
         val_images: Folder of their images; `None` for `images`.
         skeleton: `None` to take the keypoint names of the labels; or `coco`, `mpii`, a JSON or YAML file, or the
@@ -32,11 +33,13 @@ class DataConfig:
         padding: Growth of a person's box to the view, in training, validation and, written into the trained model's
             config, wherever that model runs; `None` for that of the weights to start from, else 1.25.
         max_bad_images: Unreadable images to skip before giving up.
-        workers: Threads that decode images.
+        workers: Threads that decode images; packs take all cores.
+        resident: Keep all crops in the memory of an accelerator, where they fit.
     """
 
     labels: str | None = None
     images: str | None = None
+    packs: str | None = None
     val_labels: str | None = None
     val_images: str | None = None
     skeleton: str | dict | None = None
@@ -48,6 +51,7 @@ class DataConfig:
     padding: float | None = None
     max_bad_images: int = 20
     workers: int = 2
+    resident: bool = True
 
 
 @dataclass
@@ -258,6 +262,8 @@ class TrainConfig:
         target: Heatmaps and loss.
         boxes: Samples and loss of a person finder.
         teacher: Distillation.
+        stages: Runs one after the other, each from the weights of the one before: what each has otherwise than this
+            recipe, such as `{size: [128, 96], epochs: 20}`, and its `share` of `minutes` (1 beside the others').
     """
 
     out: str = 'runs/train'
@@ -298,6 +304,7 @@ class TrainConfig:
     target: TargetConfig = field(default_factory=TargetConfig)
     boxes: BoxConfig = field(default_factory=BoxConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    stages: tuple[dict[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         if min(self.size) < 32 or any(side % 32 for side in self.size):

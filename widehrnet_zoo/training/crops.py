@@ -33,18 +33,19 @@ class CropCache:
 
     Attributes:
         people: Those whose image could be read.
-        crops: uint8 (N, size, size, 3), a memory map.
+        crops: uint8 (N, size, size, 3), in memory or mapped from a file; black where there is no photo.
         keypoints: float32 (N, K, 3), x and y in crop pixels and visibility.
         teacher: The same for a teacher's predictions, or `None`.
         boxes: float32 (N, 4), x1, y1, x2, y2 in crop pixels.
+
+    Args:
+        people: The people, in pixels of their images.
+        crops: Their crops.
+        origins: (N, 3), where the first pixel of each crop lies in its image, x and y, and the pixels between two.
     """
 
-    def __init__(self, folder: str | Path, people: People):
-        folder = Path(folder)
-        size = json.loads((folder / 'meta.json').read_text())['size']
-        kept, origins = np.load(folder / 'kept.npy'), np.load(folder / 'origins.npy')
-        self.crops = np.memmap(folder / 'crops.raw', np.uint8, 'r', shape=(len(kept), size, size, 3))
-        self.people = people.part(kept)
+    def __init__(self, people: People, crops: npt.NDArray[np.uint8], origins: npt.NDArray[np.float64]):
+        self.people, self.crops = people, crops
         corner, step = origins[:, None, :2], origins[:, None, 2:]
 
         def to_crop(points: npt.NDArray) -> npt.NDArray[np.float32]:
@@ -57,6 +58,13 @@ class CropCache:
 
     def __len__(self) -> int:
         return len(self.crops)
+
+    @classmethod
+    def _open(cls, folder: Path, people: People) -> 'CropCache':
+        size = json.loads((folder / 'meta.json').read_text())['size']
+        kept, origins = np.load(folder / 'kept.npy'), np.load(folder / 'origins.npy')
+        crops = np.memmap(folder / 'crops.raw', np.uint8, 'r', shape=(len(kept), size, size, 3))
+        return cls(people.part(kept), crops, origins)
 
     @classmethod
     def build(
@@ -100,7 +108,7 @@ class CropCache:
         )
         target = parent / f'{size}px-{hashlib.sha256(key.encode()).hexdigest()[:16]}'
         if (target / 'meta.json').exists():
-            return cls(target, people)
+            return cls._open(target, people)
         parent.mkdir(parents=True, exist_ok=True)
         needed, free = len(people) * size * size * 3, shutil.disk_usage(parent).free
         if needed > free:
@@ -123,7 +131,7 @@ class CropCache:
             raise
         finally:
             shutil.rmtree(tmp, ignore_errors=True)
-        return cls(target, people)
+        return cls._open(target, people)
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
@@ -150,9 +158,7 @@ def _write(
     step = maps[:, 0, 0]
     corners = (people.boxes[:, :2] + people.boxes[:, 2:]) / 2 - step[:, None] * size / 2
     maps[:, :, 2] = corners
-    by_file: dict[str, list[int]] = {}
-    for i, file in enumerate(people.files):
-        by_file.setdefault(file, []).append(i)
+    by_file = people_by_file(people)
 
     def cut(file: str) -> npt.NDArray[np.uint8] | UserError:
         rows = by_file[file]
@@ -169,7 +175,7 @@ def _write(
     why: UserError | None = None
     # written in chunks: a full disk under a memory map would be a bus error, under a write it is an error to name
     with open(folder / 'crops.raw', 'wb') as raw, tqdm(total=len(people), desc='crops', disable=not progress) as bar:
-        for file, crops in _in_order(cut, by_file, workers):
+        for file, crops in in_order(cut, by_file, workers):
             bar.update(len(by_file[file]))
             if isinstance(crops, UserError):
                 bad.append(file)
@@ -189,7 +195,15 @@ def _write(
     (folder / 'meta.json').write_text(json.dumps({'size': size, 'margin': margin, 'unreadable': bad}))
 
 
-def _in_order(work: Callable, items: dict[str, list[int]], workers: int) -> Iterator[tuple]:
+def people_by_file(people: People) -> dict[str, list[int]]:
+    """Places of the people on each image."""
+    by_file: dict[str, list[int]] = {}
+    for i, file in enumerate(people.files):
+        by_file.setdefault(file, []).append(i)
+    return by_file
+
+
+def in_order(work: Callable, items: dict[str, list[int]], workers: int) -> Iterator[tuple]:
     """Results of `work` in the order of the items, a few ahead of their use and no more."""
     names = iter(items)
     with ThreadPoolExecutor(max(1, workers)) as pool:

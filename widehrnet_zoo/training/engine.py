@@ -1,34 +1,41 @@
 """The training loop."""
 
 import datetime
-import gc
 import logging
 import math
-import signal
+import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from timm.optim import create_optimizer_v2
-from timm.scheduler import create_scheduler_v2
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..errors import UserError
 from ..extras import require
+from ..files import write_whole
 from ..models.widehrnet import WideInvertedResidual
 from ..pose.skeletons import skeleton_of
 from ..weights.checkpoints import load_weights
 from .batches import normalise
 from .config import TrainConfig
 from .log import RunLog
+from .optimizer import Schedule, average_decay, check_resume, load_optimizer, make_optimizer
+from .readings import Readings
 from .start import freeze, input_stats, train_mode
-from .state import latest_checkpoint, load_checkpoint, save_checkpoint, seed_step
+from .state import (
+    WEIGHTS_FILE,
+    disk_errors,
+    halved,
+    latest_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+    seed_step,
+)
+from .stopping import StopRequest, few_collections
 from .sync_norm import sync_norms
 from .task import Task
 from .teacher import Teacher
@@ -37,26 +44,48 @@ __all__ = ['Trainer', 'make_accelerator']
 
 _logger = logging.getLogger(__name__)
 
+_NOT_FINITE = (
+    'Nothing was saved since. Lower lr, raise warmup_steps, or use precision float32, and start again with --resume.'
+)
+
+
+_FOREIGN = ('ACCELERATE_USE_DEEPSPEED', 'ACCELERATE_USE_FSDP', 'ACCELERATE_USE_MEGATRON_LM')
+
+_RECIPES = {
+    'ACCELERATE_MIXED_PRECISION': 'precision={0.precision}',
+    'ACCELERATE_GRADIENT_ACCUMULATION_STEPS': 'batch_size={0.batch_size} and no accumulation of gradients',
+    'ACCELERATE_DYNAMO_BACKEND': 'compile={0.compile}',
+}
+
 
 def make_accelerator(config: TrainConfig) -> Any:
-    """Hugging Face's accelerator for a run: one process, or this one's place among several."""
+    """Hugging Face's accelerator for a run: one process, or this one's place among several.
+
+    What `accelerate launch` or `accelerate config` say of precision, accumulation of gradients and compiling is left
+    aside, with a word: the recipe says it.
+
+    Raises:
+        UserError: If they ask for a way to share the model out that this training does not know.
+    """
     accelerate: Any = require('accelerate', 'train')
+    for name in _FOREIGN:
+        if os.environ.get(name, '').lower() in ('1', 'true', 'yes', 'on'):
+            raise UserError(f'{name} is set, by accelerate launch or its config: training here is data-parallel only.')
+    for name, setting in _RECIPES.items():
+        if os.environ.get(name, 'no').lower() not in ('no', '1', ''):
+            _logger.warning('%s=%s is left aside: the recipe says %s.', name, os.environ[name], setting.format(config))
     handlers = [
         accelerate.InitProcessGroupKwargs(timeout=datetime.timedelta(hours=3)),
         accelerate.DistributedDataParallelKwargs(gradient_as_bucket_view=True),
     ]
-    return accelerate.Accelerator(cpu=config.cpu, kwargs_handlers=handlers)
-
-
-@contextmanager
-def _few_collections() -> Iterator[None]:
-    # looking through all that Python imported takes a fifth of a second, every few steps
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
+    return accelerate.Accelerator(
+        cpu=config.cpu,
+        mixed_precision='no',
+        # given as a plugin, for the variable of the environment goes before the number
+        gradient_accumulation_plugin=accelerate.utils.GradientAccumulationPlugin(num_steps=1),
+        dynamo_backend='no',
+        kwargs_handlers=handlers,
+    )
 
 
 class Trainer:
@@ -87,12 +116,17 @@ class Trainer:
         self.rank, self.world = accelerator.process_index, accelerator.num_processes
         self.main = accelerator.is_main_process
         self.device: torch.device = accelerator.device
+        # a CPU has its numbers at once, and several processes must stop at the same step
+        self.at_once = self.device.type != 'cuda' or self.world > 1
+        self.has_teacher = False
         self.out = Path(config.out)
         self.batches = task.batches(model, self.device, self.rank, self.world)
         self.total_steps = max(1, math.ceil(config.epochs * self.batches.steps_per_epoch))
         found = latest_checkpoint(self.out)
         if found and not resume:
             raise UserError(f'{self.out} has a run already ({found.name}): go on with --resume, or choose another out.')
+        if found:
+            check_resume(self.out, config)
         state = load_checkpoint(found) if found else None
 
         freeze(model, config.model.freeze)
@@ -105,35 +139,16 @@ class Trainer:
             model.to(memory_format=torch.channels_last)
         if state:
             self._load(model, state['model'])
-        self.ema = ModelEmaV3(model, decay=config.ema_decay, use_warmup=True) if config.ema_decay else None
+        decay = average_decay(config.ema_decay, self.total_steps)
+        self.ema = ModelEmaV3(model, decay=decay, use_warmup=True) if config.ema_decay else None
         if self.ema is not None and state:
             self._load(self.ema.module, state['ema'] or state['model'])
         self.model = self._prepare_model(model)
-        fused: dict[str, Any] = {'fused': True} if config.opt in ('adam', 'adamw') else {}
-        self.optimizer = create_optimizer_v2(
-            self.model,
-            opt=config.opt,
-            lr=config.lr,
-            weight_decay=config.weight_decay,
-            layer_decay=config.layer_decay,
-            # one pass over all parameters, on the CPU too; PyTorch's own optimisers have it
-            **fused,
-        )
+        optimizer = make_optimizer(self.model, config)
         if state:
-            self._load_optimizer(state['optimizer'])
-        self.scheduler, _ = create_scheduler_v2(
-            self.optimizer,
-            config.sched,
-            num_epochs=self.total_steps,
-            decay_milestones=[round(e * self.batches.steps_per_epoch) for e in config.milestones],
-            decay_rate=config.decay_rate,
-            min_lr=config.min_lr,
-            warmup_lr=config.warmup_lr,
-            warmup_epochs=min(config.warmup_steps, self.total_steps - 1),
-        )
-        if self.scheduler is None:
-            raise UserError(f'sched {config.sched!r} leaves the learning rate alone; choose constant for that.')
-        self.network, self.optimizer = accelerator.prepare(self.model, self.optimizer)
+            load_optimizer(optimizer, state['optimizer'])
+        self.schedule = Schedule(optimizer, config, self.total_steps, self.batches.steps_per_epoch)
+        self.network, self.optimizer = accelerator.prepare(self.model, optimizer)
         self.step = int(state['step']) if state else 0
         self.before = float(state['elapsed']) if state else 0.0
         self.loss: float | None = state['loss'] if state else None
@@ -143,7 +158,9 @@ class Trainer:
         self.started = self.last_save = time.monotonic()
         self.log = RunLog(self.out, task.figure, self.step, config.tensorboard) if self.main else None
         self.progress = progress and accelerator.is_local_main_process
-        self.stop_asked = False
+        self.stopping = StopRequest()
+        self.readings = Readings()
+        self.compiling = 0.0
 
     def _prepare_model(self, model: nn.Module) -> nn.Module:
         config = self.config
@@ -172,20 +189,6 @@ class Trainer:
         except UserError as error:
             raise UserError(f'{error} Resume with the recipe of the run (recipe.json in its folder).') from error
 
-    def _load_optimizer(self, state: dict[str, Any]) -> None:
-        sizes = [[len(g['params']) for g in groups] for groups in (state['param_groups'], self.optimizer.param_groups)]
-        if sizes[0] != sizes[1]:
-            raise UserError('The checkpoint has other groups of parameters than the recipe: resume with its own.')
-        # implementation choices are this machine's, not the checkpoint's
-        for group, own in zip(state['param_groups'], self.optimizer.param_groups, strict=True):
-            group.update({k: own[k] for k in ('fused', 'foreach', 'capturable') if k in own})
-        self.optimizer.load_state_dict(state)
-        # a checkpoint has no strides, and fused steps walk through memory: channels-last parameters need theirs alike
-        for parameter, values in self.optimizer.state.items():
-            for key, value in values.items():
-                if isinstance(value, Tensor) and value.shape == parameter.shape:
-                    values[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-
     @property
     def elapsed(self) -> float:
         """Seconds of training, those before a resume included."""
@@ -198,20 +201,12 @@ class Trainer:
 
     def _agree(self) -> tuple[float, bool]:
         """The main process's clock, and whether any was asked to stop: all must decide alike."""
-        elapsed, stop = self.elapsed, self.stop_asked
+        elapsed, stop = self.elapsed, self.stopping.asked
         if self.world > 1:
             shared = torch.tensor([elapsed if self.main else 0.0, float(stop)], device=self.device)
             dist.all_reduce(shared)
             elapsed, stop = float(shared[0]), bool(shared[1] > 0)
         return elapsed, stop
-
-    def _set_lr(self, progress: float) -> float:
-        # warm-up counts steps; after it the schedule follows the progress, which a budget of minutes may push on
-        config, t = self.config, self.step
-        if t >= min(config.warmup_steps, self.total_steps - 1):
-            t = max(t, int(progress * self.total_steps))
-        self.scheduler.step(t)
-        return max(float(group['lr']) for group in self.optimizer.param_groups)
 
     def run(self) -> nn.Module:
         """Train to the end.
@@ -232,26 +227,34 @@ class Trainer:
             unit='step',
         )
         train_mode(self.model)
-        with self._signals(), _few_collections(), bar:
+        with self.stopping.listen(), few_collections(), bar:
             for batch in self.batches.stream(self.step):
                 elapsed, stop = self._agree()
                 progress = self.step / self.total_steps
                 if self.config.minutes:
-                    progress = max(progress, elapsed / 60 / self.config.minutes)
+                    # what compiling took is part of the budget, but no progress
+                    budget = self.config.minutes * 60
+                    progress = max(progress, (elapsed - self.compiling) / max(1.0, budget - self.compiling))
                 if progress >= 1 or stop:
                     break
                 row = self._train_step(batch, progress, elapsed)
+                if self.compiling == 0 and self.config.compile != 'none':
+                    self._synchronise()
+                    self.compiling = max(1e-3, self.elapsed - elapsed)
                 if self._eval_due(elapsed):
+                    # its row is written with the step's numbers, as soon as they are there
                     row[f'val_{self.task.figure}'] = self._evaluate(elapsed)
-                self._report(row, bar)
+                save = self._save_due()
+                self._report(bar, wait=save)
                 bar.update()
                 if self.config.minutes and progress > 0:
                     # what tqdm works the time left out from
                     bar.total = max(self.step, round(self.step / progress))
-                if self._save_due():
+                if save:
                     self.save()
+        self._report(bar, wait=True)
         if self.task.has_val and self.last_eval[0] != self.step and not stop:
-            self._report(self._now({f'val_{self.task.figure}': self._evaluate(elapsed)}, elapsed), bar)
+            self._write(self._now({f'val_{self.task.figure}': self._evaluate(elapsed)}, elapsed), bar)
         self.save()
         if stop:
             raise KeyboardInterrupt(f'stopped at step {self.step}; go on with --resume')
@@ -264,7 +267,7 @@ class Trainer:
 
     def _train_step(self, batch: Any, progress: float, elapsed: float) -> dict[str, float]:
         config = self.config
-        lr = self._set_lr(progress)
+        lr = self.schedule.set(self.step, progress)
         seed_step(config.seed, self.step, self.rank)
         images = normalise(batch.pixels, *self.stats)
         if config.channels_last:
@@ -283,29 +286,31 @@ class Trainer:
             dist.all_reduce(shown)
             shown /= self.world
         self.optimizer.zero_grad(set_to_none=True)
-        # checked before the weights are touched; every process sees the same sum and stops
-        values = shown.tolist()
-        if not all(map(math.isfinite, values)):
-            raise UserError(self._diagnose(values, batch, maps, lr))
+        if self.at_once:
+            # before the weights are touched; every process sees the same sum and stops
+            values = shown.tolist()
+            if not all(map(math.isfinite, values)):
+                raise UserError(self._diagnose(values, batch, maps, lr))
         self.accelerator.backward(total_loss)
-        norm = 0.0
+        norm = torch.zeros((), device=self.device)
         if config.clip_grad:
-            norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), config.clip_grad))
-            if not math.isfinite(norm):
+            norm = self.accelerator.clip_grad_norm_(self.model.parameters(), config.clip_grad)
+            if self.at_once and not math.isfinite(norm):
                 raise UserError(self._diagnose(values, batch, maps, lr, 'gradient'))
         self.optimizer.step()
         self.step += 1
         if self.ema is not None:
             self.ema.update(self.model, step=self.step)
-        self.loss = values[0] if self.loss is None else 0.98 * self.loss + 0.02 * values[0]
-        row = self._now({'lr': lr, 'loss': values[0]}, elapsed)
-        if self.teacher is not None or to_labels is not None:
-            row['teacher_loss'] = values[1]
-        if config.clip_grad:
-            row['grad_norm'] = norm
+        row = self._now({'lr': lr}, elapsed)
         if self._log_due():
             row[f'train_{self.task.figure}'] = self.task.train_figure(maps.detach(), batch)
+        self.has_teacher = self.teacher is not None or to_labels is not None
+        self.readings.add(torch.cat((shown, norm.detach().float().view(1))), row)
         return row
+
+    def _synchronise(self) -> None:
+        if self.device.type == 'cuda':
+            torch.cuda.synchronize(self.device)
 
     def _now(self, values: dict[str, float], elapsed: float) -> dict[str, float]:
         epoch = self.step / self.batches.steps_per_epoch
@@ -326,8 +331,7 @@ class Trainer:
             cause = 'maps and weights are finite, so the loss or its gradient overflows'
         return (
             f'The {what} is not finite at step {self.step}: loss {values[0]}, teacher loss {values[1]}, learning rate '
-            f'{lr:.3g}; {cause}. Nothing was saved since. Lower lr, raise warmup_steps, or use precision float32, and '
-            'start again with --resume.'
+            f'{lr:.3g}; {cause}. {_NOT_FINITE}'
         )
 
     def _log_due(self) -> bool:
@@ -353,11 +357,28 @@ class Trainer:
         self.last_eval = [self.step, elapsed]
         return self.figure
 
-    def _report(self, row: dict[str, float], bar: tqdm) -> None:
-        if self.log is not None and (self._log_due() or f'val_{self.task.figure}' in row):
+    def _report(self, bar: tqdm, wait: bool = False) -> None:
+        """Look at the steps whose numbers have come; with `wait` at all, as before anything is saved."""
+        for values, row in self.readings.read(wait):
+            loss, taught, norm = values
+            if not all(map(math.isfinite, values)):
+                raise UserError(
+                    f'The loss or its gradient was not finite at step {row["step"] - 1}: loss {loss}, teacher loss '
+                    f'{taught}, norm of the gradient {norm}, learning rate {row["lr"]:.3g}. {_NOT_FINITE}'
+                )
+            self.loss = loss if self.loss is None else 0.98 * self.loss + 0.02 * loss
+            row['loss'] = loss
+            if self.has_teacher:
+                row['teacher_loss'] = taught
+            if self.config.clip_grad:
+                row['grad_norm'] = norm
+            self._write(row, bar)
+
+    def _write(self, row: dict[str, float], bar: tqdm) -> None:
+        trained, found = (row.get(f'{kind}_{self.task.figure}') for kind in ('train', 'val'))
+        if self.log is not None and not (trained is None and found is None):
             self.log.write(row)
-        shown = {'loss': f'{self.loss:.4f}'}
-        trained = row.get(f'train_{self.task.figure}')
+        shown = {} if self.loss is None else {'loss': f'{self.loss:.4f}'}
         if self.figure is not None:
             shown[self.task.shown] = f'{self.figure:.3f}'
         elif trained is not None:
@@ -368,7 +389,7 @@ class Trainer:
         return self.main and time.monotonic() - self.last_save >= self.config.save_minutes * 60
 
     def save(self) -> None:
-        """Write a checkpoint, and the kept weights beside it; only the main process does."""
+        """Write a checkpoint, and the kept weights in float16 beside it; only the main process does."""
         if not self.main:
             return
         state = {'elapsed': self.elapsed, 'loss': self.loss, 'figure': self.figure, 'last_eval': self.last_eval}
@@ -381,30 +402,6 @@ class Trainer:
             None if self.ema is None else self.ema.module.state_dict(),
             state,
         )
+        with disk_errors(self.out):
+            write_whole(self.out / WEIGHTS_FILE, halved(self.kept.state_dict()))
         self.last_save = time.monotonic()
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Between steps, Ctrl-C and SIGTERM stop the run with its state saved; another one later stops at once."""
-        asked = 0.0
-
-        def ask(number: int, frame: Any) -> None:
-            nonlocal asked
-            if not self.stop_asked:
-                self.stop_asked, asked = True, time.monotonic()
-            # where a group of processes is told to stop, a launcher in it tells each of them once more
-            elif time.monotonic() - asked > 2:
-                raise KeyboardInterrupt
-
-        before: dict[signal.Signals, Any] = {}
-        try:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                before[number] = signal.signal(number, ask)
-        except ValueError:
-            # signals belong to the main thread; elsewhere they stay with their owner
-            pass
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)

@@ -35,6 +35,10 @@ class KeypointTask:
         self.train_size, self.has_val = len(train), val is not None
         self.shown = f'PCK@{config.pck:g}'
 
+    def by(self, config: TrainConfig) -> 'KeypointTask':
+        """The same crops, to be learnt by another recipe."""
+        return KeypointTask(config, self.train, self.val)
+
     def start(self) -> nn.Module:
         """The model to train, see `start_model`."""
         config = self.config

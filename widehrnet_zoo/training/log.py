@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ from ..errors import UserError
 from ..files import write_whole
 from .state import disk_errors
 
-__all__ = ['RunLog', 'read_log']
+__all__ = ['RunLog', 'join_logs', 'read_log']
 
 COLUMNS = ('step', 'epoch', 'samples', 'minutes', 'lr', 'loss', 'teacher_loss', 'grad_norm')
+
+_COUNTED = ('step', 'epoch', 'samples', 'minutes')
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
@@ -27,6 +30,34 @@ def read_log(path: Path) -> list[dict[str, float]]:
         except ValueError:
             continue
     return rows
+
+
+def join_logs(folders: Iterable[Path], path: Path) -> None:
+    """One log of runs that followed each other: steps, epochs, samples and minutes go on counting.
+
+    Args:
+        folders: Of the runs, in their order.
+        path: File to write.
+    """
+    rows: list[dict[str, float]] = []
+    for folder in folders:
+        before = {key: rows[-1][key] if rows else 0.0 for key in _COUNTED}
+        for row in read_log(folder / 'log.csv'):
+            rows.append({**row, **{key: row[key] + before[key] for key in _COUNTED}})
+    others = {key for row in rows for key in row if key not in COLUMNS}
+    write_whole(path, _text((*COLUMNS, *sorted(others)), rows))
+
+
+def _format(row: dict[str, float]) -> dict[str, str]:
+    return {k: repr(int(v)) if k in ('step', 'samples') else f'{v:.9g}' for k, v in row.items()}
+
+
+def _text(columns: tuple[str, ...], rows: list[dict[str, float]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator='\n')
+    writer.writeheader()
+    writer.writerows([_format(row) for row in rows])
+    return text.getvalue()
 
 
 class RunLog:
@@ -46,12 +77,8 @@ class RunLog:
         self.path = folder / 'log.csv'
         self.columns = (*COLUMNS, f'train_{figure}', f'val_{figure}')
         rows = [row for row in read_log(self.path) if row['step'] <= step] if step else []
-        text = io.StringIO()
-        writer = csv.DictWriter(text, self.columns, lineterminator='\n')
-        writer.writeheader()
-        writer.writerows([self._format(row) for row in rows])
         with disk_errors(self.path):
-            write_whole(self.path, text.getvalue())
+            write_whole(self.path, _text(self.columns, rows))
         self.events: Any = None
         if tensorboard:
             try:
@@ -61,10 +88,6 @@ class RunLog:
                     'tensorboard=true needs `pip install tensorboard`; log.csv is written anyway.'
                 ) from error
             self.events = SummaryWriter(str(folder / 'tensorboard'), purge_step=step)
-
-    @staticmethod
-    def _format(row: dict[str, float]) -> dict[str, str]:
-        return {k: repr(int(v)) if k in ('step', 'samples') else f'{v:.9g}' for k, v in row.items()}
 
     def write(self, row: dict[str, float]) -> None:
         """Append a row; it is on disk when this returns.
@@ -76,7 +99,7 @@ class RunLog:
             UserError: If the disk is full.
         """
         with disk_errors(self.path), open(self.path, 'a', newline='') as file:
-            csv.DictWriter(file, self.columns, lineterminator='\n').writerow(self._format(row))
+            csv.DictWriter(file, self.columns, lineterminator='\n').writerow(_format(row))
         if self.events is not None:
             for name, value in row.items():
                 if name not in ('step', 'samples', 'epoch', 'minutes'):

@@ -131,7 +131,7 @@ def load_config(
         _merge(values, loaded)
     if isinstance(overrides, Mapping):
         _merge(values, overrides)
-        return _build(TrainConfig, values)
+        return _checked(_build(TrainConfig, values))
     for text in overrides:
         key, equals, raw = text.partition('=')
         if not equals:
@@ -140,4 +140,32 @@ def load_config(
         for part in reversed(key.strip().split('.')):
             value = {part: value}
         _merge(values, value)
-    return _build(TrainConfig, values)
+    return _checked(_build(TrainConfig, values))
+
+
+def _checked(config: TrainConfig) -> TrainConfig:
+    stage_configs(config)
+    return config
+
+
+def stage_configs(config: TrainConfig) -> list[tuple[TrainConfig, float]]:
+    """The recipes of the stages of a recipe, each with its share of the minutes; one, with all of them, without stages.
+
+    Raises:
+        UserError: If a stage has a setting that does not exist, or that is the whole run's.
+    """
+    if not config.stages:
+        return [(config, 1.0)]
+    found = []
+    for number, stage in enumerate(config.stages, 1):
+        values = {key: value for key, value in config.to_dict().items() if key != 'stages'}
+        settings = dict(stage)
+        share = _convert(settings.pop('share', 1.0), float, f'stages[{number}].share')
+        if not share > 0:
+            raise UserError(f'stages[{number}].share must be above 0, not {share}.')
+        for key in ('out', 'minutes', 'stages', 'data', 'cpu'):
+            if key in settings:
+                raise UserError(f'stages[{number}].{key}: {key} is of the whole run, not of a stage.')
+        _merge(values, settings, prefix=f'stages[{number}].')
+        found.append((_build(TrainConfig, values), share))
+    return found

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,15 @@ from .config import DataConfig, TrainConfig
 from .crops import CropCache
 from .engine import Trainer, make_accelerator
 from .keypoint_task import KeypointTask
+from .log import join_logs
+from .packs import open_packs, write_packs
 from .people import People, read_people
 from .pictures import draw_curves
-from .state import disk_errors
+from .recipes import stage_configs
+from .state import WEIGHTS_FILE, disk_errors
 from .task import Task
 
-__all__ = ['open_caches', 'preview', 'train']
+__all__ = ['open_caches', 'pack', 'preview', 'train']
 
 _logger = logging.getLogger(__name__)
 
@@ -49,6 +54,8 @@ def open_caches(config: TrainConfig, progress: bool = True) -> tuple[CropCache, 
         UserError: If a label file or too many images are broken, or the disk is full.
     """
     data = config.data
+    if data.packs:
+        return _open_packs(config, progress)
     people, val = _read(config)
 
     def build(who: People, images: str) -> CropCache:
@@ -56,7 +63,7 @@ def open_caches(config: TrainConfig, progress: bool = True) -> tuple[CropCache, 
             who,
             images,
             data.cache or Path(config.out) / 'cache',
-            size=data.crop_size or round(config.size[0] * data.margin),
+            size=_crop_side(config),
             margin=data.margin,
             aspect=config.size[1] / config.size[0],
             max_bad=data.max_bad_images,
@@ -66,6 +73,74 @@ def open_caches(config: TrainConfig, progress: bool = True) -> tuple[CropCache, 
 
     assert data.images is not None
     return build(people, data.images), None if val is None else build(val, data.val_images or data.images)
+
+
+def _crop_side(config: TrainConfig) -> int:
+    tallest = max(stage.size[0] for stage, _ in stage_configs(config))
+    return config.data.crop_size or round(tallest * config.data.margin)
+
+
+def _open_packs(config: TrainConfig, progress: bool) -> tuple[CropCache, CropCache | None]:
+    data = config.data
+    if data.labels or data.images or data.val_labels:
+        raise UserError(
+            'data.packs stands in place of data.labels, data.images and data.val_labels: give one or the other.'
+        )
+    assert data.packs is not None
+    caches = open_packs(data.packs, progress=progress)
+    train_crops, val_crops = caches['train'], caches.get('val')
+    if config.teacher.keypoints is None:
+        train_crops.teacher = None
+    elif train_crops.teacher is None:
+        raise UserError(
+            f'{data.packs} has no keypoints of a teacher: pack with teacher.keypoints={config.teacher.keypoints}.'
+        )
+    if val_crops is not None and val_crops.people.skeleton != train_crops.people.skeleton:
+        raise UserError(f'{data.packs} has people to train and to validate on with different keypoints.')
+    return train_crops, val_crops
+
+
+def pack(
+    config: TrainConfig, folder: str | Path, quality: int = 85, megabytes: float = 50.0, progress: bool = True
+) -> list[Path]:
+    """Write what a recipe learns from into packs, to train from on another machine.
+
+    Args:
+        config: The recipe: labels, images, crop size and margin.
+        folder: Where to.
+        quality: Of the JPEG crops.
+        megabytes: Largest size of a file, in 10^6 bytes.
+        progress: Show bars.
+
+    Returns:
+        The files.
+
+    Raises:
+        UserError: If a label file or too many images are broken, or the disk is full.
+    """
+    if not 1 <= quality <= 100 or not megabytes >= 1:
+        raise UserError(f'the quality is in 1..100 and a pack has a megabyte or more, not {quality} and {megabytes:g}.')
+    data = config.data
+    people, val = _read(config)
+    written: list[Path] = []
+    for split, who, images in (('train', people, data.images), ('val', val, data.val_images or data.images)):
+        if who is not None:
+            assert images is not None
+            written += write_packs(
+                who,
+                images,
+                folder,
+                split,
+                side=_crop_side(config),
+                margin=data.margin,
+                aspect=config.size[1] / config.size[0],
+                quality=quality,
+                megabytes=megabytes,
+                max_bad=data.max_bad_images,
+                workers=data.workers,
+                progress=progress,
+            )
+    return written
 
 
 def open_task(config: TrainConfig, progress: bool = True) -> Task:
@@ -96,8 +171,9 @@ def preview(config: TrainConfig, path: str | Path, count: int = 12) -> None:
     Raises:
         UserError: As for `open_caches`.
     """
-    small = replace(config, data=replace(config.data, val_labels=None))
-    open_task(small).preview(path, count)
+    # of several stages the last, which is what the weights see last
+    last = stage_configs(config)[-1][0]
+    open_task(replace(last, data=replace(last.data, val_labels=None))).preview(path, count)
 
 
 def train(config: TrainConfig, resume: bool = False, progress: bool = True, accelerator: Any = None) -> nn.Module:
@@ -120,9 +196,18 @@ def train(config: TrainConfig, resume: bool = False, progress: bool = True, acce
         KeyboardInterrupt: If the run was asked to stop; its state was saved first.
     """
     accelerator = accelerator or make_accelerator(config)
-    out = Path(config.out)
+    stages = stage_configs(config)
+    largest = max((stage.size for stage, _ in stages), key=lambda size: size[0])
     with accelerator.local_main_process_first():
-        task = open_task(config, progress and accelerator.is_local_main_process)
+        opened = replace(config, size=largest)
+        task = open_task(opened, progress and accelerator.is_local_main_process)
+    if not config.stages:
+        return _train(config, task, resume, progress, accelerator)
+    return _train_stages(config, task, resume, progress, accelerator)
+
+
+def _train(config: TrainConfig, task: Task, resume: bool, progress: bool, accelerator: Any) -> nn.Module:
+    out, task = Path(config.out), task.by(config)
     trainer = Trainer(task.start(), task, config, accelerator, resume, progress)
     if accelerator.is_main_process:
         with disk_errors(out):
@@ -131,6 +216,53 @@ def train(config: TrainConfig, resume: bool = False, progress: bool = True, acce
     if accelerator.is_main_process:
         _finish(trained, trainer, task, config)
     accelerator.wait_for_everyone()
+    return trained
+
+
+def _train_stages(config: TrainConfig, task: Task, resume: bool, progress: bool, accelerator: Any) -> nn.Module:
+    out, started = Path(config.out), time.monotonic()
+    stages = stage_configs(config)
+    if not resume and (out / 'recipe.json').exists():
+        raise UserError(f'{out} has a run already: go on with --resume, or choose another out.')
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        with disk_errors(out):
+            write_whole(out / 'recipe.json', json.dumps(config.to_dict(), indent=2))
+    folders = [out / f'{i}-{stage.size[0]}x{stage.size[1]}' for i, (stage, _) in enumerate(stages, 1)]
+    trained: nn.Module | None = None
+    spent = 0.0
+    for i, ((stage, share), folder) in enumerate(zip(stages, folders, strict=True)):
+        stage = replace(stage, out=str(folder))
+        if i:
+            # what the stage before made, whatever the first one began with
+            name = f'local-dir:{folders[i - 1] / "model"}'
+            stage = replace(stage, model=replace(stage.model, name=name, weights=None, pretrained=True))
+        if (folder / 'summary.json').exists() and i + 1 < len(stages):
+            spent += json.loads((folder / 'summary.json').read_text())['minutes']
+            continue
+        if config.minutes:
+            left = config.minutes - spent - (time.monotonic() - started) / 60
+            stage = replace(stage, minutes=max(0.01, left * share / sum(s for _, s in stages[i:])))
+        _logger.info('stage %d of %d: %dx%d, %s', i + 1, len(stages), *stage.size, folder)
+        accelerator.free_memory()
+        trained = _train(stage, task, resume, progress, accelerator)
+        if accelerator.is_main_process:
+            with disk_errors(out):
+                for name in (WEIGHTS_FILE, 'validation.png'):
+                    if (folder / name).exists():
+                        write_whole(out / name, (folder / name).read_bytes())
+                join_logs(folders[: i + 1], out / 'log.csv')
+            draw_curves(out / 'log.csv', out / 'curves.png', task.figure, task.shown)
+    assert trained is not None
+    if accelerator.is_main_process:
+        with disk_errors(out):
+            shutil.copytree(folders[-1] / 'model', out / 'model', dirs_exist_ok=True)
+            summaries = [json.loads((folder / 'summary.json').read_text()) for folder in folders]
+            whole = {key: sum(s[key] for s in summaries) for key in ('steps', 'samples', 'minutes')}
+            write_whole(
+                out / 'summary.json',
+                json.dumps({**summaries[-1], 'model': config.model.name, **whole, 'stages': summaries}, indent=2),
+            )
     return trained
 
 
@@ -143,7 +275,7 @@ def _finish(model: nn.Module, trainer: Trainer, task: Task, config: TrainConfig)
         save_pretrained(model, out / 'model', size=config.size, overwrite=True)
         summary = {
             'model': config.model.name,
-            'labels': data.labels,
+            'labels': data.packs or data.labels,
             'people': task.train_size,
             'steps': trainer.step,
             'samples': trainer.step * config.batch_size,

@@ -7,6 +7,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from .config import TrainConfig
+
 __all__ = ['Task', 'TaskBatches']
 
 
@@ -38,6 +40,10 @@ class Task(Protocol):
     has_val: bool
     figure: str
     shown: str
+
+    def by(self, config: TrainConfig) -> 'Task':
+        """The same data, to be learnt by another recipe."""
+        ...
 
     def start(self) -> nn.Module:
         """The model to train."""
