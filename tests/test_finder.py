@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_model import SMALL
 from test_box_maps import maps_of
 
 from widehrnet_zoo.cli.main import main
@@ -156,3 +157,28 @@ def test_the_shipped_scorer_agrees_with_the_reference(shared, tmp_path):
     figures = evaluate_boxes(data, results=tmp_path / 'results.json', progress=False).figures
     assert f'AP {figures["AP"]:.3f} AP50 {figures["AP50"]:.3f} AR100 {figures["AR"]:.3f}' in said
     assert f'best F1 {figures["best F1"]:.3f}' in said
+
+
+@pytest.mark.parametrize('suffix', ['.onnx', '.xml', '.torchscript', '.pt2'])
+def test_exported_finders_find_the_same_with_the_suppression_in_the_file(suffix, tmp_path, enliven):
+    for module in ('onnx', 'onnxruntime', 'openvino'):
+        pytest.importorskip(module)
+    from widehrnet_zoo.engines.exported import open_backend
+    from widehrnet_zoo.export.export import export
+
+    model = enliven(create_model('widehrnet_10.untrained', num_classes=NUM_MAPS, **SMALL).eval())
+    model.skeleton = PERSON_BOXES
+    with torch.no_grad():
+        # boxes about a tenth of the photo, scores on both sides of the threshold
+        model.classifier.weight *= 0.1
+        model.classifier.weight[0] *= 15
+        model.classifier.bias[0] -= 1
+    path = tmp_path / f'finder{suffix}'
+    assert export(model, path, size=(64, 96)) < (0.1 if suffix != '.pt2' else 1e-3)
+    assert open_backend(path).metadata.pipeline == (suffix != '.pt2')
+    images = [np.random.default_rng(i).integers(0, 256, (50, 70 + i, 3), np.uint8) for i in range(3)]
+    wanted = PersonFinder(model, size=(64, 96), min_score=0.2).find(images)
+    assert min(len(scores) for _, scores in wanted) > 3
+    found = PersonFinder(path, min_score=0.2).find(images)
+    for (boxes, scores), (others, their) in zip(wanted, found, strict=True):
+        assert scores == pytest.approx(their, abs=1e-4) and boxes == pytest.approx(others, abs=0.05)

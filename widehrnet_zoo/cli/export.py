@@ -35,7 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--size', type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'), help="instead of the model's own")
     parser.add_argument(
-        '--pipeline', action='store_true', help='uint8 crops in, keypoints out: normalise and decode inside the file'
+        '--pipeline',
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help='uint8 crops in, keypoints out: normalise and decode inside the file (default for person finders)',
     )
     parser.add_argument('--precision', choices=('f32', 'bf16', 'int8'), default='f32', help='default: f32')
     parser.add_argument(
@@ -58,9 +61,11 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UserError: If an input is missing, broken or does not fit, or the file fails its check.
     """
+    from ..engines.exported import open_backend as open_exported
     from ..engines.pytorch import TorchBackend, open_backend
     from ..errors import UserError
     from ..export.export import FORMATS, export
+    from ..pose.box_maps import gives_boxes
 
     if args.precision == 'int8' and args.calibrate is None:
         raise UserError('int8 is calibrated on photos of people: give --calibrate FOLDER.')
@@ -86,6 +91,8 @@ def run(args: argparse.Namespace) -> int:
         crops=crops,
         widen=args.widen,
     )
-    what = 'pixels in the keypoints' if args.pipeline else 'of the largest heatmap value'
+    pipeline = open_exported(path).metadata.pipeline
+    places = 'boxes' if gives_boxes(backend.skeleton) else 'keypoints'
+    what = f'pixels in the {places}' if pipeline else 'of the largest heatmap value'
     sys.stdout.write(f'{path}: {args.fmt} {args.precision}, at most {difference:.2g} {what} away from PyTorch.\n')
     return 0

@@ -145,6 +145,7 @@ def _openvino(path: Path, threads: int | None) -> tuple[ExportMetadata, Runner]:
 
 def _torchscript(path: Path, threads: int | None) -> tuple[ExportMetadata, Runner]:
     import torch
+    import torchvision  # noqa: F401  its operators, which files of person finders hold
 
     files = {KEY: ''}
     try:

@@ -27,7 +27,8 @@ class ExportMetadata:
         mean: Of the input, RGB in 0..1.
         std: Of the input.
         pipeline: Whether the file takes uint8 crops (B, H, W, 3) and gives keypoints (B, K, 3), x, y in crop pixels
-            and score; otherwise it takes normalised float32 (B, 3, H, W) and gives heatmaps (B, K, H/4, W/4).
+            and score (a person finder: photos, and (N, 6) photo, x1, y1, x2, y2, score); otherwise it takes normalised
+            float32 (B, 3, H, W) and gives heatmaps (B, K, H/4, W/4).
         precision: `'f32'`, `'bf16'` or `'int8'`.
         padding: Growth of a person's box to the crop.
         score_map: From heatmap peaks to chances, or `None`; for whoever reads the file's scores to apply.

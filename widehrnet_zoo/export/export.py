@@ -5,6 +5,7 @@ import io
 import os
 import shutil
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,10 +23,12 @@ from ..engines.exported import open_backend
 from ..engines.metadata import KEY, STRIDE, ExportMetadata
 from ..errors import UserError
 from ..extras import require
+from ..pose.box_maps import gives_boxes
 from ..pose.crops import padding_of
 from ..pose.decoding import decode_heatmaps
 from ..pose.score_map import score_map_of
 from ..pose.skeletons import Skeleton, skeleton_of
+from .boxes import BoxPipeline, box_difference, write_boxes
 from .onnx_graph import OPSET, PoseWriter
 
 FORMATS = {'onnx': '.onnx', 'openvino': '.xml', 'torch-export': '.pt2', 'torchscript': '.torchscript'}
@@ -87,7 +90,13 @@ def onnx_model(network: GraphNetwork, metadata: ExportMetadata, orders_are_produ
     types, helper = onnx.TensorProto, onnx.helper
     writer = PoseWriter(orders_are_products)
     count = metadata.skeleton.num_keypoints
-    if metadata.pipeline:
+    if metadata.pipeline and gives_boxes(metadata.skeleton):
+        height, width = metadata.size
+        given = helper.make_tensor_value_info('images', types.UINT8, ['batch', height, width, 3])
+        x = writer.normalise('images', metadata.mean, metadata.std)
+        writer.rename(write_boxes(writer, writer.network(network, x), metadata.size, STRIDE), 'boxes')
+        result = helper.make_tensor_value_info('boxes', types.FLOAT, ['found', 6])
+    elif metadata.pipeline:
         given = helper.make_tensor_value_info('crops', types.UINT8, ['batch', 'height', 'width', 3])
         x = writer.normalise('crops', metadata.mean, metadata.std)
         writer.rename(writer.decode(writer.network(network, x), STRIDE), 'keypoints')
@@ -114,7 +123,8 @@ def _write(network: GraphNetwork, metadata: ExportMetadata, fmt: str, file: Path
     module: nn.Module = network
     example = torch.zeros(2, 3, height, width)
     if metadata.pipeline:
-        module = PosePipeline(network, metadata.mean, metadata.std).eval()
+        pipeline = BoxPipeline if gives_boxes(metadata.skeleton) else PosePipeline
+        module = pipeline(network, metadata.mean, metadata.std).eval()
         example = torch.zeros(2, height, width, 3, dtype=torch.uint8)
     if fmt == 'onnx':
         file.write_bytes(onnx_model(network, metadata).SerializeToString())
@@ -133,7 +143,9 @@ def _write(network: GraphNetwork, metadata: ExportMetadata, fmt: str, file: Path
         ov.save_model(model, str(file), compress_to_fp16=False)
         source.unlink()
     elif fmt == 'torchscript':
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            # sizes that are taken for constants are those of the input, which is of one size for what they are used in
+            warnings.simplefilter('ignore', torch.jit.TracerWarning)
             scripted = torch.jit.freeze(torch.jit.trace(module, example))
         written = io.BytesIO()
         torch.jit.save(scripted, written, _extra_files={KEY: metadata.to_json()})
@@ -156,7 +168,7 @@ def export(
     *,
     size: tuple[int, int] | None = None,
     skeleton: Skeleton | None = None,
-    pipeline: bool = False,
+    pipeline: bool | None = None,
     precision: str = 'f32',
     crops: npt.NDArray[np.uint8] | None = None,
     widen: bool = False,
@@ -170,7 +182,9 @@ def export(
         size: Height and width, multiples of 32; by default the model's own. ONNX and TorchScript files also run at
             others, torch-export has a dynamic batch only.
         skeleton: What the keypoints are; by default what the model says.
-        pipeline: Take uint8 crops (B, H, W, 3) and give keypoints (B, K, 3): normalisation and decoding in the file.
+        pipeline: Take uint8 crops (B, H, W, 3) and give keypoints (B, K, 3): normalisation and decoding in the file. A
+            person finder takes uint8 photos and gives (N, 6), see `BoxPipeline`, with the suppression of doubles in
+            the file; for it this is the default.
         precision: `'f32'`; or for OpenVINO `'bf16'`, computed where the processor can, or `'int8'`, static quantisation
             calibrated on `crops`. (In ONNX Runtime the same int8 costs more than 0.01 PCK, so it is not offered.)
         crops: uint8 (N, H, W, 3), real crops to check on, and to calibrate on for int8, where it takes 100 or more;
@@ -178,8 +192,8 @@ def export(
         widen: See `deploy`.
 
     Returns:
-        The largest difference of a heatmap, or of a keypoint in pixels for a pipeline, found in the check; of
-        heatmaps in parts of the largest value.
+        The largest difference of a heatmap, or of a keypoint or the side of a box in pixels for a pipeline, found in
+        the check; of heatmaps in parts of the largest value.
 
     Raises:
         UserError: If options do not fit each other, the model cannot be exported, or the file gives other results
@@ -202,9 +216,17 @@ def export(
     if height % 32 or width % 32 or min(height, width) < 32:
         raise UserError(f'the input must be a multiple of 32 in height and width, not {height}x{width}.')
     known: Any = getattr(model, 'pretrained_cfg', None) or {}
+    skeleton = skeleton or skeleton_of(model)
+    if pipeline is None:
+        pipeline = gives_boxes(skeleton) and fmt != 'torch-export'
+    elif pipeline and gives_boxes(skeleton) and fmt == 'torch-export':
+        raise UserError(
+            'torch-export files hold operators of PyTorch alone, and the suppression of doubles is not one: leave the '
+            'pipeline out, and PersonFinder does it, or choose another format.'
+        )
     metadata = ExportMetadata(
         name=known.get('architecture') or type(model).__name__,
-        skeleton=skeleton or skeleton_of(model),
+        skeleton=skeleton,
         size=(height, width),
         mean=tuple(config['mean']),
         std=tuple(config['std']),
@@ -240,6 +262,10 @@ def check(file: Path, network: nn.Module, metadata: ExportMetadata, crops: npt.N
     backend = open_backend(file)
     if backend.metadata != metadata:
         raise UserError(f'{file.name} came back with other metadata than was written.')
+    if metadata.pipeline and gives_boxes(metadata.skeleton):
+        expected = BoxPipeline(network, metadata.mean, metadata.std)(torch.from_numpy(crops))
+        found = torch.from_numpy(backend.run(crops))
+        return box_difference(found, expected, max(0.02, TOLERANCE[metadata.precision]))
     pipeline = PosePipeline(network, metadata.mean, metadata.std)
     images = ((torch.from_numpy(crops).permute(0, 3, 1, 2).float() - pipeline.mean) / pipeline.std).contiguous()
     heatmaps = network(images)

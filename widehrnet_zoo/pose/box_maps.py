@@ -26,6 +26,7 @@ __all__ = [
     'bin_coordinates',
     'box_positions',
     'decode_sides',
+    'distances_of',
     'find_boxes',
     'gives_boxes',
     'split_maps',
@@ -56,6 +57,11 @@ def gives_boxes(skeleton: Skeleton) -> bool:
 def bin_coordinates(distances: Tensor) -> Tensor:
     """Distances in input pixels to coordinates on the bins, 0..15; those below 0 and above 512 are clamped."""
     return torch.log1p(distances.clamp(0, _FAR) / _NEAR) / _STEP
+
+
+def distances_of() -> tuple[float, float]:
+    """`near` and `step` of the inverse, distance = (exp(u * step) - 1) * near, for graphs that are written by hand."""
+    return _NEAR, _STEP
 
 
 def _distances(coordinates: Tensor) -> Tensor:
