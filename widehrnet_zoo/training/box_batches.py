@@ -203,9 +203,7 @@ class BoxBatches:
             raise UserError(f'batch_size {config.batch_size} cannot be shared out evenly among {world} processes.')
         self.cache, self.config, self.device = cache, config, torch.device(device)
         self.rank, self.world = rank, world
-        shares = cache.photos.shares
-        shares = None if shares is None else shares[cache.rows]
-        self.passes = Passes(len(cache), shares, config.batch_size, config.seed)
+        self.passes = Passes(len(cache), cache.shares, config.batch_size, config.seed)
         self.steps_per_epoch = self.passes.steps_per_epoch
         self.extents, self.boxes = torch.from_numpy(cache.extents), torch.from_numpy(cache.boxes)
         self.kinds = torch.from_numpy(cache.kinds)
@@ -277,7 +275,7 @@ class BoxBatches:
             config.augment.flip_prob,
             draws,
         )
-        crops = torch.from_numpy(self.cache.crops.crops[photos.numpy()])
+        crops = torch.from_numpy(self.cache.crops[photos.numpy()])
         return _Part(rows, place, crops, placed.maps), placed
 
     def _make(self, plan: _Plan) -> BoxBatch:

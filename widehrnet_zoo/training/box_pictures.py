@@ -49,7 +49,7 @@ def draw_samples(batches: BoxBatches, path: str | Path, count: int = 12, step: i
         batch = batches.batch(step)
         for i, image in enumerate(pixels_of(batch.pixels)[: count - len(tiles)]):
             tile, people = _labelled(image, batch.boxes[i], batch.kinds[i])
-            name = Path(batches.cache.photos.files[batches.cache.rows[batch.indices[i]]]).name
+            name = Path(batches.cache.files[batch.indices[i]]).name
             tiles.append((tile, f'{name[:24]}, {people} people'))
         step += 1
     save_picture(sheet(tiles, columns=4), Path(path))

@@ -122,11 +122,11 @@ class BoxTask:
             parts: list[Any] = [None] * world
             dist.all_gather_object(parts, results)
             results = [result for part in parts for result in part]
-        return BoxScore(self.val.photos.labels, results).figures()['AP50']
+        return BoxScore(self.val.labels(), results).figures()['AP50']
 
     def _view(self, cache: PhotoCache, rows: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         maps, scale, corner = photo_view(torch.from_numpy(cache.extents[rows]), self.config.size)
-        crops = torch.from_numpy(cache.crops.crops[rows]).to(device)
+        crops = torch.from_numpy(cache.crops[rows]).to(device)
         return cut_views(crops, maps, self.config.size), scale, corner
 
     def _find(self, model: nn.Module, device: torch.device, rows: np.ndarray) -> list[dict[str, Any]]:
@@ -136,14 +136,14 @@ class BoxTask:
         pixels, scale, corner = self._view(self.val, rows, device)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.config.precision == 'bf16'):
             maps = model(normalise(pixels, *input_stats(model))).float()
-        ids = [self.val.photos.ids[i] for i in self.val.rows[rows]]
-        sizes = self.val.photos.sizes[self.val.rows[rows]]
+        ids = [self.val.ids[i] for i in rows]
+        sizes = self.val.sizes[rows]
         scales = scale.numpy() * self.val.scales[rows]
         return _results(maps, ids, scales, corner.numpy(), sizes)
 
     def file(self, batch: BoxBatch, index: int) -> str:
         """The image file of a sample."""
-        return self.train.photos.files[self.train.rows[batch.indices[index]]]
+        return self.train.files[batch.indices[index]]
 
     def preview(self, path: str | Path, count: int) -> None:
         """Draw augmented samples with their boxes."""

@@ -1,54 +1,40 @@
-"""Whole photos with the boxes of the people in them, to teach a person finder."""
+"""Whole photos with the boxes of the people in them, to teach a person finder.
 
-from dataclasses import dataclass
+A photo is stored as a person is whose box is the whole photo, in a square around it; its own boxes are the points of
+that person, two corners each, with the kind of the box for their visibility. So caches and packs serve both.
+"""
+
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ..errors import UserError
 from ..formats.coco import CocoLabels, are_numbers, read_labels
 from ..pose.crops import PADDING
 from ..pose.skeletons import Skeleton
-from .box_loss import PERSON, UNSURE
+from .box_loss import NOBODY, PERSON, UNSURE
 from .config import DataConfig
 from .crops import CropCache
 from .people import People
 
-__all__ = ['PhotoCache', 'read_photos']
+__all__ = ['MARGIN', 'PhotoCache', 'read_photos']
 
-_PLACE = Skeleton('photo', ('centre',))
+MARGIN = 1 / PADDING
+"""Margin of a crop that is the photo and no more, for it takes the padding of people's boxes back."""
 
-
-@dataclass(frozen=True)
-class Photos:
-    """Labelled photos.
-
-    Attributes:
-        labels: The file that they are of.
-        ids: Image ids.
-        files: Image files, relative to the folder of the images.
-        sizes: float64 (N, 2), width and height.
-        boxes: float32 (N, M, 4), x1, y1, x2, y2 in image pixels, clipped to the photo.
-        kinds: int64 (N, M): `PERSON`, `UNSURE` for crowds (`iscrowd`), `NOBODY` where a photo has fewer boxes.
-        shares: float64 (N,), how often each is to come, or `None` for all alike.
-    """
-
-    labels: CocoLabels
-    ids: tuple[int | str, ...]
-    files: tuple[str, ...]
-    sizes: npt.NDArray[np.float64]
-    boxes: npt.NDArray[np.float32]
-    kinds: npt.NDArray[np.int64]
-    shares: npt.NDArray[np.float64] | None
+_CATEGORY = {'id': 1, 'name': 'person'}
 
 
-def read_photos(path: str | Path, shares_field: str | None = None) -> Photos:
+def read_photos(path: str | Path, shares_field: str | None = None) -> People:
     """Read COCO boxes; keypoints are not needed, and photos without people teach what nobody looks like.
 
     Args:
         path: The JSON. Annotations with `iscrowd` are regions in which nothing is learnt.
         shares_field: Field of the images with a number above 0, how often a photo is to come.
+
+    Returns:
+        The photos, as `PhotoCache` takes them.
 
     Raises:
         UserError: If the file is broken, an image has no size, or nobody is labelled.
@@ -72,59 +58,72 @@ def read_photos(path: str | Path, shares_field: str | None = None) -> Photos:
     if not any(kind == PERSON for found in rows.values() for _, kind in found):
         raise UserError(f'{path} has no box of a person in one of its images.')
     most = max(map(len, rows.values()))
-    boxes, kinds = np.zeros((len(rows), most, 4), np.float32), np.zeros((len(rows), most), np.int64)
+    corners = np.zeros((len(rows), most, 2, 3), np.float32)
     for i, found in enumerate(rows.values()):
-        for j, (corners, kind) in enumerate(found):
-            boxes[i, j], kinds[i, j] = corners, kind
+        for j, (ends, kind) in enumerate(found):
+            corners[i, j] = ((*ends[:2], kind), (*ends[2:], kind))
     images = list(labels.images.values())
-    return Photos(
-        labels,
-        tuple(rows),
+    sizes = tuple((image['width'], image['height']) for image in images)
+    whole = np.concatenate((np.zeros((len(sizes), 2)), np.array(sizes, float)), 1)
+    names = tuple(f'{corner}_{j}' for j in range(most) for corner in ('low', 'high'))
+    return People(
+        Skeleton('boxes of photos', names),
         tuple(image['file_name'] for image in images),
-        np.array([(image['width'], image['height']) for image in images], float),
-        boxes,
-        kinds,
-        np.array([image[shares_field] for image in images], float) if shares_field else None,
+        tuple(rows),
+        whole,
+        corners.reshape(len(rows), 2 * most, 3),
+        shares=np.array([image[shares_field] for image in images], float) if shares_field else None,
+        sizes=sizes,
     )
 
 
 class PhotoCache:
-    """Photos in the middle of squares, in a `CropCache` whose people are the photos.
+    """Photos in the middle of squares.
+
+    Args:
+        cache: Of `read_photos`, cut with `MARGIN` and an aspect of 1.
 
     Attributes:
-        photos: All of the labels.
-        crops: The cache; photos that could not be read are not in it.
-        rows: (n,) the photo of each crop.
-        extents: float32 (n, 4), x1, y1, x2, y2 where the photo lies in its crop; 0 is the crop's left and top edge.
-        boxes: float32 (n, M, 4) the boxes there.
-        kinds: int64 (n, M).
-        scales: float32 (n,) crop pixels per photo pixel.
+        cache: The same.
+        crops: uint8 (N, size, size, 3).
+        files: Image files, relative to the folder of the images.
+        ids: Image ids.
+        sizes: float64 (N, 2), width and height of the photos.
+        scales: float32 (N,), crop pixels per photo pixel.
+        extents: float32 (N, 4), x1, y1, x2, y2 where the photo lies in its crop; 0 is the crop's left and top edge.
+        boxes: float32 (N, M, 4), the boxes there.
+        kinds: int64 (N, M), `PERSON`, `UNSURE`, or `NOBODY` where a photo has fewer boxes.
+
+    Raises:
+        UserError: If the cache holds people.
     """
 
-    def __init__(self, photos: Photos, crops: CropCache):
-        self.photos, self.crops = photos, crops
-        places = {image_id: i for i, image_id in enumerate(photos.ids)}
-        self.rows = np.array([places[i] for i in crops.people.ids])
-        whole = crops.people.boxes
-        self.scales = ((crops.boxes[:, 2] - crops.boxes[:, 0]) / (whole[:, 2] - whole[:, 0])).astype(np.float32)
+    def __init__(self, cache: CropCache):
+        names = cache.people.skeleton.keypoints
+        if names[:2] != ('low_0', 'high_0') or (cache.people.boxes[:, :2] != 0).any():
+            raise UserError('These are crops of people, for keypoints: a person finder learns from whole photos.')
+        self.cache, self.crops = cache, cache.crops
+        self.files, self.ids, self.shares = cache.people.files, cache.people.ids, cache.people.shares
+        self.sizes = cache.people.boxes[:, 2:]
+        self.scales = ((cache.boxes[:, 2] - cache.boxes[:, 0]) / self.sizes[:, 0]).astype(np.float32)
         # a crop's pixels are taken at indices of the photo's pixels; between edges there is half a pixel more, of each
-        corner = crops.boxes[:, :2] + (0.5 - 0.5 * self.scales)[:, None]
-        shift = np.tile(corner, 2).astype(np.float32)
-        self.extents = (whole * self.scales[:, None] + shift).astype(np.float32)
-        self.boxes = photos.boxes[self.rows] * self.scales[:, None, None] + shift[:, None]
-        self.kinds = photos.kinds[self.rows]
+        self._shift = np.tile(0.5 - 0.5 * self.scales[:, None], 4).astype(np.float32)
+        self.extents = cache.boxes + self._shift
+        corners = cache.keypoints.reshape(len(cache), -1, 2, 3)
+        self.boxes = corners[..., :2].reshape(len(cache), -1, 4) + self._shift[:, None]
+        self.kinds = corners[:, :, 0, 2].astype(np.int64)
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.crops)
 
     @classmethod
     def build(
-        cls, photos: Photos, images: str | Path, folder: str | Path, size: int, data: DataConfig, progress: bool = True
+        cls, photos: People, images: str | Path, folder: str | Path, size: int, data: DataConfig, progress: bool = True
     ) -> 'PhotoCache':
         """Cut and store the photos, or find them; see `CropCache.build`.
 
         Args:
-            photos: The photos.
+            photos: From `read_photos`.
             images: Folder of the images.
             folder: Where caches are kept.
             size: Side of a stored square in pixels.
@@ -134,9 +133,17 @@ class PhotoCache:
         Raises:
             UserError: If too many images cannot be read, or the disk is full.
         """
-        whole = np.concatenate((np.zeros_like(photos.sizes), photos.sizes), 1)
-        people = People(_PLACE, photos.files, photos.ids, whole, np.zeros((len(whole), 1, 3), np.float32))
-        # a margin that takes the padding of people back
-        margin, most = 1 / PADDING, data.max_bad_images
-        crops = CropCache.build(people, images, folder, size, margin, 1.0, most, data.workers, progress)
-        return cls(photos, crops)
+        most = data.max_bad_images
+        return cls(CropCache.build(photos, images, folder, size, MARGIN, 1.0, most, data.workers, progress))
+
+    def labels(self) -> CocoLabels:
+        """The photos' boxes as COCO labels, in the photos' pixels."""
+        images: dict[int | str, dict[str, Any]] = {}
+        annotations: list[dict[str, Any]] = []
+        corners = self.cache.people.keypoints.reshape(len(self), -1, 2, 3)
+        for image_id, file, (width, height), boxes in zip(self.ids, self.files, self.sizes, corners, strict=True):
+            images[image_id] = {'id': image_id, 'file_name': file, 'width': width, 'height': height}
+            for (x1, y1, kind), (x2, y2, _) in boxes[boxes[:, 0, 2] != NOBODY].tolist():
+                entry = {'id': len(annotations) + 1, 'image_id': image_id, 'category_id': _CATEGORY['id']}
+                annotations.append({**entry, 'iscrowd': int(kind != PERSON), 'bbox': [x1, y1, x2 - x1, y2 - y1]})
+        return CocoLabels(images, annotations, _CATEGORY)
