@@ -335,6 +335,28 @@ def test_weights_by_keypoint_and_person_reach_the_loss_on_the_right_side(kites):
             read_people(path, weights_field='trust')
 
 
+def test_keypoints_known_to_be_absent_have_empty_heatmaps(kites):
+    labels = json.loads((kites / 'train.json').read_text())
+    count = len(labels['annotations'][0]['keypoints']) // 3
+    for person in labels['annotations']:
+        person['keypoints'][2] = person['keypoints'][5] = 0
+        # of two unlabelled keypoints the file says of the first alone that it is nowhere to be seen
+        person['trust'] = [0.5, 0.0] + [1.0] * (count - 2)
+    path = kites / 'absent.json'
+    path.write_text(json.dumps(labels))
+    still = {'augment__rotation_prob': 0.0, 'augment__flip_prob': 0.0, 'augment__cutout_prob': 0.0}
+    recipe = tiny_recipe(kites, kites / 'run', data__labels=str(path), data__keypoint_weights='trust', **still)
+    for absent in (0.0, 0.3):
+        config = load_config(recipe, {'target': {'absent': absent}})
+        batch = Batches(open_caches(config, progress=False)[0], config).batch(0)
+        torch.testing.assert_close(batch.weights[:, 0], torch.full((len(batch.weights),), 0.5 * absent))
+        assert (batch.weights[:, 1] == 0).all() and (batch.weights[:, 2:] > 0).any()
+        assert (batch.targets[:, :2] == 0).all() and (batch.targets[:, 2:].amax((2, 3)) > 0.5).any()
+    # an empty target costs the square of what is drawn there, and nothing for its place
+    drawn = torch.rand(1, 1, 8, 8)
+    assert keypoint_losses(drawn, torch.zeros(1, 1, 8, 8)).item() == pytest.approx(drawn.square().sum().item())
+
+
 def test_targets_peak_where_the_keypoint_is():
     keypoints = torch.tensor([[[21.0, 42.0, 2.0], [30.0, 10.0, 0.0], [200.0, 10.0, 2.0]]])
     heatmaps, weights = gaussian_heatmaps(keypoints, (16, 16), 2.0)

@@ -6,7 +6,7 @@ DATA holds `everyday/` and `people/`, see their README files there. OUT gets `tr
 DATA, and `kept_out.json`: one in twenty of the photos with human labels, which scores are calibrated on. Fields of the
 annotations: `share`, how often a person comes (`data.shares`), and `weights`, what each keypoint counts
 (`data.keypoint_weights`): a human's more than the teachers', where all teachers agree more than where one alone is
-sure. What is in doubt is left out.
+sure. What is in doubt is left out. An unlabelled keypoint with a weight is known to be nowhere in the photo.
 
 `--sport` takes the sport labels from a file of `clean_labels.py`. `--seen` adds what a model saw, a file of
 `label_people.py`: of joints in doubt, and of people who have a box only, the keypoints on which its views agree.
@@ -46,7 +46,8 @@ def everyday(person: dict[str, Any], image: dict[str, Any], seen: dict[str, Any]
     labelled = int((keypoints[:, 2] > 0).sum())
     if person['labels'] == 'human' and labelled:
         share = 0.35 if labelled < 3 else 1.0 if max(person['bbox'][2:]) >= 50 else 0.6
-        return share, keypoints, np.where(keypoints[:, 2] > 0, HUMAN, 0.0)
+        # what COCO's annotators left out is out of the photo or hidden beyond guessing (`target.absent`)
+        return share, keypoints, np.where((keypoints[:, 2] > 0) | (labelled >= 4), HUMAN, 0.0)
     agreed = keypoints[:, 2] == 2
     sure = person.get('agreement', 0) >= 0.5
     weights = np.where(agreed, AGREED, np.where((keypoints[:, 2] == 1) & sure, ALONE, 0.0))

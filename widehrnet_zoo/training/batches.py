@@ -144,6 +144,8 @@ class Batches:
         if cache.people.weights is not None:
             weights = weights * torch.from_numpy(cache.people.weights)
         self.weights = weights
+        # without weights in the file nobody says why a keypoint has no label
+        self.known = self.keypoints[..., 2] > 0 if cache.people.weights is None else weights > 0
         self.passes = Passes(len(cache), cache.people.shares, config.batch_size, config.seed)
         self.steps_per_epoch = self.passes.steps_per_epoch
         self._resident = self._all_crops() if config.data.resident else None
@@ -167,13 +169,16 @@ class Batches:
         views = sample_views(boxes, labels, size, self.padding, augment, draws, self.lower)
         order = self.skeleton.flip_order
         keypoints = move_keypoints(labels, views, order)
+        heatmap_size = (size[0] // STRIDE, size[1] // STRIDE)
+        absent = swap_sides(self.known[indices], views, order) & (in_view(keypoints, heatmap_size) == 0)
+        keypoints[..., 2] = torch.where(absent, 0.0, keypoints[..., 2])
         crowded = torch.nonzero(draws['neighbour'] < augment.neighbour_prob).flatten()
         others = (draws['neighbour_who'][crowded] * len(self.cache)).long()
         beside = neighbours(self.boxes[others], size, draws.part(crowded))
         keypoints[crowded] = without_covered(keypoints[crowded], beside.boxes)
-        heatmap_size = (size[0] // STRIDE, size[1] // STRIDE)
         # the whole batch's weights are cheap, so no process needs to ask the others for theirs
-        weights = in_view(keypoints, heatmap_size) * swap_sides(self.weights[indices], views, order)
+        seen = in_view(keypoints, heatmap_size) + absent * config.target.absent
+        weights = seen * swap_sides(self.weights[indices], views, order)
         total = loss_total(weights, config.target.ohkm)
         share = len(indices) // self.world
         mine = slice(self.rank * share, (self.rank + 1) * share)
@@ -238,7 +243,8 @@ class Batches:
             indices=plan.indices.numpy(),
             pixels=pixels,
             keypoints=keypoints,
-            targets=self._heatmaps(keypoints),
+            # empty where a keypoint is known to be out of the view; elsewhere those without a label do not count
+            targets=self._heatmaps(keypoints) * (keypoints[..., 2] > 0)[..., None, None],
             weights=send(plan.weights, device),
             total=plan.total,
             taught=taught,

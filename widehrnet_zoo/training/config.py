@@ -160,6 +160,9 @@ class TargetConfig:
         sharpness: Weight inside the cross-entropy over positions (see `keypoint_losses`); 0 for squared error alone.
         keypoint_weights: Loss weight by keypoint name; 1 where none is given.
         ohkm: Count only this many of the hardest keypoints of each sample; 0 for all.
+        absent: Weight of keypoints that are known to be out of the view, whose heatmaps should be empty: those beyond
+            the view or a border that was drawn, and, with `data.keypoint_weights`, unlabelled ones with a weight. What
+            cannot be seen then gets a low score. 0 leaves them out of the loss.
     """
 
     sigma: float | None = None
@@ -167,6 +170,7 @@ class TargetConfig:
     sharpness: float = 10.0
     keypoint_weights: dict[str, float] = field(default_factory=dict)
     ohkm: int = 0
+    absent: float = 0.0
 
 
 @dataclass

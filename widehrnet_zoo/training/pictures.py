@@ -106,9 +106,9 @@ def draw_preview(cache: CropCache, config: TrainConfig, path: str | Path, count:
     while len(tiles) < 2 * count:
         batch = batches.batch(step)
         keypoints = batch.keypoints.clone()
-        keypoints[..., 2] = batch.weights
+        keypoints[..., 2] = batch.weights * (keypoints[..., 2] > 0)
         for i, image in enumerate(pixels_of(batch.pixels)[: count - len(tiles) // 2]):
-            used = int((batch.weights[i] > 0).sum())
+            used = int((keypoints[i, :, 2] > 0).sum())
             labelled = int((batch.keypoints[i, :, 2] > 0).sum())
             name = Path(cache.people.files[batch.indices[i]]).name
             tiles.append((_with_keypoints(image, keypoints[i].numpy(), batches.skeleton), name[:24]))
