@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from training_shapes import TINY
+from training_shapes import TINY, write_kites
 
 from widehrnet_zoo.detection.finder import PersonFinder, letterbox
 from widehrnet_zoo.errors import UserError
@@ -12,10 +12,12 @@ from widehrnet_zoo.training import load_config, train
 from widehrnet_zoo.training.box_batches import BoxBatches, photo_view, strongest
 from widehrnet_zoo.training.box_loss import NOBODY, PERSON, UNSURE
 from widehrnet_zoo.training.config import DataConfig
+from widehrnet_zoo.training.crops import CropCache
 from widehrnet_zoo.training.log import read_log
+from widehrnet_zoo.training.people import read_people
 from widehrnet_zoo.training.photos import PhotoCache, read_photos
 from widehrnet_zoo.training.pixels import cut_views
-from widehrnet_zoo.training.run import preview
+from widehrnet_zoo.training.run import open_task, pack, preview
 
 pytest.importorskip('yaml')
 pytest.importorskip('accelerate')
@@ -143,6 +145,29 @@ def test_the_view_of_validation_is_the_finders_letterbox(squares):
         assert float(scale[i]) * cache.scales[i] == pytest.approx(wanted, rel=1e-5)
         assert corner[i].tolist() == pytest.approx([left, top], abs=0.5)
         assert white(pixels[i]) == pytest.approx(white(canvas), abs=1)
+
+
+def test_packs_of_photos_teach_the_same(squares, tmp_path):
+    values = recipe(squares, tmp_path / 'run', epochs=1)
+    values['data'].update(val_labels=str(squares / 'val.json'), crop_size=120)
+    paths = pack(load_config(values), tmp_path / 'packs', quality=95, progress=False)
+    assert [path.name for path in paths] == ['train-01-of-01.pack', 'val-01-of-01.pack']
+    packed = {**values, 'data': {'packs': str(tmp_path / 'packs')}}
+    task, other = open_task(load_config(packed), progress=False), open_task(load_config(values), progress=False)
+    for mine, wanted in ((task.train, other.train), (task.val, other.val)):
+        assert mine.ids == wanted.ids and (mine.kinds == wanted.kinds).all()
+        assert mine.labels().annotations == wanted.labels().annotations
+        assert mine.labels().images == wanted.labels().images
+        for crop, box in zip(mine.crops[:3], mine.boxes[:3, 0], strict=True):
+            assert white(crop.transpose(2, 0, 1)) == pytest.approx(box, abs=0.8)
+    train(load_config(packed), progress=False)
+    with pytest.raises(UserError, match='crops of people'):
+        PhotoCache(CropCache.build(read_people(_kites(tmp_path)), tmp_path / 'images', tmp_path, 64, progress=False))
+
+
+def _kites(folder):
+    write_kites(folder, 2)
+    return folder / 'train.json'
 
 
 def test_boxes_that_no_sample_uses_are_left_away():

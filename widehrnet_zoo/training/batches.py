@@ -29,12 +29,10 @@ from .config import TrainConfig
 from .crops import CropCache
 from .draws import Draws
 from .passes import Passes
-from .pixels import add_neighbours, augment_tones, cut_views, degrade, send
+from .pixels import add_neighbours, augment_tones, cut_views, degrade, resident_crops, send
 from .targets import STRIDE, gaussian_heatmaps, in_view, loss_total
 
 __all__ = ['Batch', 'Batches', 'normalise']
-
-_CHUNK = 1024
 
 
 def normalise(
@@ -148,17 +146,7 @@ class Batches:
         self.known = self.keypoints[..., 2] > 0 if cache.people.weights is None else weights > 0
         self.passes = Passes(len(cache), cache.people.shares, config.batch_size, config.seed)
         self.steps_per_epoch = self.passes.steps_per_epoch
-        self._resident = self._all_crops() if config.data.resident else None
-
-    def _all_crops(self) -> Tensor | None:
-        """All crops on the accelerator, if half of its free memory holds them."""
-        crops = self.cache.crops
-        if self.device.type != 'cuda' or crops.nbytes > torch.cuda.mem_get_info(self.device)[0] / 2:
-            return None
-        found = torch.empty(crops.shape, dtype=torch.uint8, device=self.device)
-        for start in range(0, len(crops), _CHUNK):
-            found[start : start + _CHUNK] = torch.from_numpy(crops[start : start + _CHUNK]).to(self.device)
-        return found
+        self._resident = resident_crops(cache.crops, self.device) if config.data.resident else None
 
     def _plan(self, step: int) -> _Plan:
         config, augment, size = self.config, self.config.augment, self.config.size

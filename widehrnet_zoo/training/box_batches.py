@@ -20,7 +20,7 @@ from .config import BoxConfig, TrainConfig
 from .draws import Draws
 from .passes import Passes
 from .photos import PhotoCache
-from .pixels import augment_tones, cut_views, degrade, send
+from .pixels import augment_tones, cut_views, degrade, resident_crops, send
 
 __all__ = ['BoxBatch', 'BoxBatches', 'Placed', 'photo_view', 'place_photos', 'strongest']
 
@@ -158,13 +158,15 @@ class _Part:
     Attributes:
         rows: The samples that they are in.
         place: Left, top, width and height of the place in the input.
-        crops: uint8 (n, S, S, 3) on the CPU.
+        photos: (n,) which.
+        crops: uint8 (n, S, S, 3) on the CPU; `None` where the device has all.
         maps: (n, 2, 3).
     """
 
     rows: slice
     place: tuple[int, int, int, int]
-    crops: Tensor
+    photos: Tensor
+    crops: Tensor | None
     maps: Tensor
 
 
@@ -207,6 +209,7 @@ class BoxBatches:
         self.steps_per_epoch = self.passes.steps_per_epoch
         self.extents, self.boxes = torch.from_numpy(cache.extents), torch.from_numpy(cache.boxes)
         self.kinds = torch.from_numpy(cache.kinds)
+        self._resident = resident_crops(cache.crops, self.device) if config.data.resident else None
 
     def stream(self, step: int) -> Iterator[BoxBatch]:
         """Batches from `step` on, without end; the photos of the next one are read while one is used."""
@@ -275,15 +278,20 @@ class BoxBatches:
             config.augment.flip_prob,
             draws,
         )
-        crops = torch.from_numpy(self.cache.crops[photos.numpy()])
-        return _Part(rows, place, crops, placed.maps), placed
+        crops = None if self._resident is not None else torch.from_numpy(self.cache.crops[photos.numpy()])
+        return _Part(rows, place, photos, crops, placed.maps), placed
 
     def _make(self, plan: _Plan) -> BoxBatch:
         config, device = self.config, self.device
         pixels = torch.empty(len(plan.indices), 3, *config.size, device=device)
         for part in plan.parts:
             left, top, width, height = part.place
-            crops, maps = send(part.crops, device), part.maps.clone()
+            maps = part.maps.clone()
+            if self._resident is not None:
+                crops = self._resident[send(part.photos, device)]
+            else:
+                assert part.crops is not None
+                crops = send(part.crops, device)
             if (width, height) != (config.size[1], config.size[0]):
                 # these are seen at half their size or so: the mean of four pixels keeps what lies between them
                 crops = F.avg_pool2d(crops.permute(0, 3, 1, 2).float(), 2).permute(0, 2, 3, 1)

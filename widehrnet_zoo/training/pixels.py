@@ -7,6 +7,8 @@ and no device is asked for an answer.
 import functools
 import math
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,15 +17,26 @@ from .augment import Hidden, Neighbours
 from .config import AugmentConfig
 from .draws import Draws
 
-__all__ = ['add_neighbours', 'augment_tones', 'cut_views', 'degrade', 'send']
+__all__ = ['add_neighbours', 'augment_tones', 'cut_views', 'degrade', 'resident_crops', 'send']
 
 _OUTSIDE = 5.0
 _NOISE_SIDE = 256
+_CHUNK = 1024
 
 
 def send(values: Tensor, device: torch.device) -> Tensor:
     """Values to the device, without waiting for it."""
     return values.pin_memory().to(device, non_blocking=True) if device.type == 'cuda' else values.to(device)
+
+
+def resident_crops(crops: npt.NDArray[np.uint8], device: torch.device) -> Tensor | None:
+    """All crops on an accelerator, if half of its free memory holds them."""
+    if device.type != 'cuda' or crops.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
+        return None
+    found = torch.empty(crops.shape, dtype=torch.uint8, device=device)
+    for start in range(0, len(crops), _CHUNK):
+        found[start : start + _CHUNK] = torch.from_numpy(crops[start : start + _CHUNK]).to(device)
+    return found
 
 
 def _rows(chosen: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from .keypoint_task import KeypointTask
 from .log import join_logs
 from .packs import open_packs, write_packs
 from .people import People, read_people
+from .photos import MARGIN
 from .pictures import draw_curves
 from .recipes import stage_configs
 from .state import WEIGHTS_FILE, disk_errors
@@ -121,7 +122,14 @@ def pack(
     if not 1 <= quality <= 100 or not megabytes >= 1:
         raise UserError(f'the quality is in 1..100 and a pack has a megabyte or more, not {quality} and {megabytes:g}.')
     data = config.data
-    people, val = _read(config)
+    if config.task == 'boxes':
+        from .box_task import read_data, side_of
+
+        people, val = read_data(config)
+        side, margin, aspect = side_of(config), MARGIN, 1.0
+    else:
+        people, val = _read(config)
+        side, margin, aspect = _crop_side(config), data.margin, config.size[1] / config.size[0]
     written: list[Path] = []
     for split, who, images in (('train', people, data.images), ('val', val, data.val_images or data.images)):
         if who is not None:
@@ -131,9 +139,9 @@ def pack(
                 images,
                 folder,
                 split,
-                side=_crop_side(config),
-                margin=data.margin,
-                aspect=config.size[1] / config.size[0],
+                side=side,
+                margin=margin,
+                aspect=aspect,
                 quality=quality,
                 megabytes=megabytes,
                 max_bad=data.max_bad_images,
