@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from torch import nn
 
-from widehrnet_zoo.bench.contenders import Contender, count_macs
+from widehrnet_zoo.bench.contenders import Contender
 from widehrnet_zoo.bench.report import table
 from widehrnet_zoo.bench.run import bench
 from widehrnet_zoo.bench.timing import Timing, cold_start, interleave
 from widehrnet_zoo.cli.main import main
+from widehrnet_zoo.models.macs import count_macs
 
 SIZE = (64, 64)
 

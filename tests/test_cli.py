@@ -116,7 +116,7 @@ def test_a_format_that_cannot_be_written_is_told_before_anything_is_done(tmp_pat
     mmpose = [str(tmp_path / 'c/x.png'), str(tmp_path / 'd/X.png'), '--format', 'mmpose']
     monkeypatch.setitem(sys.modules, 'pyarrow', None)
     parquet = [str(tmp_path / 'a/7.png'), '--format', 'parquet']
-    for more, message in ((coco, 'both picture 7'), (mmpose, 'called X'), (parquet, 'widehrnet_zoo[parquet]')):
+    for more, message in ((coco, 'both image 7'), (mmpose, 'called X'), (parquet, 'widehrnet_zoo[parquet]')):
         assert main([*command, *more]) == 2
         said = capsys.readouterr().err
         assert message in said and said.count('\n') == 1

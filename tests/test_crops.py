@@ -113,5 +113,5 @@ def test_boxes_may_leave_the_picture():
 
 @pytest.mark.parametrize('view', [np.full((1, 2, 3), np.nan), np.zeros((2, 3)), np.zeros((1, 3, 3))])
 def test_maps_of_the_wrong_kind_are_refused(view):
-    with pytest.raises(UserError, match='maps'):
+    with pytest.raises(UserError, match='Maps'):
         crop_people(picture(), view, SIZE)

@@ -72,7 +72,7 @@ def test_results_are_matched_to_people():
         match_results(people, [{'image_id': 5, 'keypoints': [1, 2, 3]}], 1)
     with pytest.raises(UserError, match='more than one result for the annotation 2'):
         match_results(people, by_name[:1] * 2, 1)
-    with pytest.raises(UserError, match='none of the results'):
+    with pytest.raises(UserError, match='None of the results'):
         match_results(people, [{'image_id': 6, 'ann': 1, 'keypoints': [1, 2, 3]}], 1)
 
 

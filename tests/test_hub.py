@@ -184,7 +184,7 @@ def test_a_fault_of_the_hub_is_bridged_by_the_cache_and_told_without(hub, publis
     load()
     hub.fault.status = status
     assert same(load(), published[0])
-    with pytest.raises(UserError, match=f'fault of its own \\({status}\\)'):
+    with pytest.raises(UserError, match=f'internal error \\({status}\\)'):
         load(cache_dir=tmp_path / 'empty')
 
 
@@ -203,7 +203,7 @@ def test_who_may_not_is_told(hub, published, monkeypatch):
     ('name', 'told'),
     [
         ('hf-hub:birds/none', 'birds/none is not on'),
-        ('hf-hub:a/b/c', 'no name of a repository'),
+        ('hf-hub:a/b/c', 'not the name of a repository'),
         ('s3:birds/small', 'Unknown model source'),
         ('hf-hub:', 'no model id'),
     ],

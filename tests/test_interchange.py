@@ -137,7 +137,7 @@ def test_files_that_are_no_mmpose_predictions_are_refused(content, tmp_path):
 
 
 def test_mmpose_files_never_overwrite_each_other_or_hold_nan(tmp_path):
-    with pytest.raises(UserError, match='two pictures are called one'):
+    with pytest.raises(UserError, match='Two images are called one'):
         write_mmpose([make(1, 'a/one.jpg'), make(1, 'b/one.png')], tmp_path)
     broken = make(1)
     broken.keypoints[0, 0, 0] = np.nan

@@ -112,7 +112,7 @@ def test_a_coco_result_without_a_box_gets_the_extent_of_its_keypoints(result):
 def test_coco_results_of_another_skeleton_are_refused(result):
     with pytest.raises(UserError, match='3 x 16'):
         from_coco(result.to_coco(1), SKELETONS['mpii'], (320, 240))
-    with pytest.raises(UserError, match='entry 0'):
+    with pytest.raises(UserError, match='Entry 0'):
         from_coco([{'image_id': 1}], COCO, (320, 240))
 
 

@@ -532,7 +532,7 @@ def test_unknown_and_misfitting_settings_are_refused_by_name(tmp_path):
     with pytest.raises(UserError, match='fused needs'):
         load_config({'fused': True, 'compile': 'blocks'})
     (tmp_path / 'bad.yaml').write_text('lr: [1')
-    with pytest.raises(UserError, match='no YAML'):
+    with pytest.raises(UserError, match='not valid YAML'):
         load_config(tmp_path / 'bad.yaml')
     with pytest.raises(UserError, match=r'Shipped recipes: .*finetune'):
         load_config('nothing_of_the_kind')

@@ -133,7 +133,7 @@ def read_settings(path: Path) -> Any:
         try:
             return tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
-            raise UserError(f'{path} is no TOML: {error}.') from error
+            raise UserError(f'{path} is not valid TOML: {error}.') from error
     return load_yaml(text, str(path)) or {}
 
 
@@ -158,7 +158,7 @@ def load_yaml(text: str, name: str) -> Any:
     try:
         value = yaml.safe_load(text)
     except Exception as error:  # PyYAML lets all kinds of errors out on what looks like a date or a number
-        raise UserError(f'{name} is no YAML: {" ".join(str(error).split())[:300]}.') from error
+        raise UserError(f'{name} is not valid YAML: {" ".join(str(error).split())[:300]}.') from error
     # aliases make a small file endless, or so large that no copy of it fits anywhere
     pending, count = [value], 0
     while pending:

@@ -97,7 +97,7 @@ class Contender:
         try:
             module = timm.create_model(self.model)
         except RuntimeError as error:
-            raise UserError(f'timm knows no model {self.model!r}: see `timm.list_models()`.') from error
+            raise UserError(f'timm has no model {self.model!r}: see `timm.list_models()`.') from error
         if isinstance(module, WideHRNet):
             _settle(module)
         return module.eval()
@@ -118,7 +118,7 @@ class Contender:
         if self.path not in PATHS or self.precision not in PRECISIONS:
             raise UserError(f'{self.path} {self.precision}: paths are {", ".join(PATHS)}; precisions f32, bf16, int8.')
         if self.path not in ALLOWED[self.precision]:
-            raise UserError(f'the path {self.path} does not run in {self.precision}.')
+            raise UserError(f'The path {self.path} does not run in {self.precision}.')
         if self.file is not None or self.path in {'eager', 'deployed', 'native', 'compiled'} | TRAINING:
             return self
         name = f'{Path(self.model).name}-{self.path}-{self.precision}'
@@ -286,20 +286,6 @@ def _openvino(file: str, threads: int, precision: str) -> Runner:
         return compiled[images.shape].infer({0: images})
 
     return run
-
-
-def count_macs(module: nn.Module, size: tuple[int, int]) -> int:
-    """Multiplications of the convolutions and linear layers for one image.
-
-    Args:
-        module: The network as it was trained.
-        size: Height and width.
-    """
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        module(torch.zeros(1, 3, *size))
-    return counter.get_total_flops() // 2
 
 
 def default_threads() -> int:

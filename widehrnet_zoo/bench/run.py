@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from ..errors import UserError
-from .contenders import TRAINING, Contender, Runner, count_macs
+from ..models.macs import count_macs
+from .contenders import TRAINING, Contender, Runner
 from .timing import cold_start, interleave
 
 
@@ -55,10 +56,10 @@ def bench(
     """
     labels = [c.label for c in contenders]
     if not labels or len(set(labels)) != len(labels):
-        raise UserError('name at least one model, and none twice.')
+        raise UserError('Name at least one model, and none twice.')
     baseline = baseline or labels[0]
     if baseline not in labels:
-        raise UserError(f'the baseline {baseline!r} does not run; choose one of: {", ".join(labels)}.')
+        raise UserError(f'The baseline {baseline!r} does not run; choose one of: {", ".join(labels)}.')
     runners: dict[str, Runner] = {c.label: c.open(threads) for c in contenders}
     macs: dict[str, int | None] = {}
     for c in contenders:

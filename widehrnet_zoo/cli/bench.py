@@ -82,11 +82,11 @@ def run(args: argparse.Namespace) -> int:
     unknown = [p for p in paths if p not in PATHS] + [p for p in precisions if p not in PRECISIONS]
     if unknown:
         raise UserError(
-            f'there is no {unknown[0]!r}: paths are {", ".join(PATHS)}; precisions {", ".join(PRECISIONS)}.'
+            f'There is no {unknown[0]!r}: paths are {", ".join(PATHS)}; precisions {", ".join(PRECISIONS)}.'
         )
     threads = args.threads or default_threads()
     if threads < 1 or args.runs < 1 or min(args.batches) < 1 or (args.people or 1) < 1:
-        raise UserError('threads, runs, batches and people are at least 1.')
+        raise UserError('Threads, runs, batches and people are at least 1.')
     size = tuple(args.size)
     chosen = [(path, precision) for precision in precisions for path in paths if path in ALLOWED[precision]]
     contenders = [
@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
     for name in args.vs:
         if name.endswith('.onnx'):
             if not Path(name).is_file():
-                raise UserError(f'there is no file {name}.')
+                raise UserError(f'There is no file {name}.')
             contenders.append(Contender(name, 'onnx', 'f32', size, file=name))
             continue
         contenders += [Contender(name, p, q, size) for p, q in chosen if p not in OURS and q != 'int8']

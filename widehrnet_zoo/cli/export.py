@@ -44,9 +44,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--calibrate', metavar='PATH', type=Path, help='folder of 100 or more photos of one person each, for int8'
     )
-    parser.add_argument(
-        '--widen', action='store_true', help='convolutions over the full width of a branch instead of slices'
-    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -89,7 +86,6 @@ def run(args: argparse.Namespace) -> int:
         pipeline=args.pipeline,
         precision=args.precision,
         crops=crops,
-        widen=args.widen,
     )
     pipeline = open_exported(path).metadata.pipeline
     places = 'boxes' if gives_boxes(backend.skeleton) else 'keypoints'

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..pose.results import PoseResult
 
 HELP = 'find the keypoints of people in photos'
-DESCRIPTION = 'Find the keypoints of people in photos; write a picture and a JSON for each.'
+DESCRIPTION = 'Find the keypoints of people in photos; write an image and a JSON for each.'
 EPILOG = """\
 examples:
   widehrnet predict photo.jpg --out poses
@@ -54,7 +54,7 @@ SUFFIXES = {'.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.webp', '.bmp', '.gif', '
 
 
 _WRITERS = 2
-"""Threads that draw and write pictures."""
+"""Threads that draw and write images."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -146,9 +146,9 @@ def run(args: argparse.Namespace) -> int:
     videos = [pair for pair in found if is_video(pair[0])]
     failed = [(name, f'there is no file {name}') for name in missing]
     if not found:
-        raise UserError(f'no photos found: {"; ".join(reason for _, reason in failed) or "the folders hold none"}.')
+        raise UserError(f'No photos found: {"; ".join(reason for _, reason in failed) or "the folders hold none"}.')
     if not 0 <= args.threshold <= 1:
-        raise UserError(f'the threshold is a score from 0 to 1, not {args.threshold:g}.')
+        raise UserError(f'The threshold is a score from 0 to 1, not {args.threshold:g}.')
     if args.out.exists() and not args.out.is_dir():
         raise UserError(f'{args.out} is a file: --out is a folder.')
     for name in args.format:

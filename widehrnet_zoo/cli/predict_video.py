@@ -29,7 +29,7 @@ def run_video(video: Path, target: Path, estimator: Any, args: argparse.Namespac
         What was done.
 
     Raises:
-        UserError: If it is no video, or an option is wrong.
+        UserError: If it is not a video, or an option is wrong.
     """
     if not args.smooth >= 0:
         raise UserError(f'--smooth is a frequency of at least 0, not {args.smooth:g}.')

@@ -109,7 +109,7 @@ def draw_view(
         threshold: Keypoints with a lower score are not drawn.
 
     Returns:
-        A picture of the photo's shape, at most `VIEW_SIDE` long.
+        An image of the photo's shape, at most `VIEW_SIDE` long.
     """
     picture = Image.fromarray(image) if result is None else result.draw(image, threshold=threshold)
     size = view_size(*picture.size)

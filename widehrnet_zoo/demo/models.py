@@ -31,7 +31,7 @@ class DemoModels:
 
     def __init__(self, models: Mapping[str, str | Path | Callable[[], TimedEstimator]], device: str | None = None):
         if not models:
-            raise UserError('no weights ship with this installation: name a model, a folder or a file to show.')
+            raise UserError('No weights ship with this installation: name a model, a folder or a file to show.')
         self.names = list(models)
         self._sources = dict(models)
         self._device = device
@@ -51,7 +51,7 @@ class DemoModels:
         named = [*models, *(name.strip() for name in os.environ.get(VARIABLE, '').split(',') if name.strip())]
         for name in named:
             if ('/' in name or os.sep in name) and ':' not in name and not Path(name).exists():
-                raise UserError(f'there is no file or folder {name}.')
+                raise UserError(f'There is no file or folder {name}.')
         return cls({name: name for name in (*named, *list_pretrained())}, device)
 
     def get(self, name: str) -> TimedEstimator:
@@ -64,7 +64,7 @@ class DemoModels:
             UserError: If there is no such name, or the model cannot be opened.
         """
         if name not in self._sources:
-            raise UserError(f'there is no model {name!r:.80} here: choose {", ".join(self.names)}.')
+            raise UserError(f'There is no model {name!r:.80} here: choose {", ".join(self.names)}.')
         if name not in self._open:
             source = self._sources[name]
             estimator = source() if callable(source) else TimedEstimator(source, device=self._device)

@@ -32,7 +32,7 @@ MAX_WAITING = 16
 
 _HINT = (
     '**Boxes.** Without a box the whole photo is taken as one person. For a box click on two opposite corners in the '
-    'picture. To change one, click on a corner or on its middle, and then where that should go; or type into the table.'
+    'image. To change one, click on a corner or on its middle, and then where that should go; or type into the table.'
 )
 _EMPTY = 'Drop a photo, take one, or click on the example.'
 
@@ -127,7 +127,7 @@ def build_page(models: DemoModels | None = None, max_pixels: int = MAX_PIXELS) -
                 gr.Markdown('Left is blue, right is orange; the fainter, the less sure.')
                 status = gr.Markdown(_EMPTY, elem_id='status')
                 with gr.Row():
-                    picture = gr.DownloadButton('Picture (JPEG)', interactive=False, elem_id='picture')
+                    picture = gr.DownloadButton('Image (JPEG)', interactive=False, elem_id='picture')
                     data = gr.DownloadButton('Keypoints (JSON)', interactive=False, elem_id='data')
                 table = gr.Dataframe(
                     headers=['person', 'keypoint', 'x', 'y', 'score'],
@@ -298,7 +298,7 @@ def launch(
             **options,
         )
     except OSError as error:
-        raise UserError(f'the page cannot be served on {host or "127.0.0.1"}, port {port or 7860}: {error}.') from error
+        raise UserError(f'The page cannot be served on {host or "127.0.0.1"}, port {port or 7860}: {error}.') from error
     if wait:
         sys.stdout.write(f'{page.local_url} (Ctrl-C ends it)\n')
         sys.stdout.flush()

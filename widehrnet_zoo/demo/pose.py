@@ -83,7 +83,7 @@ def read_boxes(rows: Any, image_size: tuple[int, int]) -> npt.NDArray[np.float64
         float64 (N, 4) in image pixels, x1 < x2 and y1 < y2; None without boxes.
 
     Raises:
-        UserError: If a cell is no number, a box lies outside, or there are more than `MAX_PEOPLE`.
+        UserError: If a cell is not a number, a box lies outside, or there are more than `MAX_PEOPLE`.
     """
     boxes = []
     for index, row in enumerate(rows or []):
@@ -93,10 +93,10 @@ def read_boxes(rows: Any, image_size: tuple[int, int]) -> npt.NDArray[np.float64
         try:
             x1, y1, x2, y2 = (float(cell) for cell in cells)
         except ValueError:
-            raise UserError(f'box {index + 1} is ({", ".join(cells)[:60]}); expected four numbers.') from None
+            raise UserError(f'Box {index + 1} is ({", ".join(cells)[:60]}); expected four numbers.') from None
         boxes.append((min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)))
     if len(boxes) > MAX_PEOPLE:
-        raise UserError(f'there are {len(boxes)} boxes, and this page takes {MAX_PEOPLE} at most: remove some.')
+        raise UserError(f'There are {len(boxes)} boxes, and this page takes {MAX_PEOPLE} at most: remove some.')
     return check_boxes(boxes, image_size) if boxes else None
 
 
@@ -159,7 +159,7 @@ def save_findings(
         threshold: Keypoints with a lower score are not drawn.
 
     Returns:
-        The picture at full size as JPEG, and the result as JSON.
+        The image at full size as JPEG, and the result as JSON.
     """
     stem = Path(findings.result.path or 'photo').stem[:60] or 'photo'
     picture, data = folder / f'{stem}.pose.jpg', folder / f'{stem}.pose.json'

@@ -12,7 +12,7 @@ from .layers import Depthwise, Pointwise, Separable, rows
 
 
 def add_upsampled(x: Tensor, low: Tensor) -> None:
-    """Add a picture of half the height and width to `x` in place, each of its pixels four times.
+    """Add an image of half the height and width to `x` in place, each of its pixels four times.
 
     Args:
         x: (B, 2h, 2w, C), contiguous.

@@ -48,7 +48,7 @@ class GraphGate(nn.Module):
 
 
 class GraphBlock(nn.Module):
-    """A block on one run of channels, or on the whole width."""
+    """A block on one run of channels."""
 
     def __init__(self, block: Block, chs: int):
         super().__init__()
@@ -60,10 +60,9 @@ class GraphBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same."""
-        whole = self.stop - self.start == self.chs
-        run = x if whole else x[:, self.start : self.stop]
+        run = x[:, self.start : self.stop]
         run = run + self.project(self.attn(self.dw(self.expand(run).relu()).relu()))
-        return run if whole else torch.cat((x[:, : self.start], run, x[:, self.stop :]), 1)
+        return torch.cat((x[:, : self.start], run, x[:, self.stop :]), 1)
 
 
 class GraphGather(nn.Module):

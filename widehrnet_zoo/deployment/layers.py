@@ -117,7 +117,7 @@ class Block(nn.Module):
         if isinstance(self.attn, Gate):
             gate = self.attn(y)
             if len(gate) == 1:
-                # the factors of one picture go into the next weights, which are smaller than the activations
+                # the factors of one image go into the next weights, which are smaller than the activations
                 weight = weight * gate.t()
             else:
                 y.mul_(gate[:, None, None])

@@ -123,15 +123,11 @@ class _Builder:
     branch in every fusion, and doubling the scale instead costs nothing (and is exact, a power of two).
     """
 
-    def __init__(self, model: WideHRNet, widen: bool):
+    def __init__(self, model: WideHRNet):
         # nn.Module's attributes are Tensor | Module to the type checker
         self.model: Any = model
-        self.widen = widen
         self.scale = 1.0
         self.layouts: list[Layout] = []
-
-    def _start(self, chs: int) -> Layout:
-        return Layout.natural(chs) if self.widen else paired_layout(chs)
 
     def stem(self, stem: Any) -> Stem:
         a, b = stem.branch1, stem.branch2
@@ -146,7 +142,7 @@ class _Builder:
         mix[half:, half:] = opened.weight
         dws = [fold(a.conv_dw, 'stem.branch1.conv_dw'), fold(sep.conv_dw, 'stem.branch2.conv_sep.conv_dw')]
         pws = [fold(a.conv_pw, 'stem.branch1.conv_pw'), fold(sep.conv_pw, 'stem.branch2.conv_sep.conv_pw')]
-        layout = self._start(2 * half)
+        layout = paired_layout(2 * half)
         self.layouts = [layout]
         pw = Affine(
             torch.block_diag(*[p.matrix for p in pws])[:, :, None, None],
@@ -168,11 +164,11 @@ class _Builder:
             if isinstance(layer, nn.Identity):
                 keep.append(nn.Identity())
             else:
-                out = self._start(layer.conv_pw.conv.out_channels)
+                out = paired_layout(layer.conv_pw.conv.out_channels)
                 keep.append(Separable(*fold_separable(layer, f'{what}.keep.{i}', layout, out)))
                 layout = out
             layouts.append(layout)
-        out = self._start(trained.new.conv_pw.conv.out_channels)
+        out = paired_layout(trained.new.conv_pw.conv.out_channels)
         new = Separable(*fold_separable(trained.new, f'{what}.new', self.layouts[-1], out), stride=2)
         self.layouts = [*layouts, out]
         return Transition(keep, new)
@@ -184,21 +180,10 @@ class _Builder:
         expand = fold(block.conv_pw, f'{what}.conv_pw').fed(scale)
         project = fold(block.conv_pwl, f'{what}.conv_pwl').scaled(1 / scale)
         places = layout.second_half()
-        start = 0 if self.widen else int(places[0])
-        if self.widen:
-            width = 2 * half
-            at = layout.position[half:]
-            wide_in = expand.weight.new_zeros(len(expand.weight), width, 1, 1)
-            wide_in[:, at] = expand.weight
-            wide_out = project.weight.new_zeros(width, len(expand.weight), 1, 1)
-            wide_out[at] = project.weight
-            bias = project.bias.new_zeros(width)
-            bias[at] = project.bias
-            expand, project = Affine(wide_in, expand.bias), Affine(wide_out, bias)
-        else:
-            assert torch.equal(places, torch.arange(start, start + half)), 'a block must work on one run of channels'
-            local = layout.order[places] - half
-            expand, project = expand.reorder(into=local), project.reorder(out=local)
+        start = int(places[0])
+        assert torch.equal(places, torch.arange(start, start + half)), 'a block must work on one run of channels'
+        local = layout.order[places] - half
+        expand, project = expand.reorder(into=local), project.reorder(out=local)
         self.layouts[branch] = layout.shuffled()
         attn: nn.Module | None = None
         if not isinstance(block.attn, nn.Identity):
@@ -208,14 +193,14 @@ class _Builder:
     def branch(self, blocks: Any, what: str, index: int) -> list[nn.Module]:
         made: list[nn.Module] = []
         for k, block in enumerate(blocks):
-            if k and k % 2 == 0 and not self.widen:
+            if k and k % 2 == 0:
                 made.append(Gather(self._regather(index)))
             made.append(self.block(block, f'{what}.{k}', index))
         return made
 
     def _regather(self, branch: int) -> Tensor:
         layout = self.layouts[branch]
-        self.layouts[branch] = target = self._start(len(layout.position))
+        self.layouts[branch] = target = paired_layout(len(layout.position))
         return layout.position[target.order]
 
     def fusion(self, fusion: Any, what: str, last: bool) -> Fusion:
@@ -255,7 +240,7 @@ class _Builder:
                 parts.append(part)
             up.append(Affine(torch.cat([p.weight for p in parts]), torch.cat([p.bias for p in parts])))
         self.scale = new_scale
-        gather = [None if last or self.widen else self._regather(i) for i in range(num)]
+        gather = [None if last else self._regather(i) for i in range(num)]
         return Fusion(tuple(map(len, orders)), up, down, biases[-1], gather)
 
     def stage(self, module: Any, what: str, last: bool) -> Stage:
@@ -290,7 +275,7 @@ class _Builder:
         return DeployedWideHRNet(stem, modules, self.neck(), self.head(), self.model.num_classes, self.model.in_chans)
 
 
-def deploy(model: nn.Module, widen: bool = False) -> DeployedWideHRNet:
+def deploy(model: nn.Module) -> DeployedWideHRNet:
     """Make an equal network for inference, several times faster on a CPU.
 
     Batch norms are folded, and no channel is split off, concatenated or shuffled in memory any more: each block works
@@ -299,8 +284,6 @@ def deploy(model: nn.Module, widen: bool = False) -> DeployedWideHRNet:
 
     Args:
         model: A `WideHRNet`, with heatmaps, pooled logits or plain features.
-        widen: Let blocks read and write the full width of their branch, with zeros in the weights of the half that
-            passes. More arithmetic and nothing else but plain convolutions, for runtimes that copy at every slice.
 
     Returns:
         The deployed network; images (B, in_chans, H, W) to the model's own output, equal within rounding.
@@ -318,6 +301,6 @@ def deploy(model: nn.Module, widen: bool = False) -> DeployedWideHRNet:
         )
     if not isinstance(model.neck, nn.Module) or isinstance(model.neck, nn.Identity):
         raise UserError('deploy() needs the whole network, and the neck of this one was pruned.')
-    deployed = _Builder(model, widen).build()
+    deployed = _Builder(model).build()
     deployed.pretrained_cfg = getattr(model, 'pretrained_cfg', None)
     return deployed.to(next(model.parameters()).device).eval().requires_grad_(False)

@@ -8,12 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from ..errors import UserError
-from ..pose.crops import PADDING, padding_of
+from ..pose.crops import PADDING, STRIDE, padding_of
 from ..pose.score_map import ScoreMap, score_map_of
 from ..pose.skeletons import Skeleton
 
 KEY = 'widehrnet_zoo'
-STRIDE = 4
 
 
 @dataclass(frozen=True)

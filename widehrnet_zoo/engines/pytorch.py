@@ -104,7 +104,7 @@ def find_device(device: str | torch.device | None = None) -> torch.device:
         torch.empty(0, device=found)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         there = ['cpu'] + [f'cuda:{i}' for i in range(torch.cuda.device_count() if cuda else 0)] + ['mps'] * mps
-        raise UserError(f'there is no device {str(device)!r} here: choose {", ".join(there)}.') from error
+        raise UserError(f'There is no device {str(device)!r} here: choose {", ".join(there)}.') from error
     return found
 
 

@@ -71,7 +71,7 @@ class Protocol:
             UserError: If there is no such protocol.
         """
         if name not in PROTOCOLS:
-            raise UserError(f'there is no protocol {name!r}; choose from {", ".join(PROTOCOLS)}.')
+            raise UserError(f'There is no protocol {name!r}; choose from {", ".join(PROTOCOLS)}.')
         if name == 'pck':
             return cls(name, PredictConfig(decoder='dark'), clip=False, nms=None)
         return cls(name, PredictConfig(flip_test=True))
@@ -109,7 +109,7 @@ def evaluate(
     Args:
         protocol: How to measure.
         data: COCO-keypoints JSON, or MPII's JSON annotations.
-        images: Folder of the photos; needed for predicting and for the picture.
+        images: Folder of the photos; needed for predicting and for the image.
         estimator: The model to measure, an exported one or another backend included.
         boxes: A detector's boxes in COCO's results format (`coco` only); without it annotated boxes are used.
         ground_truth: MPII's `mpii_gt_val.mat`; without it the file of that name beside `data`.
@@ -118,7 +118,7 @@ def evaluate(
             a run that was cut off goes on; not one of a backend whose weights cannot be seen.
         restart: Throw away predictions of another or an interrupted run in `out`.
         draws: Resamplings for the confidence intervals; 0 gives none.
-        worst: People in the picture of the worst; 0 gives none.
+        worst: People in the image of the worst; 0 gives none.
         by_joint: PCK or PCKh of each joint too (`mpii`, `pck`).
         name: What the report calls the model.
 
@@ -129,11 +129,11 @@ def evaluate(
         UserError: If inputs are missing, broken or do not fit together.
     """
     if (estimator is None) == (results is None):
-        raise UserError('give either a model to measure or a file of results to score.')
+        raise UserError('Give either a model to measure or a file of results to score.')
     if estimator is not None and images is None:
-        raise UserError('a folder of images is needed to predict on.')
+        raise UserError('A folder of images is needed to predict on.')
     if boxes is not None and protocol.name != 'coco':
-        raise UserError(f"a detector's boxes fit --protocol coco only; {protocol.name} looks at the annotated people.")
+        raise UserError(f"A detector's boxes fit --protocol coco only; {protocol.name} looks at the annotated people.")
     is_mpii = protocol.name == 'mpii'
     padding = protocol.padding or (PADDING if estimator is None else estimator.padding)
     protocol = replace(protocol, padding=padding)
@@ -258,7 +258,7 @@ def _fits(skeleton: Skeleton, labels: CocoLabels | None, protocol: Protocol) -> 
     expected = 16 if labels is None else len(labels.annotations[0]['keypoints']) // 3
     if skeleton.num_keypoints != expected:
         raise UserError(
-            f'the labels have {expected} keypoints and the model {skeleton.num_keypoints}: choose a model '
+            f'The labels have {expected} keypoints and the model {skeleton.num_keypoints}: choose a model '
             'of the same data set.'
         )
     if (
@@ -268,7 +268,7 @@ def _fits(skeleton: Skeleton, labels: CocoLabels | None, protocol: Protocol) -> 
         and not skeleton.keypoints[0].startswith('keypoint_')
     ):
         raise UserError(
-            'the keypoints of the labels and of the model have different names or another order: '
+            'The keypoints of the labels and of the model have different names or another order: '
             f'{", ".join(labels.names)} and {", ".join(skeleton.keypoints)}.'
         )
     if protocol.name == 'coco' and skeleton.sigmas is None:

@@ -1,4 +1,4 @@
-"""A picture of the people that a model does worst on."""
+"""An image of the people that a model does worst on."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,7 +14,7 @@ from ..formats.samples import Samples
 from ..metrics.mpii import MpiiScore, MpiiTruth
 from ..metrics.oks import oks
 from ..metrics.people import match_results
-from ..pose.crops import box_views, crop_people
+from ..pose.crops import PADDING, box_views, crop_people
 from ..pose.images import read_image
 from ..pose.results import PoseResult
 from ..pose.skeletons import SKELETONS, Skeleton
@@ -44,10 +44,10 @@ def worst_cases(
         columns: Pairs per row.
 
     Returns:
-        The picture.
+        The image.
     """
     predicted, labelled = np.asarray(predicted, float), np.asarray(labelled, float)
-    maps = box_views(np.asarray(boxes, float), TILE, 1.25)
+    maps = box_views(np.asarray(boxes, float), TILE)
     height, width = TILE[0] + CAPTION, 2 * TILE[1] + 4
     columns = min(columns, len(paths))
     sheet = Image.new('RGB', (columns * width, -(-len(paths) // columns) * height), 'white')
@@ -94,7 +94,7 @@ def worst_of_coco(
         count: Number of people.
 
     Returns:
-        The picture.
+        The image.
     """
     samples = labelled_boxes(labels, images, clip=False)
     by_id = {a['id']: a for a in labels.people}
@@ -128,11 +128,11 @@ def worst_of_mpii(
         count: Number of people.
 
     Returns:
-        The picture.
+        The image.
     """
     error = np.where(score.labelled, score.errors, 0).sum(-1) / np.maximum(score.labelled.sum(-1), 1)
     middle = (samples.boxes[:, :2] + samples.boxes[:, 2:]) / 2
-    half = (samples.boxes[:, 2:] - samples.boxes[:, :2]) / 2 / 1.25
+    half = (samples.boxes[:, 2:] - samples.boxes[:, :2]) / 2 / PADDING
     samples = replace(samples, boxes=np.concatenate([middle - half, middle + half], 1))
     labelled = np.concatenate([truth.joints - 1, truth.labelled[..., None]], -1)
     return _worst(samples, keypoints, labelled, error, 'head sizes', SKELETONS['mpii'], count)

@@ -28,7 +28,7 @@ def folder_crops(folder: Path, size: tuple[int, int], count: int = 200) -> npt.N
         UserError: If the folder is not there or has no photos, or one cannot be read.
     """
     if not folder.is_dir():
-        raise UserError(f'there is no folder {folder}.')
+        raise UserError(f'There is no folder {folder}.')
     paths = sorted(p for p in folder.rglob('*') if p.suffix.lower() in SUFFIXES)
     if not paths:
         raise UserError(f'{folder} holds no photos ({", ".join(sorted(SUFFIXES))}).')

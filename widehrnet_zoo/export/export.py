@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from ..deployment.graph import GraphNetwork
 from ..deployment.network import deploy
 from ..engines.exported import open_backend
-from ..engines.metadata import KEY, STRIDE, ExportMetadata
+from ..engines.metadata import KEY, ExportMetadata
 from ..errors import UserError
 from ..extras import require
 from ..pose.box_maps import gives_boxes
-from ..pose.crops import padding_of
+from ..pose.crops import STRIDE, padding_of
 from ..pose.decoding import decode_heatmaps
 from ..pose.score_map import score_map_of
 from ..pose.skeletons import Skeleton, skeleton_of
@@ -171,7 +171,6 @@ def export(
     pipeline: bool | None = None,
     precision: str = 'f32',
     crops: npt.NDArray[np.uint8] | None = None,
-    widen: bool = False,
 ) -> float:
     """Write a network for another runtime and check it there against PyTorch.
 
@@ -189,7 +188,6 @@ def export(
             calibrated on `crops`. (In ONNX Runtime the same int8 costs more than 0.01 PCK, so it is not offered.)
         crops: uint8 (N, H, W, 3), real crops to check on, and to calibrate on for int8, where it takes 100 or more;
             by default the photo that comes with this package.
-        widen: See `deploy`.
 
     Returns:
         The largest difference of a heatmap, or of a keypoint or the side of a box in pixels for a pipeline, found in
@@ -203,18 +201,18 @@ def export(
     path = Path(path)
     fmt = fmt or next((f for f, suffix in FORMATS.items() if suffix == path.suffix), None)
     if fmt not in FORMATS:
-        raise UserError(f'{path.suffix or path.name!r} is no format: choose {", ".join(FORMATS)}.')
+        raise UserError(f'{path.suffix or path.name!r} is not a format: choose {", ".join(FORMATS)}.')
     if path.suffix != FORMATS[fmt]:
-        raise UserError(f'a file of the format {fmt} ends in {FORMATS[fmt]}, not in {path.suffix or path.name!r}.')
+        raise UserError(f'A file of the format {fmt} ends in {FORMATS[fmt]}, not in {path.suffix or path.name!r}.')
     allowed = {'f32', 'bf16', 'int8'} if fmt == 'openvino' else {'f32'}
     if precision not in allowed:
         raise UserError(f'{fmt} is exported in {", ".join(sorted(allowed))}, not in {precision}.')
     if getattr(getattr(model, 'global_pool', None), 'pool_type', ''):
-        raise UserError("only networks with heatmaps are exported: create the model with global_pool=''.")
+        raise UserError("Only networks with heatmaps are exported: create the model with global_pool=''.")
     config = resolve_model_data_config(model)
     height, width = size or config['input_size'][1:]
     if height % 32 or width % 32 or min(height, width) < 32:
-        raise UserError(f'the input must be a multiple of 32 in height and width, not {height}x{width}.')
+        raise UserError(f'The input must be a multiple of 32 in height and width, not {height}x{width}.')
     known: Any = getattr(model, 'pretrained_cfg', None) or {}
     skeleton = skeleton or skeleton_of(model)
     if pipeline is None:
@@ -235,10 +233,10 @@ def export(
         padding=padding_of(model),
         score_map=score_map_of(model),
     )
-    deployed = deploy(model, widen).cpu()
+    deployed = deploy(model).cpu()
     crops = sample_crops(metadata.size) if crops is None else crops
     if crops.dtype != np.uint8 or crops.shape[1:] != (height, width, 3) or not len(crops):
-        raise UserError(f'crops must be uint8 (N, {height}, {width}, 3), not {crops.dtype} {crops.shape}.')
+        raise UserError(f'Crops must be uint8 (N, {height}, {width}, 3), not {crops.dtype} {crops.shape}.')
     with _whole(path) as file:
         _write(GraphNetwork(deployed), metadata, fmt, file, crops)
         return check(file, deployed, metadata, crops[:8])
@@ -278,7 +276,7 @@ def check(file: Path, network: nn.Module, metadata: ExportMetadata, crops: npt.N
         difference = float((got - heatmaps).abs().max() / heatmaps.abs().max())
         if not difference <= tolerance:
             raise UserError(
-                f'the exported file gives heatmaps that differ by {difference:.2g} of the largest value from '
+                f'The exported file gives heatmaps that differ by {difference:.2g} of the largest value from '
                 f'PyTorch; at most {tolerance:g} was expected. Nothing was written.'
             )
         return difference
@@ -291,7 +289,7 @@ def check(file: Path, network: nn.Module, metadata: ExportMetadata, crops: npt.N
     difference = float(moved.max()) if len(moved) else 0.0
     if not (float(score) <= tolerance and difference <= STRIDE / 2):
         raise UserError(
-            f'the exported file gives keypoints that are {difference:.2g} pixels and scores that are {score:.2g} of '
+            f'The exported file gives keypoints that are {difference:.2g} pixels and scores that are {score:.2g} of '
             'the largest value away from PyTorch. Nothing was written.'
         )
     return difference

@@ -1,6 +1,6 @@
 """Predictions as MMPose 1.x writes and returns them.
 
-The layout is that of `MMPoseInferencer(...)(..., pred_out_dir=...)`: one JSON file for each picture, a list with one
+The layout is that of `MMPoseInferencer(...)(..., pred_out_dir=...)`: one JSON file for each image, a list with one
 entry per person of `keypoints` (K, 2) in image pixels, `keypoint_scores` (K,), `bbox`, which is a list with one box
 x1, y1, x2, y2 in it, and `bbox_score`. Of a video there is one file, a list of `frame_id` and `instances`; the scripts
 in MMPose's `demo` folder put the same under `instance_info`, beside `meta_info`.
@@ -24,7 +24,7 @@ def to_mmpose(result: PoseResult) -> list[dict[str, Any]]:
     """A result as MMPose's list of instances.
 
     Args:
-        result: People of one picture.
+        result: People of one image.
 
     Returns:
         One dict per person: `keypoints`, `keypoint_scores`, `bbox` ([[x1, y1, x2, y2]], as MMPose nests it),
@@ -52,13 +52,13 @@ def to_mmpose(result: PoseResult) -> list[dict[str, Any]]:
 def from_mmpose(
     instances: list[dict[str, Any]], skeleton: Skeleton, image_size: tuple[int, int], path: str | None = None
 ) -> PoseResult:
-    """MMPose's instances of one picture as a result.
+    """MMPose's instances of one image as a result.
 
     Args:
         instances: One dict per person, as in a file of predictions or in `result['predictions'][i]` of an inferencer.
         skeleton: What the keypoints are; the format does not say.
-        image_size: Width and height of the picture; the format does not say.
-        path: File of the picture.
+        image_size: Width and height of the image; the format does not say.
+        path: File of the image.
 
     Returns:
         The people in the order given. Without `bbox` (models that find all people at once) the box is the extent of
@@ -69,7 +69,7 @@ def from_mmpose(
     """
     where = f'of {path}' if path else 'of MMPose'
     if not isinstance(instances, list):
-        raise UserError(f'the predictions {where} are {type(instances).__name__}; expected a list of people.')
+        raise UserError(f'The predictions {where} are {type(instances).__name__}; expected a list of people.')
     count = skeleton.num_keypoints
     keypoints = np.zeros((len(instances), count, 2), np.float32)
     scores = np.zeros((len(instances), count), np.float32)
@@ -78,10 +78,10 @@ def from_mmpose(
     for i, person in enumerate(instances):
         said = f'of person {i} {where}'
         if not isinstance(person, dict):
-            raise UserError(f'person {i} {where} is {type(person).__name__}; expected an object with keypoints.')
+            raise UserError(f'Person {i} {where} is {type(person).__name__}; expected an object with keypoints.')
         for field in ('keypoints', 'keypoint_scores'):
             if field not in person:
-                raise UserError(f'person {i} {where} has no {field}.')
+                raise UserError(f'Person {i} {where} has no {field}.')
         keypoints[i] = numbers(person['keypoints'], (count, 2), f'keypoints {said} (skeleton {skeleton.name})')
         scores[i] = numbers(person['keypoint_scores'], (count,), f'keypoint_scores {said}')
         if person.get('bbox') is None:
@@ -96,17 +96,17 @@ def from_mmpose(
 
 
 def write_mmpose(results: Sequence[PoseResult], folder: str | Path) -> list[Path]:
-    """Write predictions as MMPose does: a file for each picture, named after it.
+    """Write predictions as MMPose does: a file for each image, named after it.
 
     Args:
         results: Results with a `path`.
         folder: Where to; made if it is not there.
 
     Returns:
-        The files, `<name of the picture>.json`, in the order of the results.
+        The files, `<name of the image>.json`, in the order of the results.
 
     Raises:
-        UserError: If a result has no path, two pictures have the same name, or a number is not finite.
+        UserError: If a result has no path, two images have the same name, or a number is not finite.
     """
     stems = check_names(result.path for result in results)
     contents = [json.dumps(to_mmpose(result), indent=2, allow_nan=False) + '\n' for result in results]
@@ -118,25 +118,25 @@ def write_mmpose(results: Sequence[PoseResult], folder: str | Path) -> list[Path
 
 
 def check_names(paths: Iterable[str | None]) -> list[str]:
-    """The names that MMPose gives the files of pictures.
+    """The names that MMPose gives the files of images.
 
     Args:
-        paths: Files of the pictures.
+        paths: Files of the images.
 
     Returns:
         The names without suffix, no two the same on any file system.
 
     Raises:
-        UserError: If a picture has no path, or two have the same name.
+        UserError: If an image has no path, or two have the same name.
     """
     stems: list[str] = []
     seen = set()
     for path in paths:
         if not path:
-            raise UserError('MMPose predictions are named after their pictures, and a result here has no path.')
+            raise UserError('MMPose predictions are named after their images, and a result here has no path.')
         stems.append(Path(path).stem)
         if stems[-1].casefold() in seen:
-            raise UserError(f'two pictures are called {stems[-1]}: write their predictions into folders of their own.')
+            raise UserError(f'Two images are called {stems[-1]}: write their predictions into folders of their own.')
         seen.add(stems[-1].casefold())
     return stems
 
@@ -145,13 +145,13 @@ def read_mmpose(file: str | Path, skeleton: Skeleton, image_size: tuple[int, int
     """Read a file of MMPose predictions.
 
     Args:
-        file: JSON of a picture, of a video, or of one of MMPose's demo scripts.
+        file: JSON of an image, of a video, or of one of MMPose's demo scripts.
         skeleton: What the keypoints are.
-        image_size: Width and height of the picture or of the video's frames.
+        image_size: Width and height of the image or of the video's frames.
 
     Returns:
-        One result for a picture, or one for each frame of a video, in the order of the file. The path is that of the
-        file, as the format does not name the picture.
+        One result for an image, or one for each frame of a video, in the order of the file. The path is that of the
+        file, as the format does not name the image.
 
     Raises:
         UserError: If the file cannot be read or is something else.

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ..pose.crops import PADDING
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -25,7 +27,7 @@ class Samples:
     annotation_ids: tuple[int | None, ...]
     boxes: npt.NDArray[np.float64]
     box_scores: npt.NDArray[np.float64]
-    padding: float = 1.25
+    padding: float = PADDING
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -1,4 +1,4 @@
-"""One door to the formats that results are written in."""
+"""Results written to files, by the name of the format."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -18,7 +18,7 @@ def _json(results: list[PoseResult], file: Path) -> None:
 
 def _coco_id(path: str | None, place: int) -> int | str:
     stem = str(place) if path is None else Path(path).stem
-    # COCO's own files are named by their id: 000000000785.jpg is picture 785
+    # COCO's own files are named by their id: 000000000785.jpg is image 785
     return int(stem) if stem.isascii() and stem.isdigit() else stem
 
 
@@ -28,7 +28,7 @@ def _check_ids(paths: Iterable[str | None]) -> None:
         number = _coco_id(path, place)
         if number in seen:
             raise UserError(
-                f'{seen[number]} and {path} are both picture {number} of COCO results: give them names of their own, '
+                f'{seen[number]} and {path} are both image {number} of COCO results: give them names of their own, '
                 'or write a file for each folder.'
             )
         seen[number] = path
@@ -40,7 +40,7 @@ def _coco(results: list[PoseResult], file: Path) -> None:
     try:
         write_whole(file, json.dumps(entries, allow_nan=False) + '\n')
     except ValueError:
-        raise UserError('a result holds NaN: COCO results are finite numbers.') from None
+        raise UserError('A result holds NaN: COCO results are finite numbers.') from None
 
 
 FORMATS: dict[str, Callable[[list[PoseResult], Path], object]] = {
@@ -50,16 +50,16 @@ FORMATS: dict[str, Callable[[list[PoseResult], Path], object]] = {
     'coco': _coco,
     'mmpose': write_mmpose,
 }
-"""Writers by format: one file for all pictures, but for `mmpose`, which is a folder with a file for each."""
+"""Writers by format: one file for all images, but for `mmpose`, which is a folder with a file for each."""
 
 
 def save_results(results: Iterable[PoseResult], path: str | Path, format: str) -> None:
-    """Write the results of several pictures.
+    """Write the results of several images.
 
     Args:
         results: The results.
         path: File to write, or the folder for `mmpose`.
-        format: `'json'` (a list of `PoseResult.to_dict`), `'csv'`, `'parquet'`, `'coco'` (COCO results; a picture's id
+        format: `'json'` (a list of `PoseResult.to_dict`), `'csv'`, `'parquet'`, `'coco'` (COCO results; an image's id
             is its file name, as a number where it is one) or `'mmpose'`.
 
     Raises:
@@ -74,10 +74,10 @@ def check_format(format: str, paths: Iterable[str]) -> None:
 
     Args:
         format: As for `save_results`.
-        paths: Files of the pictures.
+        paths: Files of the images.
 
     Raises:
-        UserError: If there is no such format, or it cannot tell two of the pictures apart.
+        UserError: If there is no such format, or it cannot tell two of the images apart.
         ImportError: If pyarrow is needed and not installed.
     """
     _writer(format)
@@ -91,5 +91,5 @@ def check_format(format: str, paths: Iterable[str]) -> None:
 
 def _writer(format: str) -> Callable[[list[PoseResult], Path], object]:
     if format not in FORMATS:
-        raise UserError(f'there is no format {format!r}: choose {", ".join(FORMATS)}.')
+        raise UserError(f'There is no format {format!r}: choose {", ".join(FORMATS)}.')
     return FORMATS[format]

@@ -36,12 +36,12 @@ def from_coco(
     for index, result in enumerate(results):
         lacking = [name for name in ('image_id', 'keypoints', 'score') if name not in result]
         if lacking:
-            raise UserError(f'entry {index} lacks {lacking[0]!r}: it is no COCO result of keypoints.')
+            raise UserError(f'Entry {index} lacks {lacking[0]!r}: it is not a COCO result of keypoints.')
     chosen = [r for r in results if image_id is None or r['image_id'] == image_id]
     for result in chosen:
         if len(result['keypoints']) != 3 * skeleton.num_keypoints:
             raise UserError(
-                f'a result has {len(result["keypoints"])} keypoint numbers; the skeleton {skeleton.name} '
+                f'A result has {len(result["keypoints"])} keypoint numbers; the skeleton {skeleton.name} '
                 f'needs 3 x {skeleton.num_keypoints}.'
             )
     keypoints = np.array([r['keypoints'] for r in chosen], np.float32).reshape(-1, skeleton.num_keypoints, 3)
@@ -116,7 +116,7 @@ def from_supervision(
     points = points.reshape(0, skeleton.num_keypoints, 2) if count == 0 else points
     if points.shape[1:] != (skeleton.num_keypoints, 2):
         raise UserError(
-            f'the key points are {points.shape}; the skeleton {skeleton.name} needs (N, {skeleton.num_keypoints}, 2).'
+            f'The key points are {points.shape}; the skeleton {skeleton.name} needs (N, {skeleton.num_keypoints}, 2).'
         )
     scores = getattr(key_points, 'keypoint_confidence', None)
     scores = (

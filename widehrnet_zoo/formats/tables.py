@@ -18,18 +18,18 @@ from ..pose.skeletons import SKELETONS, Skeleton, skeleton_from_names
 from .checks import extents
 
 COLUMNS = ('image', 'person', 'keypoint', 'x', 'y', 'score')
-"""What every table has: path of the picture, person from 0, name of the keypoint, image pixels, score."""
+"""What every table has: path of the image, person from 0, name of the keypoint, image pixels, score."""
 
 BOX_COLUMNS = ('box_x1', 'box_y1', 'box_x2', 'box_y2', 'box_score')
 """What a table can have besides, the same for all rows of a person."""
 
 SIZE_COLUMNS = ('image_width', 'image_height')
-"""What a table can have besides, the same for all rows of a picture."""
+"""What a table can have besides, the same for all rows of an image."""
 
 _ALL = COLUMNS + BOX_COLUMNS + SIZE_COLUMNS
 
 ImageSize = tuple[int, int] | Mapping[str, tuple[int, int]] | None
-"""Width and height of all pictures, or of each by its path; None takes what the table says."""
+"""Width and height of all images, or of each by its path; None takes what the table says."""
 
 _LARGEST = float(np.finfo(np.float32).max)
 _TEXT = ('image', 'person', 'keypoint')
@@ -40,12 +40,12 @@ def write_csv(results: Iterable[PoseResult], file: str | Path, boxes: bool = Fal
     """Write keypoints as CSV: UTF-8, commas, a header, one row per keypoint.
 
     Args:
-        results: The results; one without a path is named by its place, from 0. A picture without people has no row.
+        results: The results; one without a path is named by its place, from 0. An image without people has no row.
         file: The file, written whole or not at all.
         boxes: Write `BOX_COLUMNS` and `SIZE_COLUMNS` too, so that `read_csv` gives all back.
 
     Raises:
-        UserError: If two results are of the same picture.
+        UserError: If two results are of the same image.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator='\n')
@@ -64,10 +64,10 @@ def read_csv(file: str | Path, skeleton: Skeleton | None = None, image_size: Ima
             x, y or score is NaN.
         skeleton: What the keypoints are; by default the known one with the names in the file, in their order, or a
             new one without bones.
-        image_size: Of the pictures, where the table has no `SIZE_COLUMNS`, or instead of them.
+        image_size: Of the images, where the table has no `SIZE_COLUMNS`, or instead of them.
 
     Returns:
-        One result for each picture in the order of the file, people by their numbers. Without box columns a box is
+        One result for each image in the order of the file, people by their numbers. Without box columns a box is
         the extent of the keypoints, with a score of 1.
 
     Raises:
@@ -100,7 +100,7 @@ def write_parquet(results: Iterable[PoseResult], file: str | Path, boxes: bool =
         boxes: Write `BOX_COLUMNS` and `SIZE_COLUMNS` too.
 
     Raises:
-        UserError: If two results are of the same picture, or skeletons differ.
+        UserError: If two results are of the same image, or skeletons differ.
         ImportError: If pyarrow is not installed.
     """
     arrow = require('pyarrow', 'parquet')
@@ -108,7 +108,7 @@ def write_parquet(results: Iterable[PoseResult], file: str | Path, boxes: bool =
     results = list(results)
     skeletons = {result.skeleton for result in results}
     if len(skeletons) > 1:
-        raise UserError(f'a Parquet table holds one skeleton, not {", ".join(sorted(s.name for s in skeletons))}.')
+        raise UserError(f'A Parquet table holds one skeleton, not {", ".join(sorted(s.name for s in skeletons))}.')
     text = arrow.dictionary(arrow.int32(), arrow.string())
     kinds = {'image': text, 'keypoint': text, 'person': arrow.int32()}
     kinds |= dict.fromkeys(SIZE_COLUMNS, arrow.int32())
@@ -164,7 +164,7 @@ def _rows(results: Iterable[PoseResult], boxes: bool) -> Iterator[list[Any]]:
         # a name of a file that is no Unicode is written with escapes: tables hold text only
         image = str(place) if result.path is None else result.path.encode('utf-8', 'backslashreplace').decode()
         if image in seen:
-            raise UserError(f'two results are of the picture {image}: a table tells pictures apart by their path.')
+            raise UserError(f'Two results are of the image {image}: a table tells images apart by their path.')
         seen.add(image)
         for i in range(len(result)):
             more = [*result.boxes[i], result.box_scores[i], *map(int, result.image_size)] if boxes else []

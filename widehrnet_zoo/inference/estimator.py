@@ -17,7 +17,7 @@ from ..engines.pytorch import HeatmapBackend, TorchBackend, open_backend
 from ..errors import UserError
 from ..models.registry import DEFAULT_MODEL
 from ..pose.box_maps import gives_boxes
-from ..pose.crops import padding_of
+from ..pose.crops import STRIDE, padding_of
 from ..pose.decoding import DECODERS, decode_heatmaps, flip_heatmaps
 from ..pose.images import ImageSource
 from ..pose.results import PoseResult
@@ -26,9 +26,6 @@ from ..pose.skeletons import Skeleton, check_flip_test
 from .stream import Finder, Found, Photo, stream
 
 __all__ = ['DEFAULT_MODEL', 'PoseEstimator']
-
-STRIDE = 4
-"""Input pixels per heatmap pixel."""
 
 
 class PoseEstimator:

@@ -37,11 +37,11 @@ def match_results(
         if key[1] is None:
             of_image.setdefault(key[0], []).append(entry)
         elif key in of_annotation:
-            raise UserError(f'image {key[0]} has more than one result for the annotation {key[1]}.')
+            raise UserError(f'Image {key[0]} has more than one result for the annotation {key[1]}.')
         else:
             of_annotation[key] = entry
     if of_annotation and not of_annotation.keys() & {(a['image_id'], a['id']) for a in annotations}:
-        raise UserError('none of the results is of a labelled person: image_id and ann fit no annotation.')
+        raise UserError('None of the results is of a labelled person: image_id and ann fit no annotation.')
     people: dict[Any, int] = {}
     for annotation in annotations:
         people[annotation['image_id']] = people.get(annotation['image_id'], 0) + 1
@@ -53,7 +53,7 @@ def match_results(
         if result is None and loose:
             if people[image_id] > 1 or len(loose) > 1:
                 raise UserError(
-                    f'image {image_id} has {people[image_id]} labelled people and {len(loose)} results '
+                    f'Image {image_id} has {people[image_id]} labelled people and {len(loose)} results '
                     'without "ann": PCK needs to know which result is of whom. Predict from the annotated '
                     'boxes, or give each result the id of its annotation as "ann".'
                 )
@@ -61,7 +61,7 @@ def match_results(
         if result is not None:
             if len(result['keypoints']) != 3 * num_keypoints:
                 raise UserError(
-                    f'the results have {len(result["keypoints"]) / 3:g} keypoints, the labels {num_keypoints}.'
+                    f'The results have {len(result["keypoints"]) / 3:g} keypoints, the labels {num_keypoints}.'
                 )
             matched[row] = np.reshape(result['keypoints'], (num_keypoints, 3))
     return matched
@@ -95,7 +95,7 @@ class PckScore:
         annotations = labels.people
         truth = labels.keypoints(annotations)
         if truth.shape[1] != len(names):
-            raise UserError(f'the labels have {truth.shape[1]} keypoints and the skeleton has {len(names)}.')
+            raise UserError(f'The labels have {truth.shape[1]} keypoints and the skeleton has {len(names)}.')
         self._names = tuple(names)
         found = match_results(annotations, results, len(names))
         sources = np.array([labels.images[a['image_id']].get('source') or '' for a in annotations])

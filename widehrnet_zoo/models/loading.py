@@ -38,7 +38,7 @@ def check_source(variant: str, cfg: PretrainedCfg) -> None:
         )
     if is_apart(name):
         raise UserError(
-            f'the weights of {name} are too large for the package. A clone of the repository has them, in '
+            f'The weights of {name} are too large for the package. A clone of the repository has them, in '
             f'widehrnet_zoo/weights/{name}.safetensors: install from there with `pip install -e .`, or load that file '
             "with pretrained_cfg_overlay={'file': FILE}."
         )

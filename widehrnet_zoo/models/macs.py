@@ -17,7 +17,7 @@ _BASE = 64
 
 @dataclass(frozen=True)
 class MacCount:
-    """Multiply-accumulates of the convolutions and linear layers of a network for one picture.
+    """Multiply-accumulates of the convolutions and linear layers of a network for one image.
 
     Normalisation, activations, sums and resampling are not counted, as in the field's "FLOPs".
 
@@ -82,7 +82,7 @@ def measure_macs(model: nn.Module, spoil: bool = False) -> MacCount:
 
 
 def count_macs(model: nn.Module, size: tuple[int, int], official: bool = False) -> int:
-    """Multiply-accumulates for one picture; see `MacCount`.
+    """Multiply-accumulates for one image; see `MacCount`.
 
     Args:
         model: The network; it is left as it is.

@@ -1,4 +1,4 @@
-"""The zoo's door to its models, thin over timm's registry."""
+"""The models of the zoo by name, on top of timm's registry."""
 
 import difflib
 import json

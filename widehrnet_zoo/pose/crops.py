@@ -7,7 +7,10 @@ import numpy.typing as npt
 
 from ..errors import UserError
 
-__all__ = ['PADDING', 'box_views', 'check_boxes', 'crop_people', 'padding_of']
+__all__ = ['PADDING', 'STRIDE', 'box_views', 'check_boxes', 'crop_people', 'padding_of']
+
+STRIDE = 4
+"""Input pixels per heatmap pixel."""
 
 PADDING = 1.25
 """Growth of a person's box to the network's view, as in the published protocols."""
@@ -27,41 +30,41 @@ def padding_of(model: Any) -> float:
         Its padding, or `PADDING`.
 
     Raises:
-        UserError: If it is no number in 0.5..4.
+        UserError: If it is not a number in 0.5..4.
     """
     padding = getattr(model, 'padding', None)
     if padding is None:
         return PADDING
     low, high = _PADDINGS
     if isinstance(padding, bool) or not isinstance(padding, (int, float)) or not low <= padding <= high:
-        raise UserError(f'padding, the growth of a box to the view, is a number in {low:g}..{high:g}, not {padding!r}.')
+        raise UserError(f'Padding, the growth of a box to the view, is a number in {low:g}..{high:g}, not {padding!r}.')
     return float(padding)
 
 
 def check_boxes(boxes: Any, image_size: tuple[int, int]) -> npt.NDArray[np.float64]:
-    """Person boxes of one picture as numbers, or the reason why they cannot be boxes.
+    """Person boxes of one image as numbers, or the reason why they cannot be boxes.
 
     Args:
-        boxes: (4,) or (N, 4) x1, y1, x2, y2 in image pixels; they may leave the picture in part.
-        image_size: Width and height of the picture.
+        boxes: (4,) or (N, 4) x1, y1, x2, y2 in image pixels; they may leave the image in part.
+        image_size: Width and height of the image.
 
     Returns:
         float64 (N, 4).
 
     Raises:
-        UserError: If a box is no x1, y1, x2, y2 in pixels, has no area, or lies wholly outside the picture.
+        UserError: If a box is no x1, y1, x2, y2 in pixels, has no area, or lies wholly outside the image.
     """
     try:
         array = np.asarray(boxes.detach().cpu() if hasattr(boxes, 'detach') else boxes, np.float64)
     except (TypeError, ValueError) as error:
-        raise UserError(f'boxes must be numbers x1, y1, x2, y2, one row for each person: {error}.') from error
+        raise UserError(f'Boxes must be numbers x1, y1, x2, y2, one row for each person: {error}.') from error
     if array.size == 0 and array.ndim <= 2:
         return np.zeros((0, 4))
     if array.shape == (4,):
         array = array[None]
     if array.ndim != 2 or array.shape[1] != 4:
         hint = '; scores of boxes go into box_scores' if array.ndim == 2 and array.shape[1] == 5 else ''
-        raise UserError(f'boxes have the shape {array.shape}; expected (4,) or (N, 4): x1, y1, x2, y2 in pixels{hint}.')
+        raise UserError(f'Boxes have the shape {array.shape}; expected (4,) or (N, 4): x1, y1, x2, y2 in pixels{hint}.')
     width, height = image_size
     for index, (x1, y1, x2, y2) in enumerate(array):
         said = f'box {index} ({x1:g}, {y1:g}, {x2:g}, {y2:g})'
@@ -73,16 +76,16 @@ def check_boxes(boxes: Any, image_size: tuple[int, int]) -> npt.NDArray[np.float
                 'height, give x, y, x + width, y + height.'
             )
         if min(x2, width) <= max(x1, 0) or min(y2, height) <= max(y1, 0):
-            raise UserError(f'{said} lies outside the picture of {width}x{height} pixels.')
+            raise UserError(f'{said} lies outside the image of {width}x{height} pixels.')
     if array.min() >= 0 and array.max() <= 1 and max(width, height) > 2:
         raise UserError(
-            f'no box is larger than one pixel of the picture of {width}x{height}: boxes are in pixels, not fractions.'
+            f'No box is larger than one pixel of the image of {width}x{height}: boxes are in pixels, not fractions.'
         )
     return array
 
 
 def box_views(boxes: npt.ArrayLike, size: tuple[int, int], padding: float = PADDING) -> npt.NDArray[np.float64]:
-    """Affine maps from network input to picture, one for each box.
+    """Affine maps from network input to image, one for each box.
 
     A box keeps its centre, is widened in one direction to the input's aspect ratio and grows by `padding`: the
     test protocol of mmpose 0.24 and HRNet (Sun et al., CVPR 2019).
@@ -93,7 +96,7 @@ def box_views(boxes: npt.ArrayLike, size: tuple[int, int], padding: float = PADD
         padding: Growth of the box.
 
     Returns:
-        float64 (N, 2, 3): `map @ (x, y, 1)` of a pixel index of the input is a pixel index of the picture.
+        float64 (N, 2, 3): `map @ (x, y, 1)` of a pixel index of the input is a pixel index of the image.
 
     Raises:
         UserError: If a box is not finite or has no area, or the size or the padding is not positive.
@@ -102,9 +105,9 @@ def box_views(boxes: npt.ArrayLike, size: tuple[int, int], padding: float = PADD
     height, width = size
     extent = array[:, 2:] - array[:, :2]
     if not np.isfinite(array).all() or (extent <= 0).any():
-        raise UserError('boxes must be finite x1, y1, x2, y2 with x2 > x1 and y2 > y1.')
+        raise UserError('Boxes must be finite x1, y1, x2, y2 with x2 > x1 and y2 > y1.')
     if min(height, width) <= 0 or not 0 < padding < np.inf:
-        raise UserError(f'a view needs a positive size and padding, not {height}x{width} and {padding}.')
+        raise UserError(f'A view needs a positive size and padding, not {height}x{width} and {padding}.')
     step = np.maximum(extent[:, 0] / width, extent[:, 1] / height) * padding
     maps = np.zeros((len(array), 2, 3))
     maps[:, 0, 0] = maps[:, 1, 1] = step
@@ -117,7 +120,7 @@ def crop_people(
     maps: npt.ArrayLike,
     size: tuple[int, int],
 ) -> npt.NDArray[np.uint8]:
-    """Cut people out of a picture: bilinear, black outside, without antialiasing.
+    """Cut people out of an image: bilinear, black outside, without antialiasing.
 
     The result is that of OpenCV's `warpAffine(image, map, (width, height), flags=INTER_LINEAR | WARP_INVERSE_MAP)`
     within rounding: both interpolate between pixel indices and blend with black at the border. OpenCV before 5 rounds
@@ -125,20 +128,20 @@ def crop_people(
 
     Args:
         image: uint8 (H, W, 3).
-        maps: (N, 2, 3) maps from crop to picture, as from `box_views`; rotation and shear are allowed.
+        maps: (N, 2, 3) maps from crop to image, as from `box_views`; rotation and shear are allowed.
         size: Height and width of a crop.
 
     Returns:
         uint8 (N, height, width, 3).
 
     Raises:
-        UserError: If the picture or the maps have the wrong shape or type.
+        UserError: If the image or the maps have the wrong shape or type.
     """
     array = np.asarray(maps, np.float64)
     if image.dtype != np.uint8 or image.ndim != 3 or not image.size:
-        raise UserError(f'crops are cut from uint8 (H, W, 3), not from {image.dtype} {image.shape}.')
+        raise UserError(f'Crops are cut from uint8 (H, W, 3), not from {image.dtype} {image.shape}.')
     if array.ndim != 3 or array.shape[1:] != (2, 3) or not np.isfinite(array).all():
-        raise UserError(f'maps must be finite (N, 2, 3), not {array.shape}.')
+        raise UserError(f'Maps must be finite (N, 2, 3), not {array.shape}.')
     crops = np.empty((len(array), *size, image.shape[2]), np.uint8)
     upright = (array[:, 0, 1] == 0) & (array[:, 1, 0] == 0)
     if upright.any():

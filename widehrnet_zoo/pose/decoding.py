@@ -42,9 +42,9 @@ def decode_heatmaps(heatmaps: Tensor, decoder: str = 'quarter') -> tuple[Tensor,
         UserError: If the decoder is unknown or the heatmaps have no four dimensions.
     """
     if decoder not in DECODERS:
-        raise UserError(f'there is no decoder {decoder!r}: choose {", ".join(DECODERS)}.')
+        raise UserError(f'There is no decoder {decoder!r}: choose {", ".join(DECODERS)}.')
     if heatmaps.ndim != 4 or 0 in heatmaps.shape[2:]:
-        raise UserError(f'heatmaps are (B, K, h, w), not {tuple(heatmaps.shape)}.')
+        raise UserError(f'Heatmaps are (B, K, h, w), not {tuple(heatmaps.shape)}.')
     heatmaps = heatmaps.detach().float()
     width = heatmaps.shape[3]
     scores, index = heatmaps.flatten(2).max(dim=2)

@@ -1,4 +1,4 @@
-"""Skeletons drawn on pictures."""
+"""Skeletons drawn on images."""
 
 import itertools
 
@@ -47,10 +47,10 @@ def draw_poses(
         skeleton: What the keypoints are.
         boxes: (N, 4), x1, y1, x2, y2 in pixels, to be drawn too.
         threshold: Keypoints with a lower score, and their bones, are left out. A score of 0 is never drawn.
-        line_width: Width of a bone in pixels; by default it follows the size of the person and of the picture.
+        line_width: Width of a bone in pixels; by default it follows the size of the person and of the image.
 
     Returns:
-        A new picture of the same size.
+        A new image of the same size.
     """
     canvas = read_image(image).copy()
     points, certain = np.asarray(keypoints, float), np.asarray(scores, float)
@@ -108,7 +108,7 @@ def _radius(canvas: Canvas, points: npt.NDArray[np.float64], line_width: float |
         return max(line_width / 2, 0.25)
     height, width = canvas.shape[:2]
     person = float(np.ptp(points, axis=0).max()) if len(points) else 0.0
-    # thick enough to be seen when the whole picture is on a screen, thin enough not to cover a small person
+    # thick enough to be seen when the whole image is on a screen, thin enough not to cover a small person
     return float(np.clip(max(0.008 * person, 0.0016 * max(height, width)), 0.5, max(0.5, 0.02 * person)))
 
 

@@ -1,4 +1,4 @@
-"""Anything that holds a picture to upright 8-bit RGB."""
+"""Anything that holds an image to upright 8-bit RGB."""
 
 import io
 import sys
@@ -23,7 +23,7 @@ ImageSource: TypeAlias = (
 """What `read_image` takes."""
 
 MAX_PIXELS = 178_956_970
-"""Largest picture that is read, in pixels: 512 MiB of RGB, the size at which Pillow refuses as well."""
+"""Largest image that is read, in pixels: 512 MiB of RGB, the size at which Pillow refuses as well."""
 
 
 # drawings that Pillow hands to another program (Ghostscript, GDI), icons whose size changes while they are decoded, and
@@ -32,10 +32,10 @@ _NO_PHOTOS = frozenset(('EPS', 'WMF', 'ICO', 'CUR', 'ICNS', 'FPX', 'MIC', 'BUFR'
 
 
 def read_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
-    """Read a picture as upright 8-bit RGB.
+    """Read an image as upright 8-bit RGB.
 
     Files are recognised by their content, whatever their extension says, and turned upright by their EXIF
-    orientation. Transparent pictures are laid on white. 16-bit values are scaled by 255 / 65535. Of an animation the
+    orientation. Transparent images are laid on white. 16-bit values are scaled by 255 / 65535. Of an animation the
     first frame is taken. Colour profiles are not applied: the stored values are taken as sRGB, as OpenCV takes them
     and as the published figures were made.
 
@@ -44,13 +44,13 @@ def read_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> npt.NDArray
             (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), RGB(A); tensor of the same layouts or (1, H, W), (3, H, W),
             (4, H, W), where channels first wins if both fit. Arrays and tensors hold 8-bit integers, 16-bit integers
             of the full range (uint16), booleans, or floats in 0..1.
-        max_pixels: Refuse larger pictures. Above Pillow's own limit, `PIL.Image.MAX_IMAGE_PIXELS` must be raised too.
+        max_pixels: Refuse larger images. Above Pillow's own limit, `PIL.Image.MAX_IMAGE_PIXELS` must be raised too.
 
     Returns:
         uint8 (H, W, 3), RGB. It shares memory with `source` where nothing had to be changed.
 
     Raises:
-        UserError: If the picture is missing, broken, too large, or its values or layout cannot be told for certain.
+        UserError: If the image is missing, broken, too large, or its values or layout cannot be told for certain.
     """
     if isinstance(source, Image.Image):
         return _from_pillow(source, 'the PIL image', max_pixels)
@@ -62,23 +62,23 @@ def read_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> npt.NDArray
     if isinstance(source, (str, Path)):
         return _from_file(source, max_pixels)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _open(io.BytesIO(source), 'the bytes given as a picture', max_pixels)
+        return _open(io.BytesIO(source), 'the bytes given as an image', max_pixels)
     if hasattr(source, 'read'):
-        return _open(source, 'the file object given as a picture', max_pixels)
+        return _open(source, 'the file object given as an image', max_pixels)
     raise UserError(
-        f'{type(source).__name__} is no picture: give a path, bytes, a PIL image, an array (H, W, 3) or a tensor '
+        f'{type(source).__name__} is not an image: give a path, bytes, a PIL image, an array (H, W, 3) or a tensor '
         '(3, H, W).'
     )
 
 
 def read_size(path: str | Path) -> tuple[int, int] | None:
-    """Width and height of a file's picture as `read_image` gives it, upright, from the head of the file.
+    """Width and height of a file's image as `read_image` gives it, upright, from the head of the file.
 
     Args:
         path: The file.
 
     Returns:
-        Width and height; `None` where there is no picture that can be read, which `read_image` says in words.
+        Width and height; `None` where there is no image that can be read, which `read_image` says in words.
     """
     try:
         with warnings.catch_warnings():
@@ -94,18 +94,18 @@ def read_size(path: str | Path) -> tuple[int, int] | None:
 def _from_file(source: str | Path, max_pixels: int) -> npt.NDArray[np.uint8]:
     name = str(source)
     if name.startswith(('http://', 'https://')):
-        raise UserError(f'{name} is an address: download the picture and give its path.')
+        raise UserError(f'{name} is an address: download the image and give its path.')
     path = Path(source)
     try:
         if path.is_dir():
-            raise UserError(f'{name} is a folder: give the path of a picture.')
+            raise UserError(f'{name} is a folder: give the path of an image.')
         if path.exists() and not path.is_file():
             # opening a pipe would wait for somebody to write into it
-            raise UserError(f'{name} is a pipe or a device: give the path of a picture.')
+            raise UserError(f'{name} is a pipe or a device: give the path of an image.')
         with open(path, 'rb') as file:
             return _open(file, name, max_pixels)
     except FileNotFoundError:
-        raise UserError(f'there is no file {name}.') from None
+        raise UserError(f'There is no file {name}.') from None
     except UserError:
         raise
     except (OSError, ValueError) as error:
@@ -123,7 +123,7 @@ def _open(file: Any, name: str, max_pixels: int) -> npt.NDArray[np.uint8]:
         ) from error
     except UnidentifiedImageError as error:
         raise UserError(
-            f'{name} is no picture that Pillow {Image.__version__} can read: convert it to JPEG or PNG.'
+            f'{name} is not an image that Pillow {Image.__version__} can read: convert it to JPEG or PNG.'
         ) from error
     except Exception as error:  # Pillow's format plugins let all kinds of errors out on damaged headers
         raise UserError(f'{name} is damaged: {error}.') from error
@@ -195,19 +195,19 @@ def _from_array(array: npt.NDArray[Any], kind: str = 'array') -> npt.NDArray[np.
     shape = array.shape
     if array.ndim not in (2, 3) or (array.ndim == 3 and shape[2] not in (1, 3, 4)):
         if array.ndim == 4:
-            hint = 'for several pictures give a list of them'
+            hint = 'for several images give a list of them'
         elif array.ndim == 3 and shape[0] in (1, 3, 4):
             hint = 'this looks like channels first, which is for tensors: transpose it to (H, W, 3)'
         else:
             hint = 'expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)' + (
                 ', or channels first' if kind == 'tensor' else ''
             )
-        raise UserError(f'an {kind} of shape {shape} is no picture: {hint}.'.replace('an tensor', 'a tensor'))
+        raise UserError(f'An {kind} of shape {shape} is not an image: {hint}.'.replace('An tensor', 'A tensor'))
     if not array.size:
-        raise UserError(f'the {kind} is empty: its shape is {shape}.')
+        raise UserError(f'The {kind} is empty: its shape is {shape}.')
     if array.dtype.kind == 'u' and array.dtype.itemsize == 2 and 0 < array.max() <= 255:
         raise UserError(
-            f'the {kind} is uint16, taken as 0..65535, but its largest value is {array.max()}: convert 8-bit values '
+            f'The {kind} is uint16, taken as 0..65535, but its largest value is {array.max()}: convert 8-bit values '
             'to uint8.'
         )
     values = _to_bytes(array, f'the {kind}')

@@ -4,8 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-STRIDE = 4
-"""Input pixels per heatmap pixel."""
+from ..pose.crops import STRIDE
 
 
 def gaussian_heatmaps(

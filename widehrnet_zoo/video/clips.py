@@ -52,7 +52,7 @@ def is_video(path: str | Path) -> bool:
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture of a video.
+    """One image of a video.
 
     Attributes:
         image: uint8 (height, width, 3), RGB, upright.
@@ -80,7 +80,7 @@ class VideoReader:
         problem: What was broken, once the frames are read; `None` if nothing was.
 
     Raises:
-        UserError: If the file is no video, or has no picture in it.
+        UserError: If the file is not a video, or has no image in it.
         ImportError: If PyAV is not installed.
     """
 
@@ -88,7 +88,7 @@ class VideoReader:
         self._av = require('av', 'video')
         self.path = Path(path)
         if not self.path.is_file():
-            raise UserError(f'there is no file {path}.')
+            raise UserError(f'There is no file {path}.')
         try:
             self._container = _open(path)
         except self._av.error.FFmpegError as error:
@@ -125,7 +125,7 @@ class VideoReader:
     def __iter__(self) -> Iterator[Frame]:
         """The frames; what cannot be decoded is left out, and `problem` says so."""
         count, broken, last, end = 0, 0, None, 0.0
-        # of all streams, of which the picture need not be the one that lasts longest
+        # of all streams, of which the image need not be the one that lasts longest
         packets = self._container.demux()
         while True:
             try:
@@ -143,7 +143,7 @@ class VideoReader:
             try:
                 decoded = packet.decode()
             except self._av.error.FFmpegError:
-                # broadcasts are joined wherever they are, and cannot be decoded up to the next whole picture
+                # broadcasts are joined wherever they are, and cannot be decoded up to the next whole image
                 broken += count > 0 or not self._container.format.name.startswith('mpeg')
                 continue
             for picture in decoded:
@@ -310,9 +310,9 @@ def check_out(path: str | Path) -> Path:
     """
     path = Path(path)
     if path.suffix.lower() not in OUT_SUFFIXES:
-        raise UserError(f'a video is written as {", ".join(OUT_SUFFIXES)}, not as {path.name!r}.')
+        raise UserError(f'A video is written as {", ".join(OUT_SUFFIXES)}, not as {path.name!r}.')
     if not path.parent.is_dir():
-        raise UserError(f'there is no folder {path.parent} to write {path.name} into.')
+        raise UserError(f'There is no folder {path.parent} to write {path.name} into.')
     return path
 
 

@@ -30,7 +30,7 @@ class SmoothConfig:
     def __post_init__(self) -> None:
         if not (self.min_cutoff > 0 and self.derivative_cutoff > 0 and self.beta >= 0):
             raise UserError(
-                f'smoothing needs cutoffs above 0 and beta of at least 0, not {self.min_cutoff}, '
+                f'Smoothing needs cutoffs above 0 and beta of at least 0, not {self.min_cutoff}, '
                 f'{self.derivative_cutoff} and {self.beta}.'
             )
 

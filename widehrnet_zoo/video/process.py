@@ -86,23 +86,23 @@ def predict_video(
         smooth: Settings of the 1 euro filter; `None` for none.
         max_frames: Stop after so many.
         progress: Show a progress bar.
-        draw: Draws the people of a frame on it; gives a picture of the same size.
+        draw: Draws the people of a frame on it; gives an image of the same size.
         on_frame: Called with the number and result of each frame.
 
     Returns:
         What was done.
 
     Raises:
-        UserError: If the file is no video, or nothing of it could be read, or an output cannot be written.
+        UserError: If the file is not a video, or nothing of it could be read, or an output cannot be written.
         ImportError: If PyAV is not installed.
     """
     if out is not None and (Path(check_out(out)).resolve() == Path(source).resolve()):
-        raise UserError(f'the video would be written over its source {source}: give another name.')
+        raise UserError(f'The video would be written over its source {source}: give another name.')
     if max_frames is not None and max_frames < 1:
         raise UserError(f'max_frames must be at least 1, not {max_frames}.')
     lines = None if keypoints is None else Path(keypoints)
     if lines is not None and not lines.parent.is_dir():
-        raise UserError(f'there is no folder {lines.parent} to write {lines.name} into.')
+        raise UserError(f'There is no folder {lines.parent} to write {lines.name} into.')
     sigmas = skeleton_of(estimator).sigmas
     settings = follow or FollowConfig()
     people = _People(estimator, detector, min_box_score, Follower(sigmas, settings), smooth, Path(source).name)

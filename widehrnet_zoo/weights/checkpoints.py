@@ -227,7 +227,7 @@ def official_state(checkpoint: Mapping[str, Any], ema: bool = False) -> tuple[di
 def _without_prefix(state: Mapping[str, Any]) -> dict[str, Tensor]:
     others = [str(k) for k, v in state.items() if not isinstance(k, str) or not isinstance(v, Tensor)]
     if others:
-        raise UserError(f'The checkpoint has entries that are no tensors: {first_of(others)}. Is it one of mmpose?')
+        raise UserError(f'The checkpoint has entries that are not tensors: {first_of(others)}. Is it one of mmpose?')
     clean = {re.sub(r'^(?:module\.|_orig_mod\.)+', '', k): v for k, v in state.items()}
     if len(clean) != len(state):
         raise UserError('The checkpoint has names both with and without the prefix module.: which ones are meant?')

@@ -64,7 +64,7 @@ def _explain(error: Exception, model_name: str) -> str | None:
         return next((e for e in chain if isinstance(e, kinds)), None)
 
     if isinstance(error, hf.HFValidationError):
-        return f'{name!r} is no name of a repository on the Hub: expected org/name or org/name@revision.'
+        return f'{name!r} is not the name of a repository on the Hub: expected org/name or org/name@revision.'
     if first(hf.GatedRepoError):
         return f'{name} is gated: ask for access on {page}, then log in with `hf auth login` or set HF_TOKEN.'
     if first(hf.RepositoryNotFoundError):
@@ -122,7 +122,7 @@ def _explain_missing(error: BaseException, name: str, page: str) -> str:
             "code. If you trust them, name the file: pretrained_cfg_overlay={'hf_hub_filename': 'pytorch_model.bin'}."
         )
     if file == 'config.json':
-        return f'{name} has no config.json, so it is no timm model: see what it is on {page}.'
+        return f'{name} has no config.json, so it is not a timm model: see what it is on {page}.'
     return f'{name} has no file {file}: the files it has are on {page}/tree/main.'
 
 
@@ -140,7 +140,7 @@ def _explain_status(error: BaseException, name: str, page: str) -> str:
     if status == 429:
         return 'The Hub asks for a pause (429, too many requests): wait some minutes, or log in with `hf auth login`.'
     if isinstance(status, int) and status >= 500:
-        return f'The Hub has a fault of its own ({status}) and {name} is not in the cache: try again in some minutes.'
+        return f'The Hub has an internal error ({status}) and {name} is not in the cache: try again in some minutes.'
     return f'The Hub refused the request for {name} ({status}{", " + said if said else ""}): see {page}.'
 
 
