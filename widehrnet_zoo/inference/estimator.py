@@ -29,7 +29,7 @@ __all__ = ['DEFAULT_MODEL', 'PoseEstimator']
 
 
 class PoseEstimator:
-    """Finds the keypoints of people in pictures.
+    """Finds the keypoints of people in images.
 
     Attributes:
         backend: What turns crops into heatmaps.
@@ -57,7 +57,7 @@ class PoseEstimator:
         decoder: How keypoints are read off heatmaps: see `decode_heatmaps`. `'dark'` is the most exact for our weights;
             the published figures are by `'quarter'`.
         flip_test: Average with the mirrored crop; twice the work.
-        batch_size: Crops per forward pass, of one picture or of several.
+        batch_size: Crops per forward pass, of one image or of several.
         bf16: Run a torch model in bfloat16 autocast.
         fused: Run a WideHRNet on this package's compiled CPU kernels: equal within rounding, several times faster;
             compiled at first use, which takes a minute and needs a C++ compiler and the extra `[export]`. With `bf16`
@@ -141,21 +141,21 @@ class PoseEstimator:
     ) -> list[PoseResult]: ...
 
     def __call__(self, image: Any, boxes: Any = None, box_scores: Any = None, **options: Any) -> Any:
-        """Find the keypoints of the people in a picture, or in each of several.
+        """Find the keypoints of the people in an image, or in each of several.
 
         Args:
-            image: A picture as `read_image` takes it; a list or tuple of them; or a 4-dimensional array or tensor.
-            boxes: People of one picture, (4,) or (N, 4) x1, y1, x2, y2 in pixels of the upright picture; for several
-                pictures a list with the boxes of each, `None` among them where there are none. Without boxes the
-                whole picture is one box; where enough is found, a second look at what was found gives the result.
-            box_scores: (N,) scores of the boxes, for several pictures a list of them; 1 by default.
+            image: An image as `read_image` takes it; a list or tuple of them; or a 4-dimensional array or tensor.
+            boxes: People of one image, (4,) or (N, 4) x1, y1, x2, y2 in pixels of the upright image; for several
+                images a list with the boxes of each, `None` among them where there are none. Without boxes the
+                whole image is one box; where enough is found, a second look at what was found gives the result.
+            box_scores: (N,) scores of the boxes, for several images a list of them; 1 by default.
             **options: Of `look`, for this call: `decoder`, `flip_test`, `batch_size`, `padding`, `finder`, ...
 
         Returns:
-            The result, or a list of them in the order of the pictures.
+            The result, or a list of them in the order of the images.
 
         Raises:
-            UserError: If a picture cannot be read, boxes are wrong, or the model's heatmaps are not what they should.
+            UserError: If an image cannot be read, boxes are wrong, or the model's heatmaps are not what they should.
         """
         if isinstance(image, (np.ndarray, Tensor)) and image.ndim == 4:
             image = list(image)

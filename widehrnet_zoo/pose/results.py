@@ -1,4 +1,4 @@
-"""What was found in a picture."""
+"""What was found in an image."""
 
 import json
 import math
@@ -51,18 +51,18 @@ class Keypoint(NamedTuple):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PoseResult:
-    """Keypoints of the N people of one picture.
+    """Keypoints of the N people of one image.
 
     Two results are equal if all their numbers are, NaN to NaN, and so are skeleton, size and path. It has no hash.
 
     Attributes:
-        keypoints: float32 (N, K, 2), x and y in pixels of the upright picture.
+        keypoints: float32 (N, K, 2), x and y in pixels of the upright image.
         scores: float32 (N, K), about 0..1: the maximum of each heatmap.
         boxes: float32 (N, 4), x1, y1, x2, y2 in image pixels, that the network looked at.
         box_scores: float32 (N,), of the detector; 1 for boxes given without a score.
         skeleton: What the keypoints are.
-        image_size: Width and height of the picture.
-        path: File of the picture, if it came from one.
+        image_size: Width and height of the image.
+        path: File of the image, if it came from one.
 
     Raises:
         UserError: If the shapes do not fit each other.
@@ -131,7 +131,7 @@ class PoseResult:
         """Entries of COCO's keypoint results format, as pycocotools' `loadRes` takes them.
 
         Args:
-            image_id: Id of the picture in the labels.
+            image_id: Id of the image in the labels.
             category_id: 1 is COCO's person.
 
         Returns:
