@@ -23,15 +23,16 @@ def test_the_best_aligned_positions_inside_the_box_are_taken():
     found, scores = even()
     # a person of 20 x 20 around position (4, 5), whose box is right; its neighbours' are a position off
     box = [22 - 10.0, 18 - 10, 22 + 10, 18 + 10]
-    places, quality = assigned([box, [0, 0, 0, 0]], [PERSON, NOBODY], found, scores, top=5)
+    places, weights, quality = assigned([box, [0, 0, 0, 0]], [PERSON, NOBODY], found, scores, top=5)
     assert places[0, 0, 0] == 4 * 12 + 5 and quality[0, 0, 0].item() == pytest.approx(1, abs=1e-5)
     assert sorted(places[0, 0].tolist()) == [3 * 12 + 5, 4 * 12 + 4, 4 * 12 + 5, 4 * 12 + 6, 5 * 12 + 5]
     # IoU of boxes a position apart: 16 * 20 / (2 * 400 - 320); its sixth power is the target
     assert quality[0, 0, 1:].tolist() == pytest.approx([(320 / 480) ** 6] * 4, rel=1e-4)
-    assert not quality[0, 1].any()
+    assert not quality[0, 1].any() and not weights[0, 1].any()
+    assert torch.equal(weights[0, 0], quality[0, 0] / quality[0, 0].max())
     # a higher score draws the positions of the same box
     scores[0, 5 * 12 + 5] = 0.4
-    places, quality = assigned([box], [PERSON], found, scores, top=2)
+    places, weights, quality = assigned([box], [PERSON], found, scores, top=2)
     assert places[0, 0].tolist() == [4 * 12 + 5, 5 * 12 + 5]
     assert quality[0, 0, 1].item() == pytest.approx(2 * (320 / 480) ** 6, rel=1e-4)
 
@@ -39,7 +40,7 @@ def test_the_best_aligned_positions_inside_the_box_are_taken():
 def test_a_position_belongs_to_the_box_that_its_own_fits_best():
     found, scores = even()
     left, right = [12.0, 8, 32, 28], [16.0, 8, 36, 28]
-    places, quality = assigned([left, right], [PERSON, PERSON], found, scores, top=4)
+    places, quality, _ = assigned([left, right], [PERSON, PERSON], found, scores, top=4)
     owned = [set(places[0, i][quality[0, i] > 0].tolist()) for i in (0, 1)]
     assert owned[0] and owned[1] and not owned[0] & owned[1]
     assert 4 * 12 + 5 in owned[0] and 4 * 12 + 6 in owned[1]
@@ -47,8 +48,14 @@ def test_a_position_belongs_to_the_box_that_its_own_fits_best():
 
 def test_a_person_between_positions_is_not_lost():
     found, scores = even()
-    _, quality = assigned([[24.5, 12.5, 27, 15]], [PERSON], found, scores)
+    _, quality, _ = assigned([[24.5, 12.5, 27, 15]], [PERSON], found, scores)
     assert (quality > 0).any()
+
+
+def test_a_box_that_is_far_too_large_counts_in_full_and_is_known_to_be_poor():
+    found, scores = even(side=30.0)
+    _, weights, quality = assigned([[20.0, 16, 25, 28]], [PERSON], found, scores)
+    assert weights[0, 0, 0] == 1 and quality[0, 0, 0].item() == pytest.approx(5 * 12 / 3600, rel=1e-4)
 
 
 def test_the_loss_is_small_for_what_is_right_and_grows_with_each_fault():

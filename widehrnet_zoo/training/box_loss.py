@@ -1,9 +1,11 @@
 """Which positions of a finder's maps stand for which person, and what their errors cost.
 
 Positions are assigned by what the network finds there (task alignment: Feng et al., TOOD, ICCV 2021, section 3.2; with
-the exponents of Ultralytics' YOLOv8): of the positions inside a box, those with the largest `score^0.5 * IoU^6`. Their
-target score is that number over its largest value in the box, times the largest IoU, so the score learns the quality
-of the box. The losses are those of Generalized Focal Loss (Li et al., NeurIPS 2020): the quality focal loss of the
+the exponents of Ultralytics' YOLOv8): of the positions inside a box, those with the largest `score^0.5 * IoU^6`. That
+number over its largest value in the box is a position's weight in the losses of the box; the weight times the largest
+IoU is its target score, so the score learns the quality of the box. (There the target score is the weight too. With one
+map for all sizes the first boxes of small people are far too large, and would weigh next to nothing.) The losses are
+those of Generalized Focal Loss (Li et al., NeurIPS 2020): the quality focal loss of the
 scores, the distribution focal loss of the distances; and CIoU (Zheng et al., AAAI 2020) of the boxes.
 """
 
@@ -27,10 +29,12 @@ class Assigned(NamedTuple):
 
     Attributes:
         places: (B, M, top) positions for each box, the best aligned first.
-        quality: (B, M, top) their target scores; 0 where the place does not stand for the box.
+        weights: (B, M, top) what they count, 1 for the best; 0 where the place does not stand for the box.
+        quality: (B, M, top) their target scores.
     """
 
     places: Tensor
+    weights: Tensor
     quality: Tensor
 
 
@@ -85,7 +89,8 @@ def assign(
     owned = taken & (owner.gather(1, places.flatten(1)).view_as(places) == rows)
     best = best * owned
     highest = (overlaps.gather(2, places) * owned).amax(2, keepdim=True)
-    return Assigned(places, best / best.amax(2, keepdim=True).clamp(min=1e-30) * highest.clamp(min=1e-4) * owned)
+    weights = best / best.amax(2, keepdim=True).clamp(min=1e-30)
+    return Assigned(places, weights, weights * highest)
 
 
 def box_losses(maps: Tensor, boxes: Tensor, kinds: Tensor, config: BoxConfig, stride: int = 4) -> Tensor:
@@ -108,19 +113,21 @@ def box_losses(maps: Tensor, boxes: Tensor, kinds: Tensor, config: BoxConfig, st
     scores = logits.sigmoid()
     with torch.no_grad():
         found = decode_sides(bins, positions)
-    places, quality = assign(scores.detach(), found, positions, boxes, kinds, config.top, stride)
+    places, weights, quality = assign(scores.detach(), found, positions, boxes, kinds, config.top, stride)
 
     flat = places.flatten(1)
     targets = torch.zeros_like(scores).scatter_reduce_(1, flat, quality.flatten(1), 'amax')
-    unsure = (_inside(positions, boxes) & (kinds == UNSURE)[..., None]).any(1) & (targets == 0)
+    taken = torch.zeros_like(scores).scatter_reduce_(1, flat, weights.flatten(1), 'amax') > 0
+    unsure = (_inside(positions, boxes) & (kinds == UNSURE)[..., None]).any(1) & ~taken
     entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction='none')
     total = quality.sum().clamp(min=1)
     score_loss = ((targets - scores).square() * entropy * ~unsure).sum() / total
+    weights = weights.flatten(1)
+    total = weights.sum().clamp(min=1)
 
     picked = bins.gather(1, flat[..., None, None].expand(-1, -1, 4, BINS))
     centres = positions[flat]
     truth = boxes[:, :, None].expand(*places.shape, 4).flatten(1, 2)
-    weights = quality.flatten(1)
     # padding has no box: any box with a size keeps what it gives finite, its weight is 0
     truth = torch.where(weights[..., None] > 0, truth, torch.cat((centres - 1, centres + 1), -1))
     box_loss = (complete_box_iou_loss(decode_sides(picked, centres), truth) * weights).sum() / total
