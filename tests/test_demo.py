@@ -100,7 +100,7 @@ def test_typed_boxes_are_read_or_refused_in_a_sentence():
     assert read_boxes([['', '', '', '']], (99, 99)) is None
     assert read_boxes(None, (99, 99)) is None
     for row, words in (
-        (['a', 1, 2, 3], r'box 1 is \(a, 1, 2, 3\)'),
+        (['a', 1, 2, 3], r'Box 1 is \(a, 1, 2, 3\)'),
         ([1, 2, 3], 'four numbers'),
         (['nan', 1, 2, 3], 'finite'),
         (['1e400', 1, 2, 3], 'finite'),
@@ -377,7 +377,7 @@ def test_in_a_browser_a_photo_goes_in_and_joints_come_out(page, tmp_path):
         tab.click('#photo button[aria-label="Clear"], #photo button[aria-label="Remove Image"]')
         status_says('Drop a photo')
         tab.set_input_files('#photo input[type=file]', tmp_path / 'notes.jpg')
-        assert 'notes.jpg is no picture' in status_says('notes.jpg')
+        assert 'notes.jpg is not an image' in status_says('notes.jpg')
         assert 'Traceback' not in tab.inner_text('body')
         assert tab.locator('#view img').count() == 0
         browser.close()
