@@ -127,6 +127,11 @@ def test_eval_of_boxes_runs_a_finder(labelled, capsys, monkeypatch):
     (found,) = json.loads((labelled / 'out/results.json').read_text())
     assert found['image_id'] == 1 and found['bbox'] == pytest.approx([10, 10, 100, 300], abs=0.05)
     assert json.loads((labelled / 'out/report.json').read_text())['figures']['AP50'] == pytest.approx(34 / 101)
+    # of two photos of nobody the finder takes one for the person that it has found before
+    content = json.loads((labelled / 'labels.json').read_text())
+    (labelled / 'labels.json').write_text(json.dumps({**content, 'annotations': []}))
+    assert main([*command, '--quiet']) == 0
+    assert '| photos of nobody with a box of 0.3 or more | 50.00 |' in capsys.readouterr().out
     assert main([*command, '--boxes', 'x.json']) != 0
     assert 'for keypoints' in capsys.readouterr().err
 

@@ -101,7 +101,8 @@ def evaluate_boxes(
     """Measure a person finder, or boxes that are there already.
 
     All labelled people count, whether their keypoints are known or not; see `BoxScore` for who is left out. The
-    finder's own threshold is put aside, since average precision is measured over all thresholds.
+    finder's own threshold is put aside, since average precision is measured over all thresholds; it is what the share
+    of the photos of nobody (without annotations) counts in which somebody is found.
 
     Args:
         data: COCO labels; boxes are enough.
@@ -141,6 +142,11 @@ def evaluate_boxes(
         switches = {'protocol': 'boxes'}
     score = BoxScore(labels, found)
     figures: Callable[[Any], dict[str, float]] = score.figures
+    whole = figures(None)
+    empty = set(labels.images) - {a['image_id'] for a in labels.annotations}
+    if finder is not None and empty:
+        false = {r['image_id'] for r in found if r['score'] >= before} & empty
+        whole[f'photos of nobody with a box of {before:g} or more'] = len(false) / len(empty)
     intervals = bootstrap(figures, score.num_images, draws, progress=progress) if draws else {}
     switches.update(
         evaluator='pycocotools', ignored=f'below {SMALLEST_SHARE:.0%} of the height or {SMALLEST} pixels, crowds'
@@ -148,7 +154,7 @@ def evaluate_boxes(
     if draws:
         switches['bootstrap'] = f'{draws} draws of images'
     subject |= describe_data(data, None, sum(not a['iscrowd'] for a in labels.annotations))
-    report = Report(figures(None), intervals, switches, subject)
+    report = Report(whole, intervals, switches, subject)
     if out is not None:
         folder = Path(out)
         folder.mkdir(parents=True, exist_ok=True)
