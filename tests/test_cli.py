@@ -1,7 +1,9 @@
 import json
 import os
+import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -127,11 +129,11 @@ def test_photos_of_the_same_name_keep_apart(tmp_path):
     photos = [tmp_path / p for p in ('a/x.jpg', 'b/x.jpg', 'b/x.png', 'c/x.JPG', 'c/y.jpg', 'c/sub/x.jpg')]
     for photo in photos:
         save(photo)
-    found, missing = find_photos([str(p) for p in photos] + [str(tmp_path / 'c')], tmp_path / 'out')
+    found, missing, _ = find_photos([str(p) for p in photos] + [str(tmp_path / 'c')], tmp_path / 'out')
     assert len(found) == 6 and not missing
     targets = [str(t).casefold() for t in name_outputs(found)]
     assert len(set(targets)) == 6 and targets[4] == 'y'
-    found, _ = find_photos([str(tmp_path / 'c')], tmp_path / 'out')
+    found, _, _ = find_photos([str(tmp_path / 'c')], tmp_path / 'out')
     assert [t.as_posix() for t in name_outputs(found)] == ['sub/x', 'x', 'y']
 
 
@@ -243,3 +245,72 @@ assert set(widehrnet_zoo.__all__) <= set(dir(widehrnet_zoo))
 def test_unknown_names_of_the_package_are_attribute_errors():
     with pytest.raises(AttributeError, match='nothing_here'):
         _ = widehrnet_zoo.nothing_here
+
+
+def command(*arguments, **options):
+    return subprocess.run([sys.executable, '-m', 'widehrnet_zoo', *arguments], capture_output=True, **options)
+
+
+def test_a_photo_from_a_pipe_gives_a_line_of_json_and_no_file(tmp_path, weights):
+    photo = save(tmp_path / 'a.png').read_bytes()
+    options = ['--weights', weights, '--json', '--quiet', '--boxes', '5,6,40,70']
+    done = command('predict', '-', str(tmp_path / 'a.png'), *options, input=photo, cwd=tmp_path)
+    first, second = (PoseResult.from_dict(json.loads(line)) for line in done.stdout.splitlines())
+    assert done.returncode == 0 and names(tmp_path) == ['a.png']
+    assert (first.path, second.path) == ('-', str(tmp_path / 'a.png')) and first == replace(second, path='-')
+    assert b'2 of 2 photos, 2 people' in done.stderr
+    assert command('predict', '-', *options, input=b'nothing', cwd=tmp_path).returncode == 1
+
+
+def test_without_out_results_go_to_poses(tmp_path, weights, monkeypatch, capsys):
+    save(tmp_path / 'a.png')
+    monkeypatch.chdir(tmp_path)
+    assert main(['predict', 'a.png', '--weights', weights, '--quiet', '--format', 'jsonl']) == 0
+    assert names(tmp_path / 'poses') == ['a_pose.jpg', 'a_pose.json', 'poses.jsonl']
+    assert len((tmp_path / 'poses' / 'poses.jsonl').read_text().splitlines()) == 1
+
+
+def test_photos_of_a_folder_that_cannot_be_read_are_named(tmp_path, weights, monkeypatch, capsys):
+    from widehrnet_zoo.pose import images
+
+    save(tmp_path / 'in' / 'a.png')
+    for name in ('b.HEIC', 'c.dng', 'd.mp4', 'e.txt'):
+        (tmp_path / 'in' / name).write_bytes(b'\0\0\0\x18ftypheic' + bytes(64))
+    monkeypatch.setattr(images, 'has_heif', lambda: False)
+    options = ['--out', str(tmp_path / 'out'), '--weights', weights, '--quiet', '--no-picture']
+    assert main(['predict', str(tmp_path / 'in'), *options]) == 0
+    said = capsys.readouterr()
+    assert (
+        '3 files in folders skipped' in said.err
+        and 'c.dng (convert it to JPEG)' in said.err
+        and '3 skipped' in said.out
+    )
+    assert 'b.HEIC (needs pip install "widehrnet_zoo[heic]")' in said.err and 'e.txt' not in said.err
+    assert main(['predict', str(tmp_path / 'in' / 'b.HEIC'), *options]) == 1
+    assert 'is a HEIC photo: run `pip install "widehrnet_zoo[heic]"`' in capsys.readouterr().err
+    (tmp_path / 'in' / 'a.png').unlink()
+    assert main(['predict', str(tmp_path / 'in'), *options]) == 2
+    assert 'No photos found: 3 files in folders skipped' in capsys.readouterr().err
+
+
+def test_version_and_help_need_no_pytorch():
+    hidden = 'import sys; sys.modules["torch"] = None; sys.orig_argv = ["python", "-m", "widehrnet_zoo"];'
+    for flag in ('--version', '--help', 'predict --help'):
+        code = f'{hidden} from widehrnet_zoo.cli.main import main; main({flag.split()!r})'
+        done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+        assert done.returncode == 0 and 'widehrnet' in done.stdout, done.stderr
+
+
+def test_an_interruption_before_the_command_runs_ends_without_a_traceback():
+    hidden = 'import signal, sys; sys.orig_argv = ["python", "-m", "widehrnet_zoo"]; import widehrnet_zoo;'
+    code = f'{hidden} print(signal.getsignal(signal.SIGINT) is signal.SIG_DFL); signal.raise_signal(signal.SIGINT)'
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (-signal.SIGINT, 'True', '')
+    code = f"""{hidden}
+from widehrnet_zoo.cli import main
+def interrupted():
+    signal.raise_signal(signal.SIGINT)
+main.build_parser = interrupted
+sys.exit(main.main([]))"""
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, 'interrupted\n')

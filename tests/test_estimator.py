@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw
 from widehrnet_zoo import SKELETONS, PoseEstimator, PoseResult, Skeleton, create_model, deploy
 from widehrnet_zoo.engines.pytorch import HeatmapBackend
 from widehrnet_zoo.errors import UserError
+from widehrnet_zoo.inference import stream
 from widehrnet_zoo.inference.stream import Photo
 from widehrnet_zoo.pose.decoding import DECODERS
 
@@ -424,3 +425,21 @@ def test_a_forked_process_gets_an_error_instead_of_waiting(monkeypatch):
     os.close(write)
     os.waitpid(child, 0)
     assert "'spawn'" in os.read(read, 1000).decode()
+
+
+@pytest.mark.parametrize('suffix', ['jpg', 'png'])
+def test_a_large_photo_is_read_smaller_and_its_keypoints_are_in_its_own_pixels(tmp_path, monkeypatch, suffix):
+    pixels, keypoints, boxes = photo(2)
+    image = Image.fromarray(pixels)
+    large = image.resize((4 * image.width, 4 * image.height), Image.Resampling.LANCZOS)
+    large.save(tmp_path / f'large.{suffix}', quality=95)
+    monkeypatch.setattr(stream, 'LARGE', image.width * image.height)
+    estimator = PoseEstimator(backend=ReadsDots())
+    found = next(estimator.look([Photo(str(tmp_path / f'large.{suffix}'), 4 * np.array(boxes))]))
+    assert found.image.shape == (image.height, image.width, 3)
+    assert found.result.image_size == large.size
+    np.testing.assert_allclose(found.result.boxes, 4 * np.array(boxes), rtol=1e-5)
+    np.testing.assert_allclose(found.result.keypoints, 4 * (np.array(keypoints) + 0.5) - 0.5, atol=8)
+    # boxes that a finder sees in the smaller image
+    by_finder = next(estimator.look([Photo(str(tmp_path / f'large.{suffix}'))], finder=lambda im: (boxes, [1.0, 1.0])))
+    np.testing.assert_allclose(by_finder.result.keypoints, found.result.keypoints, atol=0.01)

@@ -7,7 +7,7 @@ import torch
 from PIL import Image, ImageCms
 
 from widehrnet_zoo.errors import UserError
-from widehrnet_zoo.pose.images import read_image
+from widehrnet_zoo.pose.images import read_image, read_size
 
 RGB = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [200, 100, 50]], [[0, 0, 0], [255, 255, 255]]], np.uint8)
 GREY = np.array([[0, 60], [128, 200], [254, 255]], np.uint8)
@@ -202,3 +202,29 @@ def test_huge_pictures_are_refused_before_they_are_decoded():
     header[29:33] = zlib.crc32(bytes(header[12:29])).to_bytes(4, 'big')
     with pytest.raises(UserError, match='too large'):
         read_image(bytes(header))
+
+
+@pytest.mark.parametrize('suffix', ['jpg', 'png'])
+@pytest.mark.parametrize('turn', [1, 6])
+def test_large_photos_are_decoded_smaller_and_upright(tmp_path, suffix, turn):
+    ramp = np.linspace(0, 255, 400, dtype=np.uint8)
+    pixels = np.broadcast_to(ramp[None, :, None], (300, 400, 3))
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    Image.fromarray(np.ascontiguousarray(pixels)).save(tmp_path / f'a.{suffix}', exif=exif, quality=95)
+    whole = read_image(tmp_path / f'a.{suffix}')
+    small = read_image(tmp_path / f'a.{suffix}', shrink_above=30_000)
+    assert small.shape == ((150, 200, 3) if turn == 1 else (200, 150, 3))
+    expected = np.asarray(Image.fromarray(whole).reduce(2)).astype(int)
+    assert np.abs(small - expected).max() < 4
+    assert read_size(tmp_path / f'a.{suffix}') == whole.shape[1::-1]
+    assert read_image(tmp_path / f'a.{suffix}', shrink_above=120_000).shape == whole.shape
+
+
+def test_heic_photos_are_read_where_pillow_heif_is_installed(tmp_path):
+    heif = pytest.importorskip('pillow_heif')
+    heif.register_heif_opener()
+    Image.new('RGB', (64, 96), (200, 30, 30)).save(tmp_path / 'a.heic')
+    image = read_image(tmp_path / 'a.heic')
+    assert image.shape == (96, 64, 3) and np.abs(image.mean((0, 1)) - (200, 30, 30)).max() < 6
+    assert read_size(tmp_path / 'a.heic') == (64, 96)

@@ -4,8 +4,10 @@ import argparse
 import importlib
 import logging
 import os
+import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 
 from ..errors import UserError
@@ -69,9 +71,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         # a file's name need not be text, and a console need not know all letters
         if hasattr(stream, 'reconfigure'):
             stream.reconfigure(errors='backslashreplace')
-    args = build_parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO if args.debug else logging.WARNING, format='%(message)s')
+    args = None
     try:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        args = build_parser().parse_args(argv)
+        logging.basicConfig(level=logging.INFO if args.debug else logging.WARNING, format='%(message)s')
+        # what is too large is refused with a sentence; what is only large is read
+        warnings.filterwarnings('ignore', message='.*decompression bomb DOS attack')
         return args.run(args)
     except KeyboardInterrupt:
         sys.stderr.write('interrupted\n')
@@ -81,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        if args.debug:
+        if args and args.debug:
             traceback.print_exc()
         return _explain(error)
 

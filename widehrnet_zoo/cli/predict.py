@@ -2,9 +2,11 @@
 
 import argparse
 import sys
+import tempfile
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,24 +17,28 @@ if TYPE_CHECKING:
     from ..pose.results import PoseResult
 
 HELP = 'find the keypoints of people in photos'
-DESCRIPTION = 'Find the keypoints of people in photos; write an image and a JSON for each.'
+DESCRIPTION = 'Find the keypoints of people in photos; write an image and a JSON for each, or JSON lines to a pipe.'
 EPILOG = """\
 examples:
-  widehrnet predict photo.jpg --out poses
+  widehrnet predict photo.jpg
   widehrnet predict photos/ 'more/*.png' --out poses --flip-test
   widehrnet predict photo.jpg --out poses --boxes 40,20,310,600
   widehrnet predict photos/ --out poses --boxes boxes.json --no-picture
   widehrnet predict photos/ --out poses --detector torchvision
   widehrnet predict photos/ --out poses --format csv --no-picture
   widehrnet predict video.mp4 --out poses --detector torchvision
+  curl -s https://example.org/photo.jpg | widehrnet predict - --json | jq .people
   widehrnet predict photo.jpg --out poses --model widehrnet_18_attn.coco_256x192 --weights official.pth
 
 For photo.jpg, DIR gets photo_pose.json (all keypoints, whatever their score) and photo_pose.jpg. The photos of a
 folder keep their place in it; names that would meet get the extension or the folder added. A photo that cannot be
 read does not stop the others.
 
---format puts the people of all photos into one file besides, at the end: DIR/poses.json, poses.csv, poses.parquet,
-poses_coco.json, or the folder poses_mmpose. It can be given several times.
+"-" is a photo that comes from stdin. --json writes a line of JSON for each photo to stdout, as soon as it is done, and
+nothing else, unless --out is given as well.
+
+--format puts the people of all photos into one file besides, at the end: DIR/poses.json, poses.jsonl, poses.csv,
+poses.parquet, poses_coco.json, or the folder poses_mmpose. It can be given several times.
 
 For video.mp4, DIR gets video_pose.mp4 and video_pose.jsonl, a line per frame; --boxes are then those of its first
 frame, or, in a file, of frames by their number.
@@ -42,6 +48,7 @@ frame, or, in a file, of frames by their number.
 
 TOGETHER = {
     'json': 'poses.json',
+    'jsonl': 'poses.jsonl',
     'csv': 'poses.csv',
     'parquet': 'poses.parquet',
     'coco': 'poses_coco.json',
@@ -50,7 +57,14 @@ TOGETHER = {
 """Names of the files for all photos, by the formats of `widehrnet_zoo.formats`."""
 
 SUFFIXES = {'.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm', '.pgm', '.avif'}
-"""Files that are taken from folders; a file that is named is read whatever its extension."""
+"""Files that are taken from folders, beside `HEIF_SUFFIXES`; a file that is named is read whatever its extension."""
+
+_RAW = frozenset(
+    ('.arw', '.cr2', '.cr3', '.dng', '.iiq', '.nef', '.nrw', '.orf', '.pef', '.raf', '.raw', '.rw2', '.srw', '.x3f')
+)
+_OTHERS = frozenset(('.jp2', '.jxl', '.psd', '.svg'))
+
+STDIN = Path('-')
 
 
 _WRITERS = 2
@@ -64,9 +78,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser: Of the command.
     """
     parser.add_argument(
-        'paths', nargs='+', metavar='PATH', help='photos, videos, folders of photos (with their subfolders), wildcards'
+        'paths',
+        nargs='+',
+        metavar='PATH',
+        help='photos, videos, folders of photos (with their subfolders), wildcards; - is a photo from stdin',
     )
-    parser.add_argument('--out', required=True, type=Path, metavar='DIR', help='folder for the results, made if absent')
+    parser.add_argument(
+        '--out', type=Path, metavar='DIR', help='folder for the results, made if absent (default: poses)'
+    )
     people = parser.add_argument_group('people').add_mutually_exclusive_group()
     people.add_argument(
         '--boxes',
@@ -118,8 +137,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action='append',
         choices=tuple(TOGETHER),
         default=[],
-        help='all photos in one file besides: json, csv, parquet (extra parquet), coco (results), mmpose (a folder)',
+        help='all photos in one file besides: json, jsonl, csv, parquet (extra parquet), coco (results), mmpose (a '
+        'folder)',
     )
+    output.add_argument('--json', action='store_true', help='write a line of JSON for each photo to stdout')
     output.add_argument('--quiet', action='store_true', help='no progress bar')
 
 
@@ -141,16 +162,23 @@ def run(args: argparse.Namespace) -> int:
     from ..formats import check_format, save_results
     from ..video import is_video
 
-    found, missing = find_photos(args.paths, args.out)
+    # in a pipe nothing is written beside it, unless it is asked for
+    out = args.out if args.out is not None or (args.json and not args.format) else Path('poses')
+    found, missing, skipped = find_photos(args.paths, out)
     photos = [pair for pair in found if not is_video(pair[0])]
     videos = [pair for pair in found if is_video(pair[0])]
     failed = [(name, f'there is no file {name}') for name in missing]
     if not found:
-        raise UserError(f'No photos found: {"; ".join(reason for _, reason in failed) or "the folders hold none"}.')
+        reasons = [reason for _, reason in failed] + ([_skipped(skipped)] if skipped else [])
+        raise UserError(f'No photos found: {"; ".join(reasons) or "the folders hold none"}.')
+    if videos and args.json:
+        raise UserError(
+            f'--json is for photos, and {videos[0][0]} is a video, which gets a file of JSON lines: leave it out.'
+        )
     if not 0 <= args.threshold <= 1:
         raise UserError(f'The threshold is a score from 0 to 1, not {args.threshold:g}.')
-    if args.out.exists() and not args.out.is_dir():
-        raise UserError(f'{args.out} is a file: --out is a folder.')
+    if out is not None:
+        _check_folder(out)
     for name in args.format:
         check_format(name, [str(photo) for photo, _ in photos])
     finder, boxes_of = _people(args)
@@ -168,7 +196,8 @@ def run(args: argparse.Namespace) -> int:
         bf16=args.bf16,
         fused=args.fused,
     )
-    args.out.mkdir(parents=True, exist_ok=True)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
     targets = name_outputs(photos)
     together: list[PoseResult] = []
     begun: list[int] = []  # which photos went in
@@ -181,7 +210,7 @@ def run(args: argparse.Namespace) -> int:
         def inputs() -> Iterator[Photo]:
             for index, (photo, _) in enumerate(photos):
                 try:
-                    item = Photo(str(photo), *boxes_of(str(photo)))
+                    item = Photo(sys.stdin.buffer.read() if photo == STDIN else str(photo), *boxes_of(str(photo)))
                 except UserError as error:
                     fail(index, error)
                     continue
@@ -195,8 +224,14 @@ def run(args: argparse.Namespace) -> int:
         writing: deque[Future[None]] = deque()
         stream = estimator.look(inputs(), finder=finder, skip=lambda place, error: fail(begun[place], error))
         for place, image, result in stream:
-            # drawing and encoding take as long as the network on the compiled kernels
-            writing.append(pool.submit(_save, image, result, args.out / targets[begun[place]], args))
+            if result.path is None:
+                result = replace(result, path=str(STDIN))
+            if args.json:
+                sys.stdout.write(result.to_json(indent=None) + '\n')
+                sys.stdout.flush()
+            if out is not None:
+                # drawing and encoding take as long as the network on the compiled kernels
+                writing.append(pool.submit(_save, image, result, out / targets[begun[place]], args))
             while len(writing) > 2 * _WRITERS:
                 writing.popleft().result()
             if args.format:
@@ -207,13 +242,15 @@ def run(args: argparse.Namespace) -> int:
         for future in writing:
             future.result()
     for name in args.format if done else ():
-        save_results(together, args.out / TOGETHER[name], name)
+        assert out is not None
+        save_results(together, out / TOGETHER[name], name)
     frames = 0
     for video, target in zip(videos, name_outputs(videos), strict=True):
         from .predict_video import run_video
 
         try:
-            summary = run_video(video[0], args.out / target, estimator, args)
+            assert out is not None
+            summary = run_video(video[0], out / target, estimator, args)
         except UserError as error:
             failed.append((str(video[0]), str(error)))
             continue
@@ -223,46 +260,93 @@ def run(args: argparse.Namespace) -> int:
             failed.append((str(video[0]), summary.problem))
     for name, reason in failed:
         sys.stderr.write(f'widehrnet: {reason if name in reason else f"{name}: {reason}"}\n')
-    sys.stdout.write(
+    if skipped:
+        sys.stderr.write(f'widehrnet: {_skipped(skipped)}\n')
+    (sys.stderr if args.json else sys.stdout).write(
         (f'{frames} frames of {len(videos)} videos, ' if videos else '')
         + (f'{done} of {len(photos) + len(missing)} photos, ' if photos or missing else '')
-        + f'{people} people: {args.out}'
-        + (f'; {len(failed)} failed\n' if failed else '\n')
+        + f'{people} people'
+        + (f': {out}' if out is not None else '')
+        + (f'; {len(failed)} failed' if failed else '')
+        + (f'; {len(skipped)} skipped\n' if skipped else '\n')
     )
     return 1 if failed else 0
 
 
-def find_photos(paths: list[str], out: Path) -> tuple[list[tuple[Path, Path]], list[str]]:
+def _check_folder(folder: Path) -> None:
+    """Find out before long work whether results can be written."""
+    from ..errors import UserError
+
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f'{folder} is a file: --out is a folder.')
+    try:
+        with tempfile.TemporaryFile(dir=next(f for f in (folder, *folder.absolute().parents) if f.is_dir())):
+            pass
+    except OSError as error:
+        raise UserError(
+            f'Results cannot be written to {folder} ({error.strerror}): give another folder as --out.'
+        ) from error
+
+
+def _skipped(files: list[tuple[Path, str]]) -> str:
+    """What was passed over in folders, and why."""
+    named = ', '.join(f'{path} ({reason})' for path, reason in files[:20])
+    more = f' and {len(files) - 20} more' if len(files) > 20 else ''
+    return f'{len(files)} files in folders skipped: {named}{more}'
+
+
+def find_photos(
+    paths: list[str], out: Path | None
+) -> tuple[list[tuple[Path, Path]], list[str], list[tuple[Path, str]]]:
     """Photos of files, folders and wildcards, each once.
 
     Args:
         paths: What was asked for.
-        out: Folder of the results; results of earlier runs are not photos.
+        out: Folder of the results, if any; results of earlier runs are not photos.
 
     Returns:
-        Pairs of a photo and its place in what was asked for (its name, or its path inside the folder), and the paths
-        that lead nowhere.
+        Pairs of a photo and its place in what was asked for (its name, or its path inside the folder), the paths that
+        lead nowhere, and the photos and videos in folders that are passed over, with the reason.
     """
     import glob
 
+    from ..pose.images import HEIF_SUFFIXES, has_heif
+    from ..video import is_video
+
+    skipped: dict[Path, str] = {}
     found: dict[Path, tuple[Path, Path]] = {}
     missing = []
-    target = out.resolve()
+    target = None if out is None else out.resolve()
 
     def add(path: Path, place: Path) -> None:
         found.setdefault(path.resolve(), (path, place))
 
     def add_folder(folder: Path) -> None:
         for path in sorted(folder.rglob('*')):
-            if path.suffix.lower() not in SUFFIXES or not path.is_file() or _is_result(path):
+            suffix = path.suffix.lower()
+            reason = ''
+            if suffix in _RAW or suffix in _OTHERS:
+                reason = 'convert it to JPEG'
+            elif suffix in HEIF_SUFFIXES and not has_heif():
+                reason = 'needs pip install "widehrnet_zoo[heic]"'
+            elif is_video(path):
+                reason = 'a video: name it'
+            elif suffix not in SUFFIXES and suffix not in HEIF_SUFFIXES:
+                continue
+            if not path.is_file() or _is_result(path):
                 continue
             if target in path.resolve().parents and target != folder.resolve():
                 continue
-            add(path, path.relative_to(folder))
+            if reason:
+                skipped[path] = reason
+            else:
+                add(path, path.relative_to(folder))
 
     for text in paths:
         path = Path(text)
-        if path.is_dir():
+        if path == STDIN:
+            found.setdefault(path, (path, Path('stdin')))
+        elif path.is_dir():
             add_folder(path)
         elif path.exists():
             add(path, Path(path.name))
@@ -275,7 +359,7 @@ def find_photos(paths: list[str], out: Path) -> tuple[list[tuple[Path, Path]], l
                     add(match, Path(match.name))
             if not matches:
                 missing.append(text)
-    return list(found.values()), missing
+    return list(found.values()), missing, list(skipped.items())
 
 
 def _is_result(path: Path) -> bool:
@@ -338,7 +422,12 @@ def _save(image: 'npt.NDArray[np.uint8]', result: 'PoseResult', target: Path, ar
     from ..files import write_whole
 
     if not args.no_picture:
-        picture = result.draw(image, threshold=args.threshold, boxes=args.draw_boxes)
+        # a large photo was shrunk as it was read, and is drawn so
+        shrink = result.image_size[0] / image.shape[1], result.image_size[1] / image.shape[0]
+        shown = replace(
+            result, keypoints=(result.keypoints + 0.5) / shrink - 0.5, boxes=result.boxes / [*shrink, *shrink]
+        )
+        picture = shown.draw(image, threshold=args.threshold, boxes=args.draw_boxes)
         buffer = io.BytesIO()
         # JPEG ends at 65535 pixels a side
         suffix = '.jpg' if max(picture.size) < 65_500 else '.png'

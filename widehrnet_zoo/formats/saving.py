@@ -16,6 +16,10 @@ def _json(results: list[PoseResult], file: Path) -> None:
     write_whole(file, json_text([r.to_dict() for r in results]) + '\n')
 
 
+def _jsonl(results: list[PoseResult], file: Path) -> None:
+    write_whole(file, ''.join(r.to_json(indent=None) + '\n' for r in results))
+
+
 def _coco_id(path: str | None, place: int) -> int | str:
     stem = str(place) if path is None else Path(path).stem
     # COCO's own files are named by their id: 000000000785.jpg is image 785
@@ -45,6 +49,7 @@ def _coco(results: list[PoseResult], file: Path) -> None:
 
 FORMATS: dict[str, Callable[[list[PoseResult], Path], object]] = {
     'json': _json,
+    'jsonl': _jsonl,
     'csv': write_csv,
     'parquet': write_parquet,
     'coco': _coco,
@@ -59,8 +64,8 @@ def save_results(results: Iterable[PoseResult], path: str | Path, format: str) -
     Args:
         results: The results.
         path: File to write, or the folder for `mmpose`.
-        format: `'json'` (a list of `PoseResult.to_dict`), `'csv'`, `'parquet'`, `'coco'` (COCO results; an image's id
-            is its file name, as a number where it is one) or `'mmpose'`.
+        format: `'json'` (a list of `PoseResult.to_dict`), `'jsonl'` (a line for each), `'csv'`, `'parquet'`, `'coco'`
+            (COCO results; an image's id is its file name, as a number where it is one) or `'mmpose'`.
 
     Raises:
         UserError: If there is no such format, or the results do not fit it.

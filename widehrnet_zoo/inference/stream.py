@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from ..errors import UserError
 from ..pose.crops import box_views, check_boxes, crop_people
-from ..pose.images import ImageSource, read_image
+from ..pose.images import ImageSource, read_image, read_size
 from ..pose.results import PoseResult
 from ..pose.skeletons import Skeleton
 
@@ -44,6 +44,10 @@ _ENOUGH = 3
 _MARGIN = 0.1
 # and at least this share of the input's height in pixels of the photo
 _LEAST = 1 / 16
+
+
+LARGE = 64_000_000
+"""Pixels of a file above which it is shrunk as it is read: a photo of 108 megapixels takes a gigabyte as it is."""
 
 
 class Photo(NamedTuple):
@@ -65,8 +69,8 @@ class Found(NamedTuple):
 
     Attributes:
         place: Of the photo among those that went in, from 0.
-        image: uint8 (H, W, 3), upright RGB.
-        result: The people in it.
+        image: uint8 (H, W, 3), upright RGB; of a file of more than 64 megapixels a half, a third, ... of its sides.
+        result: The people in it, in pixels of the photo as it is.
     """
 
     place: int
@@ -134,7 +138,7 @@ def stream(
                 try:
                     job = get()
                     if job.left < 0 and finder is not None:
-                        job.take(*finder(job.image))
+                        job.take(*finder(job.image), shrunk=True)
                 except UserError as error:
                     if skip is None:
                         raise
@@ -189,17 +193,26 @@ class _Job:
         self.place, self.skeleton, self.size, self.padding, self.inside = place, skeleton, size, padding, inside
         if photo.boxes is None and photo.scores is not None:
             raise UserError('Scores of boxes are given without boxes.')
-        self.image = read_image(photo.image)
+        of_file = isinstance(photo.image, (str, Path, bytes))
+        self.image = read_image(photo.image, shrink_above=LARGE if of_file else None)
+        height, width = self.image.shape[:2]
+        self.full = width, height
+        if of_file and width * height > LARGE / 16:
+            # perhaps of a larger photo
+            self.full = read_size(photo.image) or self.full  # type: ignore[arg-type]
+        self.shrink = np.divide(self.full, (width, height))
         self.path = str(photo.image) if isinstance(photo.image, (str, Path)) else None
         self.left = -1  # crops that are not done yet; -1 until the boxes are known
         self.again = False
 
-    def take(self, boxes: Any, scores: Any = None) -> None:
-        """Cut the crops of boxes."""
+    def take(self, boxes: Any, scores: Any = None, shrunk: bool = False) -> None:
+        """Cut the crops of boxes, which are of the photo's size, or of the shrunk image's."""
         height, width = self.image.shape[:2]
         if self.inside:
-            boxes = check_boxes(boxes, (width, height))
+            boxes = check_boxes(boxes, (width, height) if shrunk else self.full)
         boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+        if not shrunk:
+            boxes = boxes / np.tile(self.shrink, 2)
         people = len(boxes)
         try:
             certain = np.ones(people) if scores is None else np.asarray(scores, np.float64).reshape(-1)
@@ -215,7 +228,7 @@ class _Job:
     def take_whole(self) -> None:
         """Cut the whole photo as one crop, to be looked at again."""
         height, width = self.image.shape[:2]
-        self.take([[0, 0, width, height]])
+        self.take([[0, 0, width, height]], shrunk=True)
         self.again = True
 
     def _cut(self) -> None:
@@ -250,13 +263,17 @@ class _Job:
         return True
 
     def result(self) -> PoseResult:
-        height, width = self.image.shape[:2]
+        keypoints, boxes = self.keypoints, self.boxes
+        if (self.shrink != 1).any():
+            # pixel centres: those of the shrunk image are between those of the photo
+            keypoints = ((keypoints + 0.5) * self.shrink - 0.5).astype(np.float32)
+            boxes = boxes * np.tile(self.shrink, 2)
         return PoseResult(
-            keypoints=self.keypoints,
+            keypoints=keypoints,
             scores=self.scores,
-            boxes=self.boxes.astype(np.float32),
+            boxes=boxes.astype(np.float32),
             box_scores=self.box_scores,
             skeleton=self.skeleton,
-            image_size=(width, height),
+            image_size=self.full,
             path=self.path,
         )

@@ -1,14 +1,17 @@
 """Anything that holds an image to upright 8-bit RGB."""
 
 import io
+import math
 import sys
 import warnings
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ..errors import UserError
 
@@ -31,7 +34,26 @@ MAX_PIXELS = 178_956_970
 _NO_PHOTOS = frozenset(('EPS', 'WMF', 'ICO', 'CUR', 'ICNS', 'FPX', 'MIC', 'BUFR', 'GRIB', 'HDF5', 'MPEG'))
 
 
-def read_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""How an image is turned upright, by its EXIF orientation."""
+
+HEIF_SUFFIXES = ('.heic', '.heif', '.hif')
+"""Photos of phones that are read with pillow-heif."""
+
+_HEIF_BRANDS = (b'heic', b'heix', b'hevc', b'heim', b'heis', b'mif1', b'msf1')
+
+
+def read_image(
+    source: ImageSource, max_pixels: int = MAX_PIXELS, shrink_above: int | None = None
+) -> npt.NDArray[np.uint8]:
     """Read an image as upright 8-bit RGB.
 
     Files are recognised by their content, whatever their extension says, and turned upright by their EXIF
@@ -45,6 +67,8 @@ def read_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> npt.NDArray
             (4, H, W), where channels first wins if both fit. Arrays and tensors hold 8-bit integers, 16-bit integers
             of the full range (uint16), booleans, or floats in 0..1.
         max_pixels: Refuse larger images. Above Pillow's own limit, `PIL.Image.MAX_IMAGE_PIXELS` must be raised too.
+        shrink_above: Decode files of more pixels at a half, a third, ... of their sides, so that they fit; JPEG without
+            the memory of the whole.
 
     Returns:
         uint8 (H, W, 3), RGB. It shares memory with `source` where nothing had to be changed.
@@ -60,22 +84,22 @@ def read_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> npt.NDArray
     if torch is not None and isinstance(source, torch.Tensor):
         return _from_tensor(source)
     if isinstance(source, (str, Path)):
-        return _from_file(source, max_pixels)
+        return _from_file(source, max_pixels, shrink_above)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _open(io.BytesIO(source), 'the bytes given as an image', max_pixels)
+        return _open(io.BytesIO(source), 'the bytes given as an image', max_pixels, shrink_above)
     if hasattr(source, 'read'):
-        return _open(source, 'the file object given as an image', max_pixels)
+        return _open(source, 'the file object given as an image', max_pixels, shrink_above)
     raise UserError(
         f'{type(source).__name__} is not an image: give a path, bytes, a PIL image, an array (H, W, 3) or a tensor '
         '(3, H, W).'
     )
 
 
-def read_size(path: str | Path) -> tuple[int, int] | None:
+def read_size(source: str | Path | bytes) -> tuple[int, int] | None:
     """Width and height of a file's image as `read_image` gives it, upright, from the head of the file.
 
     Args:
-        path: The file.
+        source: The file, or its content.
 
     Returns:
         Width and height; `None` where there is no image that can be read, which `read_image` says in words.
@@ -83,7 +107,12 @@ def read_size(path: str | Path) -> tuple[int, int] | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            file: Any = source
+            if isinstance(source, bytes):
+                file = io.BytesIO(source)
+            elif Path(source).suffix.lower() in HEIF_SUFFIXES:
+                has_heif()
+            with Image.open(file) as image:
                 turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
                 width, height = image.size
     except Exception:  # Pillow's format plugins let all kinds of errors out
@@ -91,7 +120,7 @@ def read_size(path: str | Path) -> tuple[int, int] | None:
     return (height, width) if turned else (width, height)
 
 
-def _from_file(source: str | Path, max_pixels: int) -> npt.NDArray[np.uint8]:
+def _from_file(source: str | Path, max_pixels: int, shrink_above: int | None) -> npt.NDArray[np.uint8]:
     name = str(source)
     if name.startswith(('http://', 'https://')):
         raise UserError(f'{name} is an address: download the image and give its path.')
@@ -103,7 +132,7 @@ def _from_file(source: str | Path, max_pixels: int) -> npt.NDArray[np.uint8]:
             # opening a pipe would wait for somebody to write into it
             raise UserError(f'{name} is a pipe or a device: give the path of an image.')
         with open(path, 'rb') as file:
-            return _open(file, name, max_pixels)
+            return _open(file, name, max_pixels, shrink_above)
     except FileNotFoundError:
         raise UserError(f'There is no file {name}.') from None
     except UserError:
@@ -112,7 +141,29 @@ def _from_file(source: str | Path, max_pixels: int) -> npt.NDArray[np.uint8]:
         raise UserError(f'{name[:300]!r} cannot be read: {getattr(error, "strerror", None) or error}.') from error
 
 
-def _open(file: Any, name: str, max_pixels: int) -> npt.NDArray[np.uint8]:
+@cache
+def has_heif() -> bool:
+    """Whether HEIC photos can be read: whether pillow-heif is installed. It is told to Pillow then."""
+    try:
+        import_module('pillow_heif').register_heif_opener()
+    except ImportError:
+        return False
+    return True
+
+
+def _is_heif(file: Any) -> bool:
+    try:
+        head = file.read(12)
+        file.seek(-len(head), 1)
+    except (OSError, ValueError):
+        return False
+    return isinstance(head, bytes) and head[4:8] == b'ftyp' and head[8:12] in _HEIF_BRANDS
+
+
+def _open(file: Any, name: str, max_pixels: int, shrink_above: int | None = None) -> npt.NDArray[np.uint8]:
+    is_heif = _is_heif(file)
+    if is_heif:
+        has_heif()
     Image.init()
     try:
         image = Image.open(file, formats=[kind for kind in Image.ID if kind not in _NO_PHOTOS])
@@ -122,16 +173,22 @@ def _open(file: Any, name: str, max_pixels: int) -> npt.NDArray[np.uint8]:
             'you trust it.'
         ) from error
     except UnidentifiedImageError as error:
+        if is_heif and not has_heif():
+            raise UserError(
+                f'{name} is a HEIC photo: run `pip install "widehrnet_zoo[heic]"` to read it, or convert it to JPEG.'
+            ) from error
         raise UserError(
             f'{name} is not an image that Pillow {Image.__version__} can read: convert it to JPEG or PNG.'
         ) from error
     except Exception as error:  # Pillow's format plugins let all kinds of errors out on damaged headers
         raise UserError(f'{name} is damaged: {error}.') from error
     with image:
-        return _from_pillow(image, name, max_pixels)
+        return _from_pillow(image, name, max_pixels, shrink_above)
 
 
-def _from_pillow(image: Image.Image, name: str, max_pixels: int) -> npt.NDArray[np.uint8]:
+def _from_pillow(
+    image: Image.Image, name: str, max_pixels: int, shrink_above: int | None = None
+) -> npt.NDArray[np.uint8]:
     # some format plugins take the size as the file says it
     if len(image.size) != 2 or not all(isinstance(side, int) for side in image.size):
         raise UserError(f'{name} is damaged: its size is {image.size!s:.100}.')
@@ -143,14 +200,25 @@ def _from_pillow(image: Image.Image, name: str, max_pixels: int) -> npt.NDArray[
             f'{name} is too large: {width}x{height} pixels, the limit is {max_pixels}. Make it smaller or raise '
             'max_pixels.'
         )
+    shrink = 1 if shrink_above is None else math.ceil(math.sqrt(width * height / shrink_above))
     try:
+        if shrink > 1:
+            # a JPEG is decoded at a half, a quarter or an eighth of its sides
+            image.draft(image.mode, (-(-width // shrink), -(-height // shrink)))
         image.load()
     except Exception as error:  # see _open
         raise UserError(f'{name} is damaged or cut off: {error}.') from error
     try:
-        upright = ImageOps.exif_transpose(image)
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # EXIF that cannot be parsed says nothing of the orientation, like none at all
-        upright = image
+        turn = None
+    left = math.ceil(math.sqrt(image.width * image.height / shrink_above)) if shrink > 1 and shrink_above else 1
+    upright = image
+    if left > 1 and image.mode in ('L', 'RGB', 'RGBA', 'CMYK', 'YCbCr'):
+        upright = image.reduce(left)
+        upright.info = image.info
+    if turn is not None:
+        upright = upright.transpose(turn)
     try:
         return _to_rgb(upright, name)
     except UserError:
