@@ -244,7 +244,7 @@ def test_the_command_converts_and_overwrites_only_when_told(tmp_path, capsys):
     assert '4 keypoints (bird), input 64x96' in printed and 'widehrnet_18_attn' in printed
     again = create_model(f'local-dir:{out}', pretrained=True)
     assert equal(again, model)
-    assert again.skeleton == Skeleton('bird', ('beak', 'left_wing', 'right_wing', 'tail'))
+    assert again.skeleton == Skeleton('bird', ('beak', 'left_wing', 'right_wing', 'tail'), ((1, 2),))
 
     before = (out / 'config.json').read_bytes()
     with pytest.raises(UserError, match='--force'):
