@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..errors import UserError
 from ..formats.coco import CocoLabels, are_numbers, is_id, read_json
@@ -11,6 +12,9 @@ from .coco import CocoEvaluation
 
 SMALLEST_SHARE, SMALLEST = 0.08, 24
 """People of less than this share of the photo's height, or of fewer pixels, neither count nor are missed."""
+
+SUMMARY = {'AP': 0, 'AP50': 1, 'AP75': 2, 'APs': 3, 'APm': 4, 'APl': 5, 'AR': 8}
+"""Places in pycocotools' summary."""
 
 AT = ('best F1', 'recall at best F1', 'precision at best F1', 'score at best F1')
 
@@ -74,25 +78,32 @@ class BoxScore(CocoEvaluation):
         super().__init__(replace(labels, annotations=annotations), mine, 'bbox')
 
     def figures(self, images: Any = None) -> dict[str, float]:
-        """AP, AP50, AP75, the average recall of 100 boxes, and the best F1 at an IoU of 0.5.
+        """AP, AP50, AP75, AP of boxes below 32x32, below 96x96 and larger, the recall of 100 boxes, and the best F1.
 
         Args:
             images: Indices of images to count, repetitions allowed (for the bootstrap); `None` counts each once.
 
         Returns:
-            Fractions in 0..1 by name, with the recall, the precision and the score of a box where F1 is best; -1, as
-            in pycocotools, where nothing is labelled.
+            Fractions in 0..1 by name, with the recall, the precision and the score of a box where F1 (at an IoU of 0.5)
+            is best; -1, as in pycocotools, where nothing is labelled.
         """
         drawn = self.drawn(images)
-        ap, ap50, ap75, ar = (float(drawn.stats[i]) for i in (0, 1, 2, 8))
-        return {'AP': ap, 'AP50': ap50, 'AP75': ap75, 'AR': ar, **dict(zip(AT, _best_f1(drawn), strict=True))}
+        found = {name: float(drawn.stats[place]) for name, place in SUMMARY.items()}
+        recall, precision, scores = _curve(drawn)
+        if (precision < 0).any():
+            return {**found, **dict.fromkeys(AT, -1.0)}
+        f1 = 2 * precision * recall / (precision + recall + 1e-9)
+        best = int(np.argmax(f1))
+        return {**found, **dict(zip(AT, (float(v[best]) for v in (f1, recall, precision, scores)), strict=True))}
+
+    def curve(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Recalls from 0 to 1, the precision at each at an IoU of 0.5, and the score from which on boxes count there.
+
+        Precision and score are 0 where so many people are not found.
+        """
+        return _curve(self.drawn())
 
 
-def _best_f1(drawn: Any) -> tuple[float, float, float, float]:
-    precision = drawn.eval['precision'][0, :, 0, 0, 2]
-    if (precision < 0).any():
-        return (-1.0,) * 4
-    recall = drawn.params.recThrs
-    f1 = 2 * precision * recall / (precision + recall + 1e-9)
-    best = int(np.argmax(f1))
-    return float(f1[best]), float(recall[best]), float(precision[best]), float(drawn.eval['scores'][0, best, 0, 0, 2])
+def _curve(drawn: Any) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    # IoU 0.5, the one category, all sizes, 100 boxes
+    return drawn.params.recThrs, drawn.eval['precision'][0, :, 0, 0, 2], drawn.eval['scores'][0, :, 0, 0, 2]
