@@ -13,14 +13,12 @@ import timm
 import torch
 from test_deploy import error, trained_like
 
-from widehrnet_zoo import PoseEstimator, UserError
+from widehrnet_zoo import UserError
 from widehrnet_zoo.deployment.network import deploy
-from widehrnet_zoo.evaluation.subject import describe_model
 from widehrnet_zoo.kernels import library
 from widehrnet_zoo.kernels.library import Network, choose_variant, find_library, num_threads, variants
 from widehrnet_zoo.kernels.native import accelerate
 from widehrnet_zoo.kernels.record import record
-from widehrnet_zoo.pose.skeletons import SKELETONS
 
 if find_library() is None:
     pytest.skip('the package was installed without compiled kernels', allow_module_level=True)
@@ -75,14 +73,14 @@ def test_other_depths_and_channels_run_as_well():
 
 def test_the_kernels_can_be_chosen(monkeypatch):
     model = small()
-    monkeypatch.setenv(library.VARIABLE, 'generic')
-    assert accelerate(model).variant == 'generic'
-    assert copy.deepcopy(accelerate(model)).variant == 'generic'
+    fitting = [name for name, bf16 in variants().items() if not bf16]
+    monkeypatch.setenv(library.VARIABLE, fitting[0])
+    assert accelerate(model).variant == fitting[0]
+    assert copy.deepcopy(accelerate(model)).variant == fitting[0]
     monkeypatch.setenv(library.VARIABLE, 'sse9')
-    with pytest.raises(UserError, match="no kernels 'sse9' in f32 for this processor: choose generic"):
+    with pytest.raises(UserError, match=f"no kernels 'sse9' in f32 for this processor: choose {fitting[0]}"):
         accelerate(model)
     monkeypatch.delenv(library.VARIABLE)
-    fitting = [name for name, bf16 in variants().items() if not bf16]
     assert accelerate(model).variant == choose_variant() == fitting[-1]
 
 
@@ -127,7 +125,11 @@ def test_calls_from_many_threads_share_their_helpers_which_sleep_between_calls()
     for thread in threads:
         thread.join()
     assert all(np.allclose(results[i], expected, atol=1e-5) for i in range(10))
-    assert len(os.listdir('/proc/self/task')) == before
+    for _ in range(100):  # a thread that was joined is still there for a moment
+        if len(os.listdir('/proc/self/task')) <= before:
+            break
+        time.sleep(0.05)
+    assert len(os.listdir('/proc/self/task')) <= before
     start = time.process_time()
     time.sleep(0.3)
     assert time.process_time() - start < 0.1
@@ -177,22 +179,6 @@ def test_damaged_weights_show_in_the_heatmaps():
     with torch.no_grad():
         model.stages[0][0].branches[0][0].conv_pw.conv.weight[0, 0] = float('nan')
     assert accelerate(deploy(model))(torch.randn(1, 3, 64, 64)).isnan().any()
-
-
-def test_a_fused_estimator_finds_the_same_and_says_so():
-    model = made('widehrnet_10_attn')[0]
-    crops = np.random.default_rng(0).integers(0, 256, (3, 256, 192, 3), np.uint8)
-    plain, fused = PoseEstimator(model), PoseEstimator(model, fused=True)
-    expected = plain.heatmaps(crops, flip_test=True)
-    assert (fused.heatmaps(crops, flip_test=True) - expected).abs().max() < 1e-4 * expected.abs().max()
-    assert fused.model is model
-    said, same = describe_model(fused, None), describe_model(plain, None)
-    assert said == {**same, 'precision': 'float32, fused'}
-    other = PoseEstimator(timm.create_model('widehrnet_10_attn'), fused=True)
-    assert describe_model(other, None)['weights'] != said['weights']
-    with pytest.raises(UserError, match='takes a WideHRNet'):
-        other = torch.nn.Sequential(torch.nn.Conv2d(3, 17, 4, 4))
-        PoseEstimator(other, size=(256, 192), skeleton=SKELETONS['coco'], fused=True)
 
 
 def test_what_the_kernels_cannot_run_is_refused(monkeypatch):

@@ -1,4 +1,4 @@
-"""Check a built wheel and sdist: what is in them, how large they are, and that the wheel works on its own.
+"""Check built wheels and the sdist: what is in them, how large they are, and that the wheel for here works on its own.
 
     python scripts/ci/check_dist.py DIST_DIR
 
@@ -7,6 +7,7 @@ The wheel is unpacked into a folder outside the repository and run from there wi
 
 import json
 import os
+import platform
 import subprocess
 import sys
 import tarfile
@@ -14,6 +15,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+KERNELS = 'widehrnet_zoo/kernels/*widehrnet.*'
 MAX_MIB = 40
 MAX_WEIGHTS = 10_000_000
 MAX_ALL_WEIGHTS = 30_000_000
@@ -29,9 +31,16 @@ def main(dist: Path) -> None:
     """Check the files in `dist`.
 
     Args:
-        dist: Folder with one wheel and one sdist.
+        dist: Folder with wheels, one of them for this platform, and one sdist.
     """
-    (wheel,) = dist.glob('*.whl')
+    wheels = sorted(dist.glob('*.whl'))
+    for file in wheels:
+        with zipfile.ZipFile(file) as opened:
+            if not any(Path(name).match(KERNELS) for name in opened.namelist()):
+                sys.exit(f'{file.name} has no compiled kernels.')
+    system = {'linux': 'linux', 'darwin': 'macosx', 'win32': 'win'}[sys.platform]
+    machine = platform.machine().lower()
+    (wheel,) = (file for file in wheels if system in file.name and file.stem.lower().endswith(machine))
     (sdist,) = dist.glob('*.tar.gz')
     for path in (wheel, sdist):
         size = path.stat().st_size / 2**20

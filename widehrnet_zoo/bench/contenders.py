@@ -21,7 +21,7 @@ from ..models.widehrnet import WideHRNet
 PATHS = {
     'eager': 'PyTorch, the network as it was trained',
     'deployed': 'PyTorch, widehrnet_zoo.deploy()',
-    'native': 'PyTorch, widehrnet_zoo.deploy() with the compiled kernels of this package',
+    'kernels': 'the compiled kernels of this package, the default of PoseEstimator on a CPU',
     'compiled': 'torch.compile with frozen weights, of the deployed network where there is one',
     'aot': 'AOTInductor package, of the deployed network where there is one',
     'torch-export': '`torch.export` file of `widehrnet export`',
@@ -42,13 +42,13 @@ Runner = Callable[[npt.NDArray[np.float32]], Any]
 TRAINING = {'train', 'train-fused'}
 """The paths that are training steps, with three times the products of a forward pass."""
 
-OURS = {'deployed', 'native', 'torch-export', 'onnx-plain', 'openvino-plain', 'train-fused'}
+OURS = {'deployed', 'kernels', 'torch-export', 'onnx-plain', 'openvino-plain', 'train-fused'}
 """The paths that only networks of this package have, or that are the same as another path for others."""
 
 _SUFFIXES = {'torch-export': '.pt2', 'torchscript': '.torchscript', 'onnx': '.onnx', 'openvino': '.xml'}
 ALLOWED = {
     'f32': set(PATHS),
-    'bf16': {'eager', 'deployed', 'native', 'compiled', 'aot', 'openvino', 'openvino-plain'} | TRAINING,
+    'bf16': {'eager', 'deployed', 'kernels', 'compiled', 'aot', 'openvino', 'openvino-plain'} | TRAINING,
     'int8': {'openvino'},
 }
 """The paths that run in each precision."""
@@ -119,7 +119,7 @@ class Contender:
             raise UserError(f'{self.path} {self.precision}: paths are {", ".join(PATHS)}; precisions f32, bf16, int8.')
         if self.path not in ALLOWED[self.precision]:
             raise UserError(f'The path {self.path} does not run in {self.precision}.')
-        if self.file is not None or self.path in {'eager', 'deployed', 'native', 'compiled'} | TRAINING:
+        if self.file is not None or self.path in {'eager', 'deployed', 'kernels', 'compiled'} | TRAINING:
             return self
         name = f'{Path(self.model).name}-{self.path}-{self.precision}'
         module = self.module()
@@ -188,7 +188,7 @@ class Contender:
         else:
             module = self._live(self.module())
         # the kernels of this package convert inside
-        dtype = torch.float32 if self.path == 'native' else _dtype(self.precision)
+        dtype = torch.float32 if self.path == 'kernels' else _dtype(self.precision)
 
         def run(images: npt.NDArray[np.float32]) -> Any:
             with torch.inference_mode():
@@ -209,7 +209,7 @@ class Contender:
             # one graph for each batch: shapes that are known make faster loops
             return torch.compile(module.to(_dtype(self.precision)), dynamic=False)
         deployed = deploy(module)
-        if self.path == 'native':
+        if self.path == 'kernels':
             from ..kernels.native import accelerate
 
             return accelerate(deployed, self.precision)

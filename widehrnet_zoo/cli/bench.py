@@ -10,7 +10,7 @@ DESCRIPTION = 'Time models, runtimes and precisions side by side: same images, s
 EPILOG = """\
 examples:
   widehrnet bench
-  widehrnet bench widehrnet_18_attn --paths eager,deployed,onnx,openvino --precisions f32,bf16 --batches 1 8
+  widehrnet bench widehrnet_18_attn --paths eager,kernels,onnx,openvino --precisions f32,bf16 --batches 1 8
   widehrnet bench --paths train,train-fused --precisions f32,bf16 --batches 32 --size 128 96 --threads 1 --runs 5
   widehrnet bench --vs resnet50 mobilenetv2_100 mine.onnx --out runs/bench --cold
 
@@ -30,9 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         '--paths',
-        default='eager,deployed,onnx,openvino',
-        help='of eager, deployed, native, compiled, aot, torch-export, torchscript, onnx, onnx-plain, openvino, '
-        'openvino-plain, train, train-fused (default: eager,deployed,onnx,openvino)',
+        default='eager,deployed,kernels,onnx,openvino',
+        help='of eager, deployed, kernels, compiled, aot, torch-export, torchscript, onnx, onnx-plain, openvino, '
+        'openvino-plain, train, train-fused (default: eager,deployed,kernels,onnx,openvino)',
     )
     parser.add_argument('--precisions', default='f32', help='of f32, bf16, int8 (default: f32)')
     parser.add_argument(

@@ -2,6 +2,8 @@
 
 import argparse
 
+from .engine import add_engine
+
 HELP = 'a page in the browser to try models on your photos'
 DESCRIPTION = 'Serve a page: drop a photo or use the camera, draw boxes, see and download keypoints.'
 EPILOG = """\
@@ -22,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'models', nargs='*', metavar='MODEL', help='names, folders or files to offer besides the models that ship'
     )
     parser.add_argument('--device', help='cpu, cuda, mps, ... (default: the best there is)')
+    add_engine(parser)
     parser.add_argument(
         '--host', default='127.0.0.1', help='address to listen on (default: 127.0.0.1, only this machine reaches it)'
     )
@@ -53,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     from ..demo import DemoModels, launch
 
     launch(
-        DemoModels.find(args.models, args.device),
+        DemoModels.find(args.models, args.device, args.engine),
         host=args.host,
         port=args.port,
         max_upload=int(args.max_mb * 1024**2),

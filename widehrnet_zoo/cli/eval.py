@@ -5,6 +5,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from .engine import add_engine
+
 HELP = 'measure a model by the COCO, MPII or PCK protocol, or a person finder by its boxes'
 DESCRIPTION = 'Measure a model, or results that are there already, as the field counts it.'
 EPILOG = """\
@@ -100,9 +102,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     run_group.add_argument('--worst', type=int, default=12, metavar='N', help='people in worst.png (default: 12)')
     run_group.add_argument('--device', help='cpu, cuda, mps, ... (default: the best there is)')
     run_group.add_argument('--bf16', action='store_true', help='run the network in bfloat16')
-    run_group.add_argument(
-        '--fused', action='store_true', help='compiled CPU kernels: the same, in a fraction of the time; extra export'
-    )
+    add_engine(run_group)
     run_group.add_argument('--batch-size', type=int, default=32, help='people per step (default: 32)')
     run_group.add_argument('--workers', type=int, default=2, help='threads that read photos (default: 2)')
     run_group.add_argument('--quiet', action='store_true', help='no progress bar')
@@ -151,7 +151,7 @@ def run(args: argparse.Namespace) -> int:
         from ..inference.estimator import PoseEstimator
 
         size = tuple(args.size) if args.size else None
-        estimator = PoseEstimator(args.model, args.weights, args.device, size=size, bf16=args.bf16, fused=args.fused)
+        estimator = PoseEstimator(args.model, args.weights, args.device, size=size, bf16=args.bf16, engine=args.engine)
     elif args.model is not None or args.weights is not None:
         raise UserError('--model or --weights and --results exclude each other: one is measured, the other scored.')
     report = evaluate(
@@ -185,7 +185,7 @@ def _boxes(args: argparse.Namespace) -> int:
 
         size = tuple(args.size) if args.size else None
         model = DEFAULT_FINDER if args.model is None and args.weights is None else args.model
-        finder = PersonFinder(model, args.weights, args.device, size=size, bf16=args.bf16, fused=args.fused)
+        finder = PersonFinder(model, args.weights, args.device, size=size, bf16=args.bf16, engine=args.engine)
     elif args.model is not None or args.weights is not None:
         raise UserError('--model or --weights and --results exclude each other: one is measured, the other scored.')
     report = evaluate_boxes(

@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .engine import add_engine
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -107,9 +109,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument('--decoder', choices=('quarter', 'dark', 'soft'), default='dark', help='default: dark')
     model.add_argument('--device', help='cpu, cuda, mps, ... (default: the best there is)')
     model.add_argument('--bf16', action='store_true', help='run the network in bfloat16')
-    model.add_argument(
-        '--fused', action='store_true', help='compiled CPU kernels: the same, in a fraction of the time; extra export'
-    )
+    add_engine(model)
     model.add_argument('--batch-size', type=int, default=16, metavar='N', help='people per step (default: 16)')
     video = parser.add_argument_group('video')
     video.add_argument(
@@ -194,7 +194,7 @@ def run(args: argparse.Namespace) -> int:
         flip_test=args.flip_test,
         batch_size=args.batch_size,
         bf16=args.bf16,
-        fused=args.fused,
+        engine=args.engine,
     )
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)

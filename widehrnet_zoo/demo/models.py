@@ -24,26 +24,33 @@ class DemoModels:
     Args:
         models: For each name what `PoseEstimator` opens, or a function that gives an estimator.
         device: Where they run; by default CUDA, MPS or the CPU, the first there is.
+        engine: What runs them; see `PoseEstimator`.
 
     Raises:
         UserError: If there are none.
     """
 
-    def __init__(self, models: Mapping[str, str | Path | Callable[[], TimedEstimator]], device: str | None = None):
+    def __init__(
+        self,
+        models: Mapping[str, str | Path | Callable[[], TimedEstimator]],
+        device: str | None = None,
+        engine: str = 'auto',
+    ):
         if not models:
             raise UserError('No weights ship with this installation: name a model, a folder or a file to show.')
         self.names = list(models)
         self._sources = dict(models)
-        self._device = device
+        self._options = {'device': device, 'engine': engine}
         self._open: OrderedDict[str, TimedEstimator] = OrderedDict()
 
     @classmethod
-    def find(cls, models: Sequence[str] = (), device: str | None = None) -> 'DemoModels':
+    def find(cls, models: Sequence[str] = (), device: str | None = None, engine: str = 'auto') -> 'DemoModels':
         """The models named, those of the environment, and those that ship.
 
         Args:
             models: Names, folders and files, as `PoseEstimator` opens them.
             device: Where they run.
+            engine: What runs them; see `PoseEstimator`.
 
         Raises:
             UserError: If there are none, or a path does not exist.
@@ -52,7 +59,7 @@ class DemoModels:
         for name in named:
             if ('/' in name or os.sep in name) and ':' not in name and not Path(name).exists():
                 raise UserError(f'There is no file or folder {name}.')
-        return cls({name: name for name in (*named, *list_pretrained())}, device)
+        return cls({name: name for name in (*named, *list_pretrained())}, device, engine)
 
     def get(self, name: str) -> TimedEstimator:
         """Open a model, or take the open one.
@@ -67,7 +74,7 @@ class DemoModels:
             raise UserError(f'There is no model {name!r:.80} here: choose {", ".join(self.names)}.')
         if name not in self._open:
             source = self._sources[name]
-            estimator = source() if callable(source) else TimedEstimator(source, device=self._device)
+            estimator = source() if callable(source) else TimedEstimator(source, **self._options)
             estimator.warm_up()
             self._open[name] = estimator
             if len(self._open) > _KEPT:

@@ -60,7 +60,7 @@ class PersonFinder:
             score of 0.05.
         max_people: The most boxes to a photo, the highest first; `None` for all.
         bf16: Run in bfloat16.
-        fused: Run on this package's compiled CPU kernels.
+        engine: What runs it; see `PoseEstimator`.
 
     Raises:
         UserError: If the model cannot be had, or is no person finder.
@@ -77,7 +77,7 @@ class PersonFinder:
         overlap: float = 0.6,
         max_people: int | None = None,
         bf16: bool = False,
-        fused: bool = False,
+        engine: str = 'auto',
     ):
         for name, value in (('min_score', min_score), ('overlap', overlap)):
             if not 0 <= value <= 1:
@@ -87,7 +87,7 @@ class PersonFinder:
         if size is not None and (min(size) < 32 or any(side % 32 for side in size)):
             raise UserError(f'size is height and width, multiples of 32, not {size[0]}x{size[1]}.')
         self.backend: HeatmapBackend | TorchBackend = open_backend(
-            DEFAULT_FINDER if model is None else model, weights, device, size, None, bf16, fused
+            DEFAULT_FINDER if model is None else model, weights, device, size, None, bf16, engine
         )
         if not gives_boxes(self.backend.skeleton):
             raise UserError(

@@ -1,6 +1,8 @@
 """What turns normalised crops into heatmaps: a torch module, or an exported file in its place."""
 
 import contextlib
+import functools
+import logging
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -9,14 +11,22 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ..deployment.network import deploy
+from ..deployment.network import DeployedWideHRNet, deploy
 from ..errors import UserError
-from ..kernels.native import accelerate
+from ..kernels.library import find_library
+from ..kernels.native import KernelNetwork, accelerate
 from ..models.opening import open_network, path_of
+from ..models.widehrnet import WideHRNet
 from ..pose.skeletons import Skeleton
 from .exported import open_backend as open_exported
 
-__all__ = ['HeatmapBackend', 'TorchBackend', 'find_device', 'open_backend']
+__all__ = ['ENGINES', 'HeatmapBackend', 'TorchBackend', 'find_device', 'open_backend']
+
+_logger = logging.getLogger(__name__)
+
+ENGINES = ('auto', 'kernels', 'deployed', 'eager')
+"""How a network is run: the best of the others for its device; this package's own CPU kernels; PyTorch on the deployed
+network, whose convolutions are folded; PyTorch on the network as it is."""
 
 _EXPORTED = ('.onnx', '.xml', '.pt2', '.torchscript', '.engine', '.tflite', '.pte', '.mlpackage')
 
@@ -50,13 +60,16 @@ class TorchBackend:
         size: Height and width of the input; by default from the module's `pretrained_cfg`.
         skeleton: What the keypoints are; by default from the module.
         device: Where it runs; `None` leaves it where it is.
-        bf16: Run in bfloat16 autocast.
-        fused: Run it deployed, on this package's compiled CPU kernels; with `bf16` its products in bfloat16.
+        bf16: Products in bfloat16: by the kernels where they can, or else in PyTorch's autocast.
+        engine: One of `ENGINES`. `'auto'` is `'kernels'` for a WideHRNet on a CPU, `'deployed'` where the package was
+            installed without kernels or the processor has none in bfloat16, and `'eager'` everywhere else.
+
+    Attributes:
+        module: The plain network. Where its weights change, the engine follows at the next call.
+        engine: Which one runs: `'kernels'`, `'deployed'` or `'eager'`.
 
     Raises:
-        UserError: If the module gives no heatmaps, or does not say what its input is; or if it is to be fused and that
-            cannot be: see `deploy` and `accelerate`.
-        ImportError: If it is to be fused and ninja is not installed.
+        UserError: If the module gives no heatmaps, does not say what its input is, or cannot be run by the engine.
     """
 
     def __init__(
@@ -66,25 +79,92 @@ class TorchBackend:
         skeleton: Skeleton | None = None,
         device: str | torch.device | None = None,
         bf16: bool = False,
-        fused: bool = False,
+        engine: str = 'auto',
     ):
+        if engine not in ENGINES:
+            raise UserError(f'There is no engine {engine!r}: choose {", ".join(ENGINES)}.')
         opened = open_network(module, size=size, skeleton=skeleton)
         self.module = module.eval() if device is None else module.eval().to(find_device(device))
         self.skeleton, self.size, self.padding = opened.skeleton, opened.size, opened.padding
         self.mean, self.std, self.score_map = opened.mean, opened.std, opened.score_map
-        tensors = [*module.parameters(), *module.buffers()]
+        tensors = _tensors(module)
         self.device = tensors[0].device if tensors else torch.device('cpu')
         self.bf16 = bf16
-        self.fused = _fuse(module, bf16) if fused else None
+        self._wanted = engine
+        self.engine, self._runner = self._choose()
+        self._state = _state(tensors)
+
+    def _choose(self) -> tuple[str, nn.Module]:
+        if self._wanted == 'auto':
+            return _fastest(self.module, self.device, self.bf16)
+        if self._wanted == 'eager':
+            return 'eager', self.module
+        deployed = deploy(self.module)
+        if self._wanted == 'deployed':
+            return 'deployed', deployed
+        return 'kernels', accelerate(deployed, 'bf16' if self.bf16 else 'f32')
+
+    @property
+    def runner(self) -> nn.Module:
+        """What runs: the module itself, or what was made of it."""
+        if self._runner is not self.module:
+            state = _state(_tensors(self.module))
+            if self._runner is None or state != self._state:
+                self.engine, self._runner = self._choose()
+                self._state = state
+        return self._runner
+
+    def __getstate__(self) -> dict[str, Any]:
+        # what was made of the module is made again where it is opened, for the processor that is there
+        return {**self.__dict__, '_runner': self.module if self._runner is self.module else None}
 
     def __call__(self, images: Tensor) -> Tensor:
         """Normalised crops (B, 3, H, W) to heatmaps (B, K, H/4, W/4)."""
-        if self.fused is not None:
-            return self.fused(images)
-        images = images.to(next((p.dtype for p in self.module.parameters() if p.is_floating_point()), images.dtype))
+        runner = self.runner
+        if self.engine == 'kernels':
+            return runner(images.float())
+        images = images.to(next((t.dtype for t in _tensors(runner) if t.is_floating_point()), images.dtype))
         context = torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
         with context:
-            return self.module(images)
+            return runner(images)
+
+
+def _tensors(module: nn.Module) -> list[Tensor]:
+    return [*module.parameters(), *module.buffers()]
+
+
+def _state(tensors: list[Tensor]) -> tuple[Any, ...]:
+    """Changes when a weight does: by an optimiser, `load_state_dict` or `to`."""
+    if not tensors or tensors[0].is_inference():
+        return ()
+    first = tensors[0]
+    return (first.data_ptr(), first.dtype, sum(tensor._version for tensor in tensors))
+
+
+def _fastest(module: nn.Module, device: torch.device, bf16: bool) -> tuple[str, nn.Module]:
+    hooked = any(m._forward_hooks or m._forward_pre_hooks for m in module.modules())
+    if device.type != 'cpu' or type(module) not in (WideHRNet, DeployedWideHRNet) or hooked:
+        return ('kernels' if isinstance(module, KernelNetwork) else 'eager'), module
+    try:
+        deployed = deploy(module)
+    except UserError:
+        return 'eager', module
+    if find_library() is None:
+        _say_once(
+            'This installation has no compiled kernels, because there was no C++17 compiler (GCC or Clang) when the '
+            'package was installed: PyTorch runs the network, several times slower.'
+        )
+    else:
+        try:
+            return 'kernels', accelerate(deployed, 'bf16' if bf16 else 'f32')
+        except UserError:  # an attention that the kernels do not know, or no bfloat16 on this processor
+            pass
+    return ('eager', module) if bf16 else ('deployed', deployed)
+
+
+@functools.cache
+def _say_once(text: str) -> None:
+    _logger.warning(text)
 
 
 def find_device(device: str | torch.device | None = None) -> torch.device:
@@ -115,24 +195,20 @@ def open_backend(
     size: tuple[int, int] | None = None,
     skeleton: Skeleton | None = None,
     bf16: bool = False,
-    fused: bool = False,
+    engine: str = 'auto',
 ) -> HeatmapBackend | TorchBackend:
     """Open a model by whatever it is given as; see `PoseEstimator` for the arguments."""
     path = path_of(model)
     if path is not None and (path.suffix in _EXPORTED or (path.is_dir() and not (path / 'config.json').exists())):
-        if weights is not None or size is not None or bf16 or fused:
+        if weights is not None or size is not None or bf16 or engine != 'auto':
             raise UserError(
                 'An exported file holds its weights, size and precision and has its own runtime: leave weights, size, '
-                'bf16 and fused out.'
+                'bf16 and engine out.'
             )
         if not path.exists():
             raise UserError(f'There is no file {path}.')
         return open_exported(path, device=device)
     network = open_network(model, weights, size=size, skeleton=skeleton).network
     if not isinstance(model, nn.Module):
-        device = find_device('cpu' if fused and device is None else device)
-    return TorchBackend(network, size, skeleton, device, bf16, fused)
-
-
-def _fuse(module: nn.Module, bf16: bool) -> nn.Module:
-    return accelerate(deploy(module), 'bf16' if bf16 else 'f32')
+        device = find_device('cpu' if engine == 'kernels' and device is None else device)
+    return TorchBackend(network, size, skeleton, device, bf16, engine)

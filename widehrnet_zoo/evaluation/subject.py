@@ -98,8 +98,8 @@ def _files(path: Path) -> Iterable[Path]:
 
 
 def _precision(backend: TorchBackend) -> str:
-    if backend.fused is not None:
-        return 'bfloat16 products, fused' if backend.bf16 else 'float32, fused'
+    if backend.engine == 'kernels':
+        return f'{"bfloat16 products" if backend.bf16 else "float32"}, kernels'
     if backend.bf16:
         return 'bfloat16 autocast'
     dtype = next((p.dtype for p in backend.module.parameters() if p.is_floating_point()), torch.float32)

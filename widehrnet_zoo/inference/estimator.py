@@ -1,6 +1,7 @@
 """One photo, or many, to keypoints."""
 
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from operator import index
 from pathlib import Path
@@ -58,10 +59,11 @@ class PoseEstimator:
             the published figures are by `'quarter'`.
         flip_test: Average with the mirrored crop; twice the work.
         batch_size: Crops per forward pass, of one image or of several.
-        bf16: Run a torch model in bfloat16 autocast.
-        fused: Run a WideHRNet on this package's compiled CPU kernels: equal within rounding, several times faster;
-            compiled at first use, which takes a minute and needs a C++ compiler and the extra `[export]`. With `bf16`
-            its products are in bfloat16.
+        bf16: Products in bfloat16: by the kernels where they can, or else in PyTorch's autocast.
+        engine: What runs a network that is no exported file: `'kernels'`, this package's own for CPUs; `'deployed'`,
+            PyTorch with folded convolutions; `'eager'`, PyTorch on the network as it is; by default the fastest for
+            the device. All are equal within rounding.
+        fused: Deprecated: `engine='kernels'`, which is the default on a CPU.
 
     Raises:
         UserError: If the model, its weights, the device or an option cannot be had, or do not fit each other.
@@ -83,12 +85,17 @@ class PoseEstimator:
         flip_test: bool = False,
         batch_size: int = 16,
         bf16: bool = False,
-        fused: bool = False,
+        engine: str = 'auto',
+        fused: bool | None = None,
     ):
+        if fused is not None:
+            said = '`fused` is deprecated and will be removed: the kernels are the default on a CPU; see `engine`.'
+            warnings.warn(said, DeprecationWarning, stacklevel=2)
+            engine = 'kernels' if fused else engine
         if backend is None:
-            backend = open_backend(model, weights, device, size, skeleton, bf16, fused)
-        elif model is not None or weights is not None or bf16 or fused:
-            raise UserError('a backend stands in place of model, weights, bf16 and fused: give one or the other.')
+            backend = open_backend(model, weights, device, size, skeleton, bf16, engine)
+        elif model is not None or weights is not None or bf16 or engine != 'auto':
+            raise UserError('A backend stands in place of model, weights, bf16 and engine: give one or the other.')
         self.backend: Any = backend
         found_size = size or getattr(backend, 'size', None)
         found_skeleton = skeleton or getattr(backend, 'skeleton', None)
@@ -118,7 +125,7 @@ class PoseEstimator:
 
     @property
     def model(self) -> nn.Module:
-        """The torch module.
+        """The plain network, whatever engine runs it.
 
         Raises:
             UserError: If an exported file or another backend runs in its place.

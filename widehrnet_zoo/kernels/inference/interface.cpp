@@ -6,17 +6,20 @@
 
 #include "run.h"
 
-#if defined(__x86_64__) || defined(_M_X64)
+#if defined(__x86_64__)
 #define WIDEHRNET_X86 1
-#if defined(_MSC_VER)
-#include <intrin.h>
-#else
 #include <cpuid.h>
 #endif
+
+// what every processor of the kind runs
+#if defined(__aarch64__)
+#define WIDEHRNET_BASE neon
+#else
+#define WIDEHRNET_BASE generic
 #endif
 
 namespace widehrnet {
-namespace generic {
+namespace WIDEHRNET_BASE {
 extern const Variant variant;
 }
 #if defined(WIDEHRNET_X86)
@@ -42,28 +45,16 @@ struct Registers {
 
 Registers cpuid(uint32_t leaf, uint32_t sub) {
   Registers r = {0, 0, 0, 0};
-#if defined(_MSC_VER)
-  int values[4];
-  __cpuid(values, 0);
-  if (static_cast<uint32_t>(values[0]) < leaf) return r;
-  __cpuidex(values, static_cast<int>(leaf), static_cast<int>(sub));
-  memcpy(&r, values, sizeof r);
-#else
   __get_cpuid_count(leaf, sub, &r.a, &r.b, &r.c, &r.d);
-#endif
   return r;
 }
 
 // Registers that the operating system saves; vectors that it does not save cannot be used.
 uint64_t saved_registers() {
   if (!(cpuid(1, 0).c >> 27 & 1)) return 0;
-#if defined(_MSC_VER)
-  return _xgetbv(0);
-#else
   uint32_t low, high;
   __asm__ __volatile__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
   return uint64_t{high} << 32 | low;
-#endif
 }
 
 bool has_avx2() { return (saved_registers() & 0x6) == 0x6 && (cpuid(1, 0).c >> 12 & 1) && (cpuid(7, 0).b >> 5 & 1); }
@@ -82,7 +73,7 @@ bool has_avx512_bf16() { return has_avx512() && (cpuid(7, 1).a >> 5 & 1); }
 
 const std::vector<const Variant*>& variants() {
   static const auto* all = new std::vector<const Variant*>{
-      &generic::variant,
+      &WIDEHRNET_BASE::variant,
 #if defined(WIDEHRNET_X86)
       &avx2::variant,
       &avx512::variant,
@@ -102,7 +93,7 @@ bool runs_here(const Variant& variant) {
   if (&variant == &avx512_bf16::variant) return has_avx512_bf16();
 #endif
 #endif
-  return &variant == &generic::variant;
+  return &variant == &WIDEHRNET_BASE::variant;
 }
 
 }  // namespace widehrnet

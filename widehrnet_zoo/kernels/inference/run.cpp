@@ -233,7 +233,7 @@ Memory Network::take(size_t floats) {
     for (size_t i = 0; i < spare_.size(); ++i)
       if (spare_[i].size() == bytes) {
         Memory found = std::move(spare_[i]);
-        spare_.erase(spare_.begin() + static_cast<long>(i));
+        spare_.erase(spare_.begin() + static_cast<ptrdiff_t>(i));
         return found;
       }
   }

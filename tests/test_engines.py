@@ -1,0 +1,125 @@
+import copy
+import logging
+import multiprocessing
+import pickle
+
+import numpy as np
+import pytest
+import timm
+import torch
+from test_deploy import trained_like
+
+from widehrnet_zoo import PoseEstimator, UserError, deploy
+from widehrnet_zoo.cli.engine import ENGINES as OFFERED
+from widehrnet_zoo.engines import pytorch
+from widehrnet_zoo.engines.pytorch import ENGINES
+from widehrnet_zoo.evaluation.subject import describe_model
+from widehrnet_zoo.kernels.library import find_library
+from widehrnet_zoo.pose.skeletons import SKELETONS
+
+FAST = 'kernels' if find_library() else 'deployed'
+CROPS = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
+
+
+def small(**kwargs):
+    sizes = {'channels': (8, 16, 32), 'num_modules': (1, 1), 'stem_width': 8, 'attn_layer': 'se'}
+    return trained_like(timm.create_model('widehrnet_10', **{**sizes, **kwargs}))
+
+
+def estimator(model, **options):
+    return PoseEstimator(model, size=(64, 64), skeleton=SKELETONS['coco'], **options)
+
+
+def far(found, expected):
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+def test_by_default_the_fastest_engine_runs_and_gives_the_heatmaps_of_plain_pytorch():
+    model = small()
+    plain = estimator(model, engine='eager')
+    expected = plain.heatmaps(CROPS, flip_test=True)
+    assert plain.backend.runner is model
+    for engine in ('auto', 'deployed', FAST):
+        chosen = estimator(model, engine=engine)
+        assert chosen.backend.engine == (FAST if engine == 'auto' else engine)
+        assert chosen.model is model
+        assert far(chosen.heatmaps(CROPS, flip_test=True), expected) < 1e-4
+    # where pictures go in, at the size that ships
+    photo = np.random.default_rng(1).integers(0, 256, (240, 180, 3), np.uint8)
+    poses = [PoseEstimator('widehrnet_10_attn', engine=e)(photo, [[0, 0, 180, 240]]) for e in ('auto', 'eager')]
+    assert np.abs(poses[0].keypoints - poses[1].keypoints).max() < 0.05
+    assert np.abs(poses[0].scores - poses[1].scores).max() < 1e-4
+
+
+def test_reports_say_which_weights_ran_and_that_the_kernels_did():
+    model = small()
+    fast, plain = (describe_model(estimator(model, engine=e), None) for e in (FAST, 'eager'))
+    assert fast == {**plain, 'precision': 'float32, kernels' if FAST == 'kernels' else 'float32'}
+    assert describe_model(estimator(small(num_blocks=1)), None)['weights'] != fast['weights']
+
+
+def test_the_engine_follows_weights_that_change():
+    model = small()
+    fast, plain = estimator(model), estimator(model, engine='eager')
+    before = fast.heatmaps(CROPS)
+    with torch.no_grad():
+        model.classifier.weight.mul_(2)
+    assert far(fast.heatmaps(CROPS), plain.heatmaps(CROPS)) < 1e-4 < far(before, plain.heatmaps(CROPS))
+    model.load_state_dict(small(num_blocks=2).state_dict())
+    assert far(fast.heatmaps(CROPS), plain.heatmaps(CROPS)) < 1e-4
+
+
+def keypoints_elsewhere(estimator, photo, results):
+    results.put(estimator(photo, [[0, 0, 64, 64]]).keypoints)
+
+
+def test_estimators_can_be_copied_and_sent_to_other_processes():
+    ours = estimator(small())
+    expected = ours(CROPS[0], [[0, 0, 64, 64]]).keypoints
+    for copied in (pickle.loads(pickle.dumps(ours)), copy.deepcopy(ours)):
+        assert np.allclose(copied(CROPS[0], [[0, 0, 64, 64]]).keypoints, expected, atol=1e-3)
+        assert copied.backend.engine == FAST
+    context = multiprocessing.get_context('spawn')
+    results = context.Queue()
+    process = context.Process(target=keypoints_elsewhere, args=(ours, CROPS[0], results))
+    process.start()
+    try:
+        assert np.allclose(results.get(timeout=120), expected, atol=1e-3)
+    finally:
+        process.join(10)
+        process.kill()
+
+
+def test_without_compiled_kernels_the_deployed_network_runs_and_it_is_said_once(monkeypatch, caplog):
+    monkeypatch.setattr(pytorch, 'find_library', lambda: None)
+    pytorch._say_once.cache_clear()
+    model = small()
+    with caplog.at_level(logging.WARNING):
+        assert [estimator(model).backend.engine for _ in range(2)] == ['deployed'] * 2
+    assert len(caplog.records) == 1 and 'no compiled kernels' in caplog.text
+
+
+def test_what_the_kernels_cannot_run_is_run_by_the_next_best_unless_they_were_asked_for():
+    other = small(attn_layer='eca')
+    assert estimator(other).backend.engine == 'deployed'
+    hooked = small()
+    hooked.stem.register_forward_hook(lambda *_: None)
+    assert estimator(hooked).backend.engine == 'eager'
+    assert estimator(deploy(small())).backend.engine == FAST
+    strange = torch.nn.Sequential(torch.nn.Conv2d(3, 17, 4, 4))
+    assert estimator(strange).backend.engine == 'eager'
+    with pytest.raises(UserError, match='takes a WideHRNet'):
+        estimator(strange, engine='kernels')
+    if FAST == 'kernels':
+        with pytest.raises(UserError, match='squeeze-excitation only'):
+            estimator(other, engine='kernels')
+    with pytest.raises(UserError, match="no engine 'fast': choose auto, kernels, deployed, eager"):
+        estimator(small(), engine='fast')
+    assert OFFERED == ENGINES
+
+
+@pytest.mark.skipif(FAST != 'kernels', reason='the package was installed without compiled kernels')
+def test_fused_still_works_and_warns():
+    with pytest.warns(DeprecationWarning, match='`engine`'):
+        fused = estimator(small(), fused=True)
+    assert fused.backend.engine == 'kernels'
