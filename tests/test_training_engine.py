@@ -445,3 +445,36 @@ def test_numbers_of_steps_come_in_their_order():
         readings.add(torch.tensor([step, 0.5]), {'step': step})
     assert [(values, row['step']) for values, row in readings.read()] == [([0, 0.5], 0), ([1, 0.5], 1), ([2, 0.5], 2)]
     assert list(readings.read(wait=True)) == []
+
+
+def test_stacked_muon_is_timms_step_and_keeps_its_state():
+    import copy
+
+    from timm.optim import create_optimizer_v2
+
+    from widehrnet_zoo.training.muon import StackedMuon
+
+    torch.manual_seed(0)
+    plain = torch.nn.Sequential(
+        torch.nn.Conv2d(8, 12, 1),
+        torch.nn.Conv2d(12, 12, 3, groups=12),
+        torch.nn.Conv2d(12, 8, 1),
+        torch.nn.Linear(8, 12),
+    ).to(memory_format=torch.channels_last)
+    stacked = copy.deepcopy(plain)
+    options = {'opt': 'nmuon', 'lr': 0.1, 'weight_decay': 0.1, 'layer_decay': None}
+    one = create_optimizer_v2(plain, **options)
+    two = StackedMuon(create_optimizer_v2(stacked, **options))
+    before = [p.clone() for p in plain.parameters()]
+    for _ in range(4):
+        for p, q in zip(plain.parameters(), stacked.parameters(), strict=True):
+            p.grad, q.grad = (torch.randn_like(p),) * 2
+        one.step()
+        two.step()
+    for p, q, was in zip(plain.parameters(), stacked.parameters(), before, strict=True):
+        assert torch.allclose(p, q, rtol=1e-3, atol=1e-3) and not torch.allclose(p, was, atol=0.05)
+        assert one.state[p].keys() == two.state[q].keys()
+        assert all(
+            torch.allclose(torch.as_tensor(v), torch.as_tensor(two.state[q][k])) for k, v in one.state[p].items()
+        )
+    assert [g.keys() for g in one.param_groups] == [g.keys() for g in two.param_groups]

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2
+from timm.optim import Muon, create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from torch import Tensor, nn
 
 from ..errors import UserError
 from .config import TrainConfig
+from .muon import StackedMuon
 
 __all__ = ['Schedule', 'average_decay', 'check_resume', 'load_optimizer', 'make_optimizer']
 
@@ -25,9 +26,10 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
     """The optimiser of a recipe, timm's."""
     # one pass over all parameters, on the CPU too; PyTorch's own optimisers have it
     options: dict[str, Any] = {'fused': True} if config.opt in ('adam', 'adamw') else {}
-    return create_optimizer_v2(
+    optimizer = create_optimizer_v2(
         model, opt=config.opt, lr=config.lr, weight_decay=config.weight_decay, layer_decay=config.layer_decay, **options
     )
+    return StackedMuon(optimizer) if type(optimizer) is Muon else optimizer
 
 
 def check_resume(folder: Path, config: TrainConfig) -> None:
