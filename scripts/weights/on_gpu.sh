@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Train everyday_256x192 from packs on a machine with a GPU, and leave in OUT what may come back: the averaged weights
+# Train everyday_256x192, or RECIPE, from packs on a machine with a GPU, and leave in OUT what may come back: the averaged weights
 # (float16, the newest every 15 seconds, so that a command that is cut off leaves them too), log, curves, use of the GPU.
-#   OUT=folder bash scripts/weights/on_gpu.sh PACKS START MINUTES [more arguments of widehrnet train]
+#   [RECIPE=person_320x320] OUT=folder bash scripts/weights/on_gpu.sh PACKS START MINUTES [more arguments of widehrnet train]
 # MINUTES is the budget of all stages, compiling included; imports, decoding and the end take about a minute more.
 # Wheels in .whl, if there are any, go before what is installed. See gpu.md beside this file.
 set -euo pipefail
@@ -31,7 +31,7 @@ if command -v nvidia-smi > /dev/null; then
 fi
 trap 'kill $beside 2> /dev/null || true; bring' EXIT
 
-python3 -m widehrnet_zoo train everyday_256x192 --packs "$packs" --weights "$start" --minutes "$minutes" \
+python3 -m widehrnet_zoo train "${RECIPE:-everyday_256x192}" --packs "$packs" --weights "$start" --minutes "$minutes" \
     --out "$run/run" --quiet --set save_minutes=1 --set log_steps=25 --set eval_minutes=2 "$@" 2>&1 | tee "$out/console.log"
 for log in "$run"/run/*/log.csv; do
     # photos a second between the first and the last row, without compiling
