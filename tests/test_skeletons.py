@@ -1,3 +1,4 @@
+import copy
 import json
 import sys
 
@@ -118,6 +119,20 @@ def test_names_alone_give_the_flip_pairs_and_the_sides(names, pairs):
 def test_a_flip_test_without_pairs_is_said(names, said, caplog):
     check_flip_test(skeleton_from_names(names, 'said'))
     assert (said in caplog.text) if said else not caplog.text
+
+
+def test_a_model_knows_its_skeleton_without_weights_and_without_a_head():
+    assert create_model('widehrnet_18_attn', device='meta').skeleton is SKELETONS['coco']
+    model = create_model('widehrnet_18.mpii_256x256', num_classes=0, device='meta')
+    assert model.skeleton is SKELETONS['mpii']
+    with pytest.raises(UserError, match='no keypoint head'):
+        skeleton_of(model)  # what its outputs are
+    own = Skeleton('own', ('a', 'b'))
+    model.reset_classifier(2)
+    model.skeleton = own
+    assert model.skeleton is own and copy.deepcopy(model).skeleton == own
+    model.reset_classifier(3)
+    assert model.skeleton.num_keypoints == 3
 
 
 def test_the_skeleton_of_a_model():

@@ -5,8 +5,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import timm
+
 from ..errors import UserError
-from ..models.registry import list_pretrained
+from ..models.registry import DEFAULT_MODEL, list_pretrained
 from .pose import TimedEstimator
 
 _KEPT = 2
@@ -59,7 +61,10 @@ class DemoModels:
         for name in named:
             if ('/' in name or os.sep in name) and ':' not in name and not Path(name).exists():
                 raise UserError(f'There is no file or folder {name}.')
-        return cls({name: name for name in (*named, *list_pretrained())}, device, engine)
+        cfg = timm.get_pretrained_cfg(DEFAULT_MODEL)
+        default = f'{DEFAULT_MODEL}.{cfg.tag if cfg else ""}'
+        shipped = sorted(list_pretrained(), key=lambda name: name != default)
+        return cls({name: name for name in (*named, *shipped)}, device, engine)
 
     def get(self, name: str) -> TimedEstimator:
         """Open a model, or take the open one.

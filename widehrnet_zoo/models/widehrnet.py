@@ -8,6 +8,7 @@ file; this is an independent implementation whose outputs are tested against the
 import functools
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -33,7 +34,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import UserError
 from ..pose.box_maps import PERSON_BOXES
-from ..pose.skeletons import SKELETONS
+from ..pose.skeletons import SKELETONS, Skeleton, skeleton_of
 from ..weights.shipped import WEIGHTS, shipped_padding, shipped_score_map
 from .loading import check_source, checkpoint_filter_fn
 
@@ -432,6 +433,19 @@ class WideHRNet(nn.Module):
         self._make_head(global_pool, **dd)
 
         self.init_weights()
+
+    @property
+    def skeleton(self) -> Skeleton:
+        """What the keypoints are: what was set, or what the config says, also without a head and without weights."""
+        own = self.__dict__.get('_skeleton')
+        if own is not None and self.num_classes in (0, own.num_keypoints):
+            return own
+        cfg = getattr(self, 'pretrained_cfg', None)
+        return skeleton_of(SimpleNamespace(pretrained_cfg=cfg, num_classes=self.num_classes or None))
+
+    @skeleton.setter
+    def skeleton(self, skeleton: Skeleton) -> None:
+        self.__dict__['_skeleton'] = skeleton
 
     def _make_head(self, global_pool: str, **dd: Any) -> None:
         self.global_pool, self.head_drop, self.classifier = create_classifier(

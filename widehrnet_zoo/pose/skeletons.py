@@ -412,9 +412,10 @@ def skeleton_of(source: Any) -> Skeleton:
     Raises:
         UserError: If the model has no keypoints.
     """
-    own = getattr(source, 'skeleton', None)
-    if isinstance(own, Skeleton):
-        return own
+    if getattr(source, 'num_classes', None) != 0:
+        own = getattr(source, 'skeleton', None)
+        if isinstance(own, Skeleton):
+            return own
     cfg = getattr(source, 'pretrained_cfg', source) or {}
     get = cfg.get if isinstance(cfg, Mapping) else lambda key: getattr(cfg, key, None)
     names = tuple(get('label_names') or ())
