@@ -51,7 +51,7 @@ def network(enliven):
 
 @pytest.fixture
 def estimator(network):
-    return TimedEstimator(network, size=(64, 64))
+    return TimedEstimator(network, size=(64, 64), detector=None)
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def photo():
 def doing(network):
     said: list[str] = []
     gradio = types.SimpleNamespace(skip=lambda: 'as it was', update=dict, Warning=said.append, said=said)
-    models = DemoModels({'small': lambda: TimedEstimator(network, size=(64, 64))})
+    models = DemoModels({'small': lambda: TimedEstimator(network, size=(64, 64), detector=None)})
     return _Doing(gradio, models, max_pixels=512 * 512)
 
 
@@ -151,7 +151,7 @@ def test_models_open_when_chosen_and_only_two_stay_open(network):
     opened = []
 
     def source(name):
-        return lambda: opened.append(name) or TimedEstimator(network, size=(64, 64))
+        return lambda: opened.append(name) or TimedEstimator(network, size=(64, 64), detector=None)
 
     models = DemoModels({name: source(name) for name in 'abc'})
     assert opened == []
@@ -250,7 +250,7 @@ def test_the_space_says_what_hugging_face_needs():
 @pytest.fixture(scope='module')
 def page(network):
     pytest.importorskip('gradio')
-    models = DemoModels({'small': lambda: TimedEstimator(network, size=(64, 64))})
+    models = DemoModels({'small': lambda: TimedEstimator(network, size=(64, 64), detector=None)})
     page = launch(models, host='127.0.0.1', port=free_port(), max_upload=100_000, wait=False)
     yield page
     page.close(verbose=False)

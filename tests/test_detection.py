@@ -109,6 +109,18 @@ def test_unknown_detectors_are_named():
         open_detector('nowhere.json')
 
 
+def test_person_finders_open_by_name(monkeypatch):
+    asked = []
+    monkeypatch.setattr('widehrnet_zoo.detection.open.PersonFinder', lambda *a, **options: asked.append((*a, options)))
+    monkeypatch.setattr('widehrnet_zoo.detection.open.finder_ships', lambda: True)
+    open_detector('default')
+    open_detector('finder:mine', 'cpu', 0.4, 'eager')
+    assert asked == [
+        (None, {'device': None, 'engine': 'auto'}),
+        ('mine', {'device': 'cpu', 'engine': 'eager', 'min_score': 0.4}),
+    ]
+
+
 @pytest.fixture
 def tiny_yolos(tmp_path):
     transformers = pytest.importorskip('transformers')

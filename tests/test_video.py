@@ -10,6 +10,8 @@ from PIL import Image, ImageDraw
 
 from widehrnet_zoo.errors import UserError
 from widehrnet_zoo.formats.boxes import BoxFile
+from widehrnet_zoo.inference.estimator import PoseEstimator
+from widehrnet_zoo.inference.people import Limits
 from widehrnet_zoo.pose.results import PoseResult
 from widehrnet_zoo.pose.skeletons import Skeleton
 from widehrnet_zoo.video import OneEuro, SmoothConfig, is_video, predict_video
@@ -372,6 +374,28 @@ def test_without_a_detector_the_whole_frame_is_one_person(tmp_path):
     np.testing.assert_array_equal(estimator.boxes[0], [[0, 0, 240, 220]])
     # the keypoints' extent, a tenth larger on each side
     np.testing.assert_allclose(estimator.boxes[1], [[100 - 19.2, 100 - 36, 100 + 19.2, 100 + 36]], atol=3)
+
+
+def test_the_estimators_own_detector_and_limits_hold_for_videos_and_nobody_is_invented(tmp_path):
+    class Dots(PoseEstimator):
+        def __init__(self, **options):
+            super().__init__(backend=lambda crops: None, size=(32, 32), skeleton=SKELETON, **options)
+            self.dots = ReadsDots()
+
+        def __call__(self, image, boxes=None, *args, **options):
+            return self.dots(image, boxes)
+
+    def numbers(**options):
+        options = {'keypoints': tmp_path / 'o.jsonl', 'progress': False, **options}
+        predict_video(tmp_path / 'in.mp4', options.pop('estimator'), **options)
+        return [[p['id'] for p in entry['people']] for entry in lines_of(tmp_path / 'o.jsonl')]
+
+    encode(tmp_path / 'in.mp4', 6, where=lambda i: [(60, 100), (160, 100)] if i < 3 else [])
+    assert numbers(estimator=Dots(detector=everybody)) == [[1, 2]] * 3 + [[]] * 3
+    assert numbers(estimator=Dots(detector=everybody, max_people=1)) == [[1]] * 3 + [[]] * 3
+    assert numbers(estimator=Dots(detector=everybody, min_size=500)) == [[]] * 6
+    assert numbers(estimator=Dots(), detector=everybody, limits=Limits(largest=True)) == [[1]] * 3 + [[]] * 3
+    assert len(numbers(estimator=Dots(detector=everybody), detector=None)[0]) == 1
 
 
 def test_boxes_from_a_file_by_frame(tmp_path):

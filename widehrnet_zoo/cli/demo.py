@@ -3,6 +3,7 @@
 import argparse
 
 from .engine import add_engine
+from .people import add_detector, add_limits, people_options
 
 HELP = 'a page in the browser to try models on your photos'
 DESCRIPTION = 'Serve a page: drop a photo or use the camera, draw boxes, see and download keypoints.'
@@ -25,6 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--device', help='cpu, cuda, mps, ... (default: the best there is)')
     add_engine(parser)
+    people = parser.add_argument_group('people')
+    add_detector(people, 'photos where no box is drawn')
+    add_limits(people)
     parser.add_argument(
         '--host', default='127.0.0.1', help='address to listen on (default: 127.0.0.1, only this machine reaches it)'
     )
@@ -56,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     from ..demo import DemoModels, launch
 
     launch(
-        DemoModels.find(args.models, args.device, args.engine),
+        DemoModels.find(args.models, args.device, args.engine, **people_options(args)),
         host=args.host,
         port=args.port,
         max_upload=int(args.max_mb * 1024**2),

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from .engine import add_engine
+from .people import add_detector, add_limits, people_options
 
 HELP = 'measure a model by the COCO, MPII or PCK protocol, or a person finder by its boxes'
 DESCRIPTION = 'Measure a model, or results that are there already, as the field counts it.'
@@ -17,6 +18,7 @@ examples:
   widehrnet eval --protocol mpii --data mpii_val.json --images mpii/images --model widehrnet_18.mpii_256x256 \\
       --weights official.pth --out runs/mpii
   widehrnet eval --data people/val.json --results predictions.json --protocol pck
+  widehrnet eval --data person_keypoints_val2017.json --images val2017 --model widehrnet_18_attn --detector default
   widehrnet eval --protocol boxes --data everyday/val.json --images everyday/images --out runs/boxes
 """
 
@@ -44,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="a detector's boxes in COCO's results format, instead of the annotated ones (coco)",
     )
+    add_detector(what, 'whole photos, instead of the annotated boxes (coco)')
     what.add_argument('--ground-truth', metavar='FILE', type=Path, help='mpii_gt_val.mat (default: beside the labels)')
     what.add_argument(
         '--results', metavar='FILE', type=Path, help='score this COCO-results file instead of running a model'
@@ -54,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--flip-test',
         action=argparse.BooleanOptionalAction,
         default=None,
-        help='average with the mirrored crop (default: on for coco and mpii, off for pck)',
+        help='average with the mirrored crop (default: on for coco and mpii, off for pck and --detector)',
     )
     how.add_argument(
         '--shift',
@@ -62,7 +65,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=True,
         help='shift the mirrored heatmaps by one pixel (default: on)',
     )
-    how.add_argument('--decoder', choices=('quarter', 'dark', 'soft'), help='default: quarter; dark for pck')
+    how.add_argument(
+        '--decoder', choices=('quarter', 'dark', 'soft'), help='default: quarter; dark for pck and --detector'
+    )
     how.add_argument(
         '--clip',
         action=argparse.BooleanOptionalAction,
@@ -82,6 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='SCORE',
         help="leave a detector's lower boxes out (default: 0)",
     )
+    add_limits(parser.add_argument_group('with --detector'))
     how.add_argument('--size', type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'), help="input, instead of the model's own")
     how.add_argument('--by-joint', action='store_true', help='PCK or PCKh of each joint too (mpii, pck)')
     how.add_argument(
@@ -123,6 +129,8 @@ def run(args: argparse.Namespace) -> int:
     from ..errors import UserError
     from ..evaluation.run import Protocol, evaluate
 
+    if args.detector is not None:
+        return _everyone(args)
     if args.protocol == 'boxes':
         return _boxes(args)
     protocol = Protocol.published(args.protocol)
@@ -197,6 +205,46 @@ def _boxes(args: argparse.Namespace) -> int:
         draws=args.bootstrap,
         name=args.model,
         batch_size=args.batch_size,
+        workers=args.workers,
+        progress=not args.quiet,
+    )
+    sys.stdout.write(report.table())
+    return 0
+
+
+def _everyone(args: argparse.Namespace) -> int:
+    """Whole photos in, with the options of `PoseEstimator`, not those of the published protocols."""
+    from ..errors import UserError
+    from ..evaluation.everyone import evaluate_everyone
+    from ..inference.estimator import PoseEstimator
+
+    if args.protocol != 'coco':
+        raise UserError(f'--detector finds people for --protocol coco; {args.protocol} looks at the annotated people.')
+    if args.boxes or args.results or args.ground_truth:
+        raise UserError('--detector finds the people itself: leave --boxes, --results and --ground-truth out.')
+    if args.images is None:
+        raise UserError('A folder of --images is needed to find people in.')
+    estimator = PoseEstimator(
+        args.model,
+        args.weights,
+        args.device,
+        size=tuple(args.size) if args.size else None,
+        padding=args.padding,
+        decoder=args.decoder or 'dark',
+        flip_test=bool(args.flip_test),
+        batch_size=args.batch_size,
+        bf16=args.bf16,
+        engine=args.engine,
+        **people_options(args),
+    )
+    report = evaluate_everyone(
+        args.data,
+        args.images,
+        estimator,
+        args.detector,
+        out=args.out,
+        draws=args.bootstrap,
+        name=args.model,
         workers=args.workers,
         progress=not args.quiet,
     )

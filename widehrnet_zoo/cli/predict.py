@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .engine import add_engine
+from .people import add_detector, add_limits, people_options
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +27,7 @@ examples:
   widehrnet predict photos/ 'more/*.png' --out poses --flip-test
   widehrnet predict photo.jpg --out poses --boxes 40,20,310,600
   widehrnet predict photos/ --out poses --boxes boxes.json --no-picture
-  widehrnet predict photos/ --out poses --detector torchvision
+  widehrnet predict photos/ --out poses --detector torchvision --max-people 5
   widehrnet predict photos/ --out poses --format csv --no-picture
   widehrnet predict video.mp4 --out poses --detector torchvision
   curl -s https://example.org/photo.jpg | widehrnet predict - --json | jq .people
@@ -88,14 +89,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--out', type=Path, metavar='DIR', help='folder for the results, made if absent (default: poses)'
     )
-    people = parser.add_argument_group('people').add_mutually_exclusive_group()
-    people.add_argument(
+    people = parser.add_argument_group('people')
+    where = people.add_mutually_exclusive_group()
+    where.add_argument(
         '--boxes',
         metavar='FILE|X1,Y1,X2,Y2',
-        help='a JSON file, or boxes in pixels (several: "x1,y1,x2,y2; x1,y1,x2,y2") that hold for every photo '
-        '(default: the whole photo, then again around what was found)',
+        help='a JSON file, or boxes in pixels (several: "x1,y1,x2,y2; x1,y1,x2,y2") that hold for every photo',
     )
-    people.add_argument('--detector', metavar='NAME', help='find people first: torchvision, hf-hub:ORG/NAME, ...')
+    add_detector(where)
+    add_limits(people)
     model = parser.add_argument_group('model')
     model.add_argument(
         '--model',
@@ -181,7 +183,7 @@ def run(args: argparse.Namespace) -> int:
         _check_folder(out)
     for name in args.format:
         check_format(name, [str(photo) for photo, _ in photos])
-    finder, boxes_of = _people(args)
+    boxes_of = _boxes(args)
 
     from ..inference.estimator import PoseEstimator
     from ..inference.stream import Photo
@@ -195,13 +197,14 @@ def run(args: argparse.Namespace) -> int:
         batch_size=args.batch_size,
         bf16=args.bf16,
         engine=args.engine,
+        **people_options(args),
     )
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
     targets = name_outputs(photos)
     together: list[PoseResult] = []
     begun: list[int] = []  # which photos went in
-    people = done = 0
+    people = done = nobody = 0
     with (
         tqdm(total=len(photos), unit='photo', disable=args.quiet or not photos) as bar,
         ThreadPoolExecutor(_WRITERS) as pool,
@@ -222,7 +225,7 @@ def run(args: argparse.Namespace) -> int:
             bar.update()
 
         writing: deque[Future[None]] = deque()
-        stream = estimator.look(inputs(), finder=finder, skip=lambda place, error: fail(begun[place], error))
+        stream = estimator.look(inputs(), skip=lambda place, error: fail(begun[place], error))
         for place, image, result in stream:
             if result.path is None:
                 result = replace(result, path=str(STDIN))
@@ -237,6 +240,7 @@ def run(args: argparse.Namespace) -> int:
             if args.format:
                 together.append(result)
             people += len(result)
+            nobody += not len(result)
             done += 1
             bar.update()
         for future in writing:
@@ -264,8 +268,9 @@ def run(args: argparse.Namespace) -> int:
         sys.stderr.write(f'widehrnet: {_skipped(skipped)}\n')
     (sys.stderr if args.json else sys.stdout).write(
         (f'{frames} frames of {len(videos)} videos, ' if videos else '')
-        + (f'{done} of {len(photos) + len(missing)} photos, ' if photos or missing else '')
+        + (f'{_of(done, len(photos) + len(missing))} photos, ' if photos or missing else '')
         + f'{people} people'
+        + (f', {nobody} photos of nobody' if nobody else '')
         + (f': {out}' if out is not None else '')
         + (f'; {len(failed)} failed' if failed else '')
         + (f'; {len(skipped)} skipped\n' if skipped else '\n')
@@ -399,21 +404,20 @@ def name_outputs(photos: list[tuple[Path, Path]]) -> list[Path]:
     return unique
 
 
-def _people(args: argparse.Namespace) -> tuple[Any, Callable[[str], tuple[Any, Any]]]:
-    """What finds people in photos, if anything does, and what has boxes and scores by the name of a photo."""
-    if args.detector is not None:
-        from ..detection import find_people, open_detector
+def _of(done: int, all_of_them: int) -> str:
+    return str(done) if done == all_of_them else f'{done} of {all_of_them}'
 
-        detector = open_detector(args.detector, device=args.device)
-        return (lambda image: find_people(detector, image)), lambda path: (None, None)
+
+def _boxes(args: argparse.Namespace) -> Callable[[str], tuple[Any, Any]]:
+    """What has boxes and scores by the name of a photo."""
     if args.boxes is None:
-        return None, lambda path: (None, None)
+        return lambda path: (None, None)
 
     from ..formats.boxes import BoxFile
     from .boxes import read_boxes
 
     boxes = read_boxes(args.boxes)
-    return None, boxes.of_photo if isinstance(boxes, BoxFile) else lambda path: (boxes, None)
+    return boxes.of_photo if isinstance(boxes, BoxFile) else lambda path: (boxes, None)
 
 
 def _save(image: 'npt.NDArray[np.uint8]', result: 'PoseResult', target: Path, args: argparse.Namespace) -> None:

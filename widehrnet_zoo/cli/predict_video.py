@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..detection import Detector, open_detector
+from ..detection import Detector
 from ..errors import UserError
+from ..inference.estimator import PoseEstimator
 from ..pose.results import PoseResult
 from ..video.follow import FollowConfig
 from ..video.one_euro import SmoothConfig
@@ -16,7 +17,7 @@ from ..video.process import VideoSummary, predict_video
 from .boxes import read_boxes
 
 
-def run_video(video: Path, target: Path, estimator: Any, args: argparse.Namespace) -> VideoSummary:
+def run_video(video: Path, target: Path, estimator: PoseEstimator, args: argparse.Namespace) -> VideoSummary:
     """Do one video: `TARGET_pose.mp4` (or `.mkv`, `.mov` as the source) and `TARGET_pose.jsonl`.
 
     Args:
@@ -33,7 +34,8 @@ def run_video(video: Path, target: Path, estimator: Any, args: argparse.Namespac
     """
     if not args.smooth >= 0:
         raise UserError(f'--smooth is a frequency of at least 0, not {args.smooth:g}.')
-    detector, detect_every = _detector(args)
+    detector, detect_every = _detector(args, estimator)
+    poses = {} if args.pose_threshold is None else {'min_score': args.pose_threshold}
     suffix = video.suffix.lower() if video.suffix.lower() in ('.mkv', '.mov') else '.mp4'
     target.parent.mkdir(parents=True, exist_ok=True)
 
@@ -46,17 +48,17 @@ def run_video(video: Path, target: Path, estimator: Any, args: argparse.Namespac
         None if args.no_picture else target.with_name(f'{target.name}_pose{suffix}'),
         target.with_name(f'{target.name}_pose.jsonl'),
         detector=detector,
-        follow=FollowConfig(detect_every=detect_every),
+        follow=FollowConfig(detect_every=detect_every, **poses),
         smooth=SmoothConfig(min_cutoff=args.smooth) if args.smooth else None,
         draw=draw,
         progress=not args.quiet,
     )
 
 
-def _detector(args: argparse.Namespace) -> tuple[Detector | None, int]:
-    if args.detector is not None:
-        return open_detector(args.detector, device=args.device), args.detect_every
-    boxes = None if args.boxes is None else read_boxes(args.boxes)
+def _detector(args: argparse.Namespace, estimator: PoseEstimator) -> tuple[Detector | None, int]:
+    if args.boxes is None:
+        return estimator.detector(), args.detect_every
+    boxes = read_boxes(args.boxes)
     if not isinstance(boxes, np.ndarray):
         return boxes, args.detect_every
     # the same boxes in every frame say where people start, not where new ones are

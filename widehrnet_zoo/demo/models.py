@@ -4,6 +4,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import timm
 
@@ -27,6 +28,7 @@ class DemoModels:
         models: For each name what `PoseEstimator` opens, or a function that gives an estimator.
         device: Where they run; by default CUDA, MPS or the CPU, the first there is.
         engine: What runs them; see `PoseEstimator`.
+        **people: `detector` and limits of the estimators.
 
     Raises:
         UserError: If there are none.
@@ -37,22 +39,26 @@ class DemoModels:
         models: Mapping[str, str | Path | Callable[[], TimedEstimator]],
         device: str | None = None,
         engine: str = 'auto',
+        **people: Any,
     ):
         if not models:
             raise UserError('No weights ship with this installation: name a model, a folder or a file to show.')
         self.names = list(models)
         self._sources = dict(models)
-        self._options = {'device': device, 'engine': engine}
+        self._options: dict[str, Any] = {'device': device, 'engine': engine, **people}
         self._open: OrderedDict[str, TimedEstimator] = OrderedDict()
 
     @classmethod
-    def find(cls, models: Sequence[str] = (), device: str | None = None, engine: str = 'auto') -> 'DemoModels':
+    def find(
+        cls, models: Sequence[str] = (), device: str | None = None, engine: str = 'auto', **people: Any
+    ) -> 'DemoModels':
         """The models named, those of the environment, and those that ship.
 
         Args:
             models: Names, folders and files, as `PoseEstimator` opens them.
             device: Where they run.
             engine: What runs them; see `PoseEstimator`.
+            **people: `detector` and limits of the estimators.
 
         Raises:
             UserError: If there are none, or a path does not exist.
@@ -63,8 +69,10 @@ class DemoModels:
                 raise UserError(f'There is no file or folder {name}.')
         cfg = timm.get_pretrained_cfg(DEFAULT_MODEL)
         default = f'{DEFAULT_MODEL}.{cfg.tag if cfg else ""}'
-        shipped = sorted(list_pretrained(), key=lambda name: name != default)
-        return cls({name: name for name in (*named, *shipped)}, device, engine)
+        # tags of person finders begin so
+        poses = [name for name in list_pretrained() if not name.partition('.')[2].startswith('person_')]
+        shipped = sorted(poses, key=lambda name: name != default)
+        return cls({name: name for name in (*named, *shipped)}, device, engine, **people)
 
     def get(self, name: str) -> TimedEstimator:
         """Open a model, or take the open one.

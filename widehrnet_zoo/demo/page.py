@@ -31,8 +31,8 @@ MAX_WAITING = 16
 """Requests that may wait; further ones are told to come back later."""
 
 _HINT = (
-    '**Boxes.** Without a box the whole photo is taken as one person. For a box click on two opposite corners in the '
-    'image. To change one, click on a corner or on its middle, and then where that should go; or type into the table.'
+    '**Boxes.** Without a box people are found in the image. For a box of your own click on two opposite corners. '
+    'To change one, click on a corner or on its middle, and then where that should go; or type into the table.'
 )
 _EMPTY = 'Drop a photo, take one, or click on the example.'
 

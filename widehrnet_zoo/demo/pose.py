@@ -13,6 +13,8 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..inference.estimator import PoseEstimator
+from ..inference.people import Limits
+from ..inference.stream import Finder
 from ..pose.crops import check_boxes
 from ..pose.results import PoseResult
 
@@ -24,7 +26,8 @@ class TimedEstimator(PoseEstimator):
     """A `PoseEstimator` that keeps the time of its steps.
 
     Attributes:
-        seconds: Of the network (normalisation included) and of the whole forward step since `reset`.
+        seconds: Of the network (normalisation included), of the whole forward step, and of the detector where it was
+            asked, since `reset`.
     """
 
     seconds: dict[str, float]
@@ -46,6 +49,17 @@ class TimedEstimator(PoseEstimator):
         self.seconds['network'] += time.perf_counter() - start
         return heatmaps
 
+    def _finder(self, detector: Any, limits: Limits) -> Finder | None:
+        finder = super()._finder(detector, limits)
+
+        def timed(*args: Any) -> Any:
+            start = time.perf_counter()
+            found = finder(*args) if finder is not None else None
+            self.seconds['find'] = self.seconds.get('find', 0.0) + time.perf_counter() - start
+            return found
+
+        return None if finder is None else timed
+
     def _forward(self, *args: Any) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         start = time.perf_counter()
         found = super()._forward(*args)
@@ -65,7 +79,8 @@ class Findings:
     Attributes:
         result: The people.
         milliseconds: `crop`, `network`, `decode` and `total`, summed over the people (and over the second look that a
-            photo without boxes gets); reading and drawing the photo are not in it.
+            photo without boxes gets where no detector looks for people), and before them `find`, if people were
+            looked for; reading and drawing the photo are not in it.
     """
 
     result: PoseResult
@@ -112,7 +127,7 @@ def find_keypoints(
     Args:
         estimator: The model.
         image: uint8 (H, W, 3).
-        boxes: (N, 4) x1, y1, x2, y2 in image pixels; None takes the whole photo as one person's.
+        boxes: (N, 4) x1, y1, x2, y2 in image pixels; None finds everyone, as the estimator does without boxes.
         flip_test: Average with the mirrored crop.
         name: Name of the photo, for the result.
 
@@ -127,7 +142,10 @@ def find_keypoints(
     result = estimator(image, boxes, flip_test=flip_test)
     total = time.perf_counter() - start
     network, forward = estimator.seconds['network'], estimator.seconds['forward']
-    seconds = {'crop': total - forward, 'network': network, 'decode': forward - network, 'total': total}
+    find = estimator.seconds.get('find')
+    seconds = {} if find is None else {'find': find}
+    seconds |= {'crop': total - forward - (find or 0.0), 'network': network, 'decode': forward - network}
+    seconds['total'] = total
     return Findings(replace(result, path=name), {step: 1000 * value for step, value in seconds.items()})
 
 

@@ -5,7 +5,15 @@ pixels, and their scores, (N,). `open_detector` makes one from a name; `find_peo
 """
 
 from .finder import PersonFinder
-from .open import open_detector
-from .protocol import Detector, find_people
+from .open import finder_ships, open_detector
+from .protocol import BatchDetector, Detector, find_people, find_people_in
 
-__all__ = ['Detector', 'PersonFinder', 'find_people', 'open_detector']
+__all__ = [
+    'BatchDetector',
+    'Detector',
+    'PersonFinder',
+    'find_people',
+    'find_people_in',
+    'finder_ships',
+    'open_detector',
+]

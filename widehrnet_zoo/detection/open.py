@@ -1,21 +1,34 @@
 """Detectors by name."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ..errors import UserError
+from ..weights.shipped import WEIGHTS
+from .finder import DEFAULT_FINDER, PersonFinder
 from .protocol import Detector
 
 
-def open_detector(name: str, device: str | torch.device | None = None, min_score: float = 0.5) -> Detector:
+def finder_ships() -> bool:
+    """Whether the weights of the person finder are in this installation."""
+    return (WEIGHTS / f'{DEFAULT_FINDER}.safetensors').is_file()
+
+
+def open_detector(
+    name: str, device: str | torch.device | None = None, min_score: float | None = None, engine: str = 'auto'
+) -> Detector:
     """A detector by name.
 
     Args:
-        name: `torchvision` (a light default), `torchvision:NAME`, `hf-hub:ORG/NAME` or `local-dir:FOLDER` (any
+        name: `default` (the person finder that ships), `finder:MODEL` (a person finder of your own, as `PersonFinder`
+            opens it), `torchvision` (a light model), `torchvision:NAME`, `hf-hub:ORG/NAME` or `local-dir:FOLDER` (any
             object-detection model of transformers), or a JSON file of boxes (`BoxFile`).
         device: Where a network runs; `None` for the CPU.
-        min_score: Lower boxes are left out; for a file of boxes, `find_people` does that.
+        min_score: Lower boxes are left out; by default the finder's own threshold, and 0.5 for the others. For a file
+            of boxes, `find_people` does that.
+        engine: What runs a person finder; see `PoseEstimator`.
 
     Returns:
         The detector.
@@ -25,6 +38,14 @@ def open_detector(name: str, device: str | torch.device | None = None, min_score
         ImportError: If transformers is needed and not installed.
     """
     scheme, _, rest = name.partition(':')
+    if name == 'default' and not finder_ships():
+        raise UserError(
+            'The person finder is not in this installation: give another detector, such as torchvision, or boxes.'
+        )
+    if name == 'default' or (scheme == 'finder' and rest):
+        threshold: dict[str, Any] = {} if min_score is None else {'min_score': min_score}
+        return PersonFinder(rest or None, device=device, engine=engine, **threshold)
+    min_score = 0.5 if min_score is None else min_score
     if scheme == 'torchvision':
         from .torchvision import DEFAULT, TorchvisionDetector
 
@@ -40,6 +61,6 @@ def open_detector(name: str, device: str | torch.device | None = None, min_score
 
         return BoxFile(name)
     raise UserError(
-        f'{name!r} is no detector: give torchvision, torchvision:NAME, hf-hub:ORG/NAME, local-dir:FOLDER, or a JSON '
-        'file of boxes.'
+        f'{name!r} is no detector: give default, finder:MODEL, torchvision, torchvision:NAME, hf-hub:ORG/NAME, '
+        'local-dir:FOLDER, or a JSON file of boxes.'
     )

@@ -1,6 +1,7 @@
 """What a detector is, and the check of what one says."""
 
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,19 @@ class Detector(Protocol):
         ...
 
 
+@runtime_checkable
+class BatchDetector(Protocol):
+    """A detector that can look at several images at once: `find` takes them, and gives for each what a call gives."""
+
+    def __call__(self, image: npt.NDArray[np.uint8], /) -> tuple[Any, Any]:
+        """Find people; see `Detector`."""
+        ...
+
+    def find(self, images: Sequence[npt.NDArray[np.uint8]], /) -> Sequence[tuple[Any, Any]]:
+        """Find people in each of several images."""
+        ...
+
+
 def find_people(
     detector: Detector, image: npt.NDArray[np.uint8], path: str | None = None, min_score: float = 0.0
 ) -> tuple[Boxes, Boxes]:
@@ -44,7 +58,38 @@ def find_people(
     Raises:
         UserError: If what the detector gives is no boxes and scores, or a file of boxes does not know the photo.
     """
-    found = detector.of_photo(path) if isinstance(detector, BoxFile) else detector(image)
+    return _checked(detector.of_photo(path) if isinstance(detector, BoxFile) else detector(image), image, min_score)
+
+
+def find_people_in(
+    detector: Detector,
+    images: Sequence[npt.NDArray[np.uint8]],
+    paths: Sequence[str | None],
+    min_score: float = 0.0,
+) -> list[tuple[Boxes, Boxes]]:
+    """`find_people` of several images, which a `BatchDetector` looks at together.
+
+    Args:
+        detector: Any detector.
+        images: uint8 (height, width, 3), RGB, each of its own size.
+        paths: The photos' files.
+        min_score: Lower boxes are left out.
+
+    Returns:
+        Boxes and scores of each image.
+
+    Raises:
+        UserError: As `find_people`.
+    """
+    if isinstance(detector, BoxFile) or not isinstance(detector, BatchDetector):
+        return [find_people(detector, *each, min_score) for each in zip(images, paths, strict=True)]
+    found = detector.find(images)
+    if len(found) != len(images):
+        raise UserError(f'The detector gave {len(found)} answers for {len(images)} images.')
+    return [_checked(each, image, min_score) for each, image in zip(found, images, strict=True)]
+
+
+def _checked(found: Any, image: npt.NDArray[np.uint8], min_score: float) -> tuple[Boxes, Boxes]:
     try:
         boxes, scores = (_array(v) for v in found)
     except (TypeError, ValueError) as error:

@@ -153,8 +153,8 @@ def evaluate(
         samples = detected_boxes(labels, folder, boxes, protocol.min_box_score, padding)
     else:
         samples = labelled_boxes(labels, folder, protocol.clip and estimator is not None, padding)
-    skeleton = _skeleton(estimator, labels)
-    _fits(skeleton, labels, protocol)
+    skeleton = measured_skeleton(estimator, labels)
+    check_fit(skeleton, labels, protocol)
 
     if estimator is not None:
         described = describe_model(estimator, name)
@@ -241,7 +241,7 @@ def _store(
     return PredictionStore(Path(out) / 'predictions', run, total, restart)
 
 
-def _skeleton(estimator: PoseEstimator | None, labels: CocoLabels | None) -> Skeleton:
+def measured_skeleton(estimator: PoseEstimator | None, labels: CocoLabels | None) -> Skeleton:
     """What the keypoints are by the model, else by the labels, with the labels' sigmas where they have any."""
     if labels is None:
         return SKELETONS['mpii'] if estimator is None else estimator.skeleton
@@ -254,7 +254,17 @@ def _skeleton(estimator: PoseEstimator | None, labels: CocoLabels | None) -> Ske
     return replace(own, sigmas=sigmas) if sigmas and len(sigmas) == own.num_keypoints else own
 
 
-def _fits(skeleton: Skeleton, labels: CocoLabels | None, protocol: Protocol) -> None:
+def check_fit(skeleton: Skeleton, labels: CocoLabels | None, protocol: Protocol) -> None:
+    """Whether keypoints can be measured on labels.
+
+    Args:
+        skeleton: What the keypoints are.
+        labels: The labels; `None` for MPII's.
+        protocol: How they are measured.
+
+    Raises:
+        UserError: If they cannot.
+    """
     expected = 16 if labels is None else len(labels.annotations[0]['keypoints']) // 3
     if skeleton.num_keypoints != expected:
         raise UserError(

@@ -14,6 +14,7 @@ import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
+from ..detection import Detector, find_people_in, finder_ships, open_detector
 from ..engines.pytorch import HeatmapBackend, TorchBackend, open_backend
 from ..errors import UserError
 from ..models.registry import DEFAULT_MODEL
@@ -23,7 +24,8 @@ from ..pose.decoding import DECODERS, decode_heatmaps, flip_heatmaps
 from ..pose.images import ImageSource
 from ..pose.results import PoseResult
 from ..pose.score_map import score_map_of
-from ..pose.skeletons import Skeleton, check_flip_test
+from ..pose.skeletons import SKELETONS, Skeleton, check_flip_test
+from .people import Limits, choose_boxes, choose_people
 from .stream import Finder, Found, Photo, stream
 
 __all__ = ['DEFAULT_MODEL', 'PoseEstimator']
@@ -38,6 +40,7 @@ class PoseEstimator:
         size: Height and width of the network's input.
         padding: Growth of a box to the network's view.
         score_map: From the peaks of heatmaps to the chance that a keypoint is right, of weights that have one.
+        limits: Which of the people that the detector finds are kept.
 
     Args:
         model: A variant, `variant.tag`, `hf-hub:org/name`, `local-dir:FOLDER` or a folder, loaded with its weights; a
@@ -64,9 +67,15 @@ class PoseEstimator:
             PyTorch with folded convolutions; `'eager'`, PyTorch on the network as it is; by default the fastest for
             the device. All are equal within rounding.
         fused: Deprecated: `engine='kernels'`, which is the default on a CPU.
+        detector: Finds the people in images that come without boxes: a name as `open_detector` takes it, such as
+            `'default'` (the person finder that ships), or any callable, as `Detector` says; `None` takes the whole
+            image as one person's box. By default, `'auto'`: `'default'` where the keypoints are a human skeleton
+            (COCO, MPII) and the finder is in the installation, else `None`.
+        **limits: Of `Limits`: `box_threshold`, `pose_threshold`, `max_people`, `min_size`, `largest`, `same_person`.
 
     Raises:
-        UserError: If the model, its weights, the device or an option cannot be had, or do not fit each other.
+        UserError: If the model, its weights, the device, the detector or an option cannot be had, or do not fit each
+            other.
     """
 
     def __init__(
@@ -87,11 +96,14 @@ class PoseEstimator:
         bf16: bool = False,
         engine: str = 'auto',
         fused: bool | None = None,
+        detector: str | Detector | None = 'auto',
+        **limits: Any,
     ):
         if fused is not None:
             said = '`fused` is deprecated and will be removed: the kernels are the default on a CPU; see `engine`.'
             warnings.warn(said, DeprecationWarning, stacklevel=2)
             engine = 'kernels' if fused else engine
+        self.limits = Limits().changed(limits)
         if backend is None:
             backend = open_backend(model, weights, device, size, skeleton, bf16, engine)
         elif model is not None or weights is not None or bf16 or engine != 'auto':
@@ -122,6 +134,41 @@ class PoseEstimator:
         self.flip_test = flip_test
         self.batch_size = batch_size
         self._check_options(decoder, flip_test, batch_size)
+        self._engine = engine
+        self._detectors: dict[tuple[str, float | None], Detector] = {}
+        human = any(self.skeleton.keypoints == SKELETONS[name].keypoints for name in ('coco', 'mpii'))
+        self._detector = detector
+        if detector == 'auto':
+            self._detector = 'default' if human and finder_ships() else None
+        else:
+            self.detector()
+
+    def detector(self, detector: str | Detector | None = 'auto', limits: Limits | None = None) -> Detector | None:
+        """The detector that images without boxes are shown to, opened at its first use.
+
+        Args:
+            detector: Instead of the estimator's own, which `'auto'` stands for.
+            limits: For its threshold; the estimator's own by default.
+
+        Returns:
+            The detector, or `None` where the whole image is one person's box.
+
+        Raises:
+            UserError: If there is no such detector, or it cannot be had.
+        """
+        chosen = self._chosen(detector)
+        if not isinstance(chosen, str):
+            return chosen
+        threshold = (limits or self.limits).box_threshold
+        if (chosen, threshold) not in self._detectors:
+            self._detectors[chosen, threshold] = open_detector(chosen, self.device, threshold, self._engine)
+        return self._detectors[chosen, threshold]
+
+    def _chosen(self, detector: str | Detector | None) -> str | Detector | None:
+        chosen = self._detector if isinstance(detector, str) and detector == 'auto' else detector
+        if not (chosen is None or isinstance(chosen, str) or callable(chosen)):
+            raise UserError(f'A detector is a name, a callable or None, not {type(chosen).__name__}.')
+        return chosen
 
     @property
     def model(self) -> nn.Module:
@@ -154,12 +201,13 @@ class PoseEstimator:
             image: An image as `read_image` takes it; a list or tuple of them; or a 4-dimensional array or tensor.
             boxes: People of one image, (4,) or (N, 4) x1, y1, x2, y2 in pixels of the upright image; for several
                 images a list with the boxes of each, `None` among them where there are none. Without boxes the
-                whole image is one box; where enough is found, a second look at what was found gives the result.
+                detector finds everyone. Without a detector the whole image is one box; where enough is found, a
+                second look at what was found gives the result.
             box_scores: (N,) scores of the boxes, for several images a list of them; 1 by default.
-            **options: Of `look`, for this call: `decoder`, `flip_test`, `batch_size`, `padding`, `finder`, ...
+            **options: Of `look`, for this call: `detector`, `max_people`, `decoder`, `flip_test`, `batch_size`, ...
 
         Returns:
-            The result, or a list of them in the order of the images.
+            The result, or a list of them in the order of the images. Where nobody is found it has no people.
 
         Raises:
             UserError: If an image cannot be read, boxes are wrong, or the model's heatmaps are not what they should.
@@ -207,10 +255,11 @@ class PoseEstimator:
         batch_size: int | None = None,
         padding: float | None = None,
         peaks: bool = False,
-        finder: Finder | None = None,
+        detector: str | Detector | None = 'auto',
         workers: int = 2,
         inside: bool = True,
         skip: Callable[[int, UserError], None] | None = None,
+        **limits: Any,
     ) -> Iterator[Found]:
         """Results of photos as they come, with their images; all other ways to predict go through this one.
 
@@ -223,10 +272,12 @@ class PoseEstimator:
             padding: Likewise.
             peaks: Leave scores the peaks of heatmaps, as the published protocols take them, even where the weights have
                 a map to chances.
-            finder: Finds people in the photos that have no boxes: image to boxes and scores.
+            detector: Finds people in the photos that have no boxes: a name, a callable, or `None` for none; by default
+                the estimator's own.
             workers: Threads that read and crop photos; 0 for none.
             inside: Refuse boxes that lie outside their photo or look like fractions of it.
             skip: Called with the place of a photo that fails and its error, instead of raising it.
+            **limits: Of `Limits`, instead of the estimator's own.
 
         Yields:
             One `Found` for each photo, in their order; see `widehrnet_zoo.inference.stream`.
@@ -240,18 +291,39 @@ class PoseEstimator:
         self._check_options(decoder, flip_test, batch_size)
         if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
             raise UserError(f'The number of workers must be a whole number from 0, not {workers!r}.')
+        kept = self.limits.changed(limits)
         return stream(
             photos,
-            lambda crops: self._forward(crops, decoder, flip_test, shift, peaks),
+            lambda crops, windows: self._forward(crops, decoder, flip_test, shift, peaks, windows),
             self.skeleton,
             self.size,
             padding=self.padding if padding is None else padding,
             batch_size=batch_size,
-            finder=finder,
+            finder=self._finder(detector, kept),
+            keep=lambda result: choose_people(result, kept),
             workers=workers,
             inside=inside,
             skip=skip,
         )
+
+    def _finder(self, detector: str | Detector | None, limits: Limits) -> Finder | None:
+        if self._chosen(detector) is None:
+            return None
+        if detector != 'auto':
+            self.detector(detector, limits)  # a name that is wrong is said before any photo is read
+
+        def find(
+            images: list[npt.NDArray[np.uint8]], paths: list[str | None]
+        ) -> list[tuple[npt.ArrayLike, npt.ArrayLike]]:
+            opened = self.detector(detector, limits)
+            assert opened is not None
+            chosen: list[tuple[npt.ArrayLike, npt.ArrayLike]] = []
+            for boxes, scores in find_people_in(opened, images, paths, limits.box_threshold or 0.0):
+                rows = choose_boxes(boxes, scores, limits)
+                chosen.append((boxes[rows], scores[rows]))
+            return chosen
+
+        return find
 
     def heatmaps(self, crops: npt.NDArray[np.uint8], flip_test: bool = False, shift: bool = True) -> Tensor:
         """Heatmaps of crops.
@@ -293,9 +365,18 @@ class PoseEstimator:
         return heatmaps.float()
 
     def _forward(
-        self, crops: npt.NDArray[np.uint8], decoder: str, flip_test: bool, shift: bool = True, peaks: bool = False
+        self,
+        crops: npt.NDArray[np.uint8],
+        decoder: str,
+        flip_test: bool,
+        shift: bool = True,
+        peaks: bool = False,
+        windows: npt.NDArray[np.float32] | None = None,
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        points, scores = decode_heatmaps(self.heatmaps(crops, flip_test, shift), decoder)
+        heatmaps = self.heatmaps(crops, flip_test, shift)
+        if windows is not None:
+            heatmaps = heatmaps * torch.from_numpy(windows).to(heatmaps.device)[:, None]
+        points, scores = decode_heatmaps(heatmaps, decoder)
         found, sure = points.cpu().numpy() * STRIDE, scores.cpu().numpy()
         if not np.isfinite(sure).all():
             raise UserError('the model gives NaN or infinite heatmaps: its weights are damaged, or overflow in bf16.')

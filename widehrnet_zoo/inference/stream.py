@@ -1,30 +1,31 @@
 """The one loop from photos to keypoints: everything that predicts goes through `stream`.
 
 In go photos, each with or without the boxes of its people, and with or without the scores of the boxes. Out comes one
-`Found` for each photo, in the order of the photos: its place, its image as it was read, and its `PoseResult`. A photo
-without boxes is shown to the finder, if there is one. Without a finder the whole photo is one box, and where enough is
-found in it, a second look at what was found gives the result. A photo with no people gives a result of none.
+`Found` for each photo, in the order of the photos: its place, its image as it was read, and its `PoseResult`. Photos
+without boxes are shown to the finder, if there is one, several at a time, and `keep` says which of the people that it
+found stay. Without a finder the whole photo is one box, and where enough is found in it, a second look at what was
+found gives the result. A photo with no people gives a result of none.
 
 Photos are read and cropped in threads, ahead of the network; a forward pass takes the crops of several photos. At most
-`2 * workers` photos are read ahead of those that the next forward pass needs. The iterable of photos is advanced by the
-thread that takes the results, and by no other.
+`2 * workers` photos are read ahead of those that the next forward pass, or the finder, needs. The iterable of photos is
+advanced by the thread that takes the results, and by no other.
 
 A photo that cannot be read, and boxes that cannot be those of their photo, raise `UserError` in their turn; with `skip`
 that is called instead, and the stream goes on without a result for the photo. Nothing else is ever left out.
 """
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import UserError
-from ..pose.crops import box_views, check_boxes, crop_people
+from ..pose.crops import box_views, box_windows, check_boxes, crop_people
 from ..pose.images import ImageSource, read_image, read_size
 from ..pose.results import PoseResult
 from ..pose.skeletons import Skeleton
@@ -32,10 +33,16 @@ from ..pose.skeletons import Skeleton
 __all__ = ['Finder', 'Forward', 'Found', 'Photo', 'stream']
 
 Image = npt.NDArray[np.uint8]
-Forward = Callable[[Image], tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
-"""Crops, uint8 (B, H, W, 3), to keypoints (B, K, 2) in pixels of the crop, and scores (B, K)."""
-Finder = Callable[[Image], tuple[npt.ArrayLike, npt.ArrayLike]]
-"""An image, uint8 (H, W, 3), to boxes (N, 4), x1, y1, x2, y2 in pixels, and their scores (N,)."""
+Forward = Callable[[Image, npt.NDArray[np.float32] | None], tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
+"""Crops, uint8 (B, H, W, 3), to keypoints (B, K, 2) in pixels of the crop, and scores (B, K).
+
+Where there is a second argument, (B, h, w), heatmaps are multiplied by it.
+"""
+Finder: TypeAlias = Callable[[list[Image], list[str | None]], Sequence[tuple[npt.ArrayLike, npt.ArrayLike]]]
+"""Images, uint8 (H, W, 3), and their files, to the boxes of each, (N, 4), x1, y1, x2, y2 in pixels, and scores (N,)."""
+
+_TOGETHER = 8
+"""Photos that the finder is given at once, at most."""
 
 # a second look needs three keypoints that are sure; its box takes the unsure ones as well, and a margin
 _SURE = 0.2
@@ -90,6 +97,7 @@ def stream(
     padding: float,
     batch_size: int = 16,
     finder: Finder | None = None,
+    keep: Callable[[PoseResult], PoseResult] | None = None,
     workers: int = 2,
     inside: bool = True,
     skip: Callable[[int, UserError], None] | None = None,
@@ -103,7 +111,8 @@ def stream(
         size: Height and width of its input.
         padding: Growth of a box to the crop.
         batch_size: Crops per forward pass.
-        finder: Finds people in the photos that have no boxes.
+        finder: Finds people in the photos that have no boxes, in at most `batch_size` photos at once.
+        keep: What stays of the people that the finder found.
         workers: Threads that read photos; 0 reads them in the thread that takes the results.
         inside: Refuse boxes that lie outside their photo or look like fractions of it.
         skip: Called with the place of a photo that fails and its error, instead of raising it.
@@ -124,8 +133,35 @@ def stream(
         return job
 
     jobs: deque[_Job] = deque()
+    unseen: list[_Job] = []
     crops: deque[tuple[_Job, int, Image]] = deque()
+    together = min(batch_size, _TOGETHER)
     coming = _ahead(photos, start, workers)
+
+    def fail(place: int, error: UserError) -> None:
+        if skip is None:
+            raise error
+        skip(place, error)
+
+    def find(batch: list[_Job]) -> None:
+        assert finder is not None
+        try:
+            # of a photo that was shrunk the finder sees other pixels than its file has: a file of boxes must not answer
+            paths = [job.path if job.full == job.image.shape[1::-1] else None for job in batch]
+            boxes = finder([job.image for job in batch], paths)
+        except UserError as error:
+            if len(batch) == 1:
+                jobs.remove(batch[0])
+                fail(batch[0].place, error)
+                return
+            # one photo must not cost the others theirs
+            for job in batch:
+                find([job])
+            return
+        for job, found in zip(batch, boxes, strict=True):
+            job.take_found(*found)
+            crops.extend((job, row, crop) for row, crop in enumerate(job.crops))
+
     try:
         more = True
         while more or jobs:
@@ -137,27 +173,44 @@ def stream(
                 place, get = entry
                 try:
                     job = get()
-                    if job.left < 0 and finder is not None:
-                        job.take(*finder(job.image), shrunk=True)
                 except UserError as error:
-                    if skip is None:
-                        raise
-                    skip(place, error)
+                    fail(place, error)
                     continue
                 jobs.append(job)
-                crops.extend((job, row, crop) for row, crop in enumerate(job.crops))
+                if job.left < 0:
+                    unseen.append(job)
+                else:
+                    crops.extend((job, row, crop) for row, crop in enumerate(job.crops))
+                # photos with boxes among the others must not pile up behind them
+                if unseen and (len(unseen) >= together or len(jobs) >= 2 * together):
+                    find(unseen)
+                    unseen = []
+            if unseen and not more:
+                find(unseen)
+                unseen = []
             if crops and jobs[0].left:
                 batch = [crops.popleft() for _ in range(min(batch_size, len(crops)))]
-                points, scores = forward(np.stack([crop for _, _, crop in batch]))
+                points, scores = forward(np.stack([crop for _, _, crop in batch]), _windows(batch))
                 for (job, row, _), point, score in zip(batch, points, scores, strict=True):
                     job.fill(row, point, score)
                     if job.left == 0 and job.look_again():
                         crops.append((job, 0, job.crops[0]))
             while jobs and jobs[0].left == 0:
                 job = jobs.popleft()
-                yield Found(job.place, job.image, job.result())
+                result = job.result()
+                yield Found(job.place, job.image, keep(result) if keep and job.found else result)
     finally:
         coming.close()
+
+
+def _windows(batch: list[tuple['_Job', int, Image]]) -> npt.NDArray[np.float32] | None:
+    """Of the boxes that a finder found; those that are given may be anything, and stay as they are."""
+    found = [job.windows[row] for job, row, _ in batch if job.found]
+    if not found:
+        return None
+    windows = np.ones((len(batch), *found[0].shape), np.float32)
+    windows[[job.found for job, _, _ in batch]] = found
+    return windows
 
 
 def _ahead(
@@ -204,6 +257,7 @@ class _Job:
         self.path = str(photo.image) if isinstance(photo.image, (str, Path)) else None
         self.left = -1  # crops that are not done yet; -1 until the boxes are known
         self.again = False
+        self.found = False
 
     def take(self, boxes: Any, scores: Any = None, shrunk: bool = False) -> None:
         """Cut the crops of boxes, which are of the photo's size, or of the shrunk image's."""
@@ -225,6 +279,11 @@ class _Job:
         self.scores = np.zeros((people, self.skeleton.num_keypoints), np.float32)
         self._cut()
 
+    def take_found(self, boxes: npt.ArrayLike, scores: npt.ArrayLike) -> None:
+        """Cut the crops of boxes that a finder found, which lie in the photo."""
+        self.inside, self.found = False, True
+        self.take(boxes, scores, shrunk=True)
+
     def take_whole(self) -> None:
         """Cut the whole photo as one crop, to be looked at again."""
         height, width = self.image.shape[:2]
@@ -234,6 +293,8 @@ class _Job:
     def _cut(self) -> None:
         self.views = box_views(self.boxes, self.size, self.padding)
         self.crops = crop_people(self.image, self.views, self.size)
+        if self.found:
+            self.windows = box_windows(self.boxes, self.views, self.size)
         self.left = len(self.crops)
 
     def fill(self, row: int, points: npt.NDArray[np.float32], scores: npt.NDArray[np.float32]) -> None:

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from ..errors import UserError
 
-__all__ = ['PADDING', 'STRIDE', 'box_views', 'check_boxes', 'crop_people', 'padding_of']
+__all__ = ['PADDING', 'STRIDE', 'box_views', 'box_windows', 'check_boxes', 'crop_people', 'padding_of']
 
 STRIDE = 4
 """Input pixels per heatmap pixel."""
@@ -18,6 +18,8 @@ PADDING = 1.25
 _PADDINGS = (0.5, 4.0)
 
 _FAR = 1e7
+
+_REACH = 0.1
 
 
 def padding_of(model: Any) -> float:
@@ -113,6 +115,31 @@ def box_views(boxes: npt.ArrayLike, size: tuple[int, int], padding: float = PADD
     maps[:, 0, 0] = maps[:, 1, 1] = step
     maps[:, :, 2] = (array[:, :2] + array[:, 2:]) / 2 - step[:, None] * (width / 2, height / 2)
     return maps
+
+
+def box_windows(boxes: npt.ArrayLike, maps: npt.ArrayLike, size: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """How far each place of a heatmap belongs to the person of the box: 1 inside the box, less and less outside it.
+
+    A view is larger than its box and shows neighbours. A heatmap times its window takes a neighbour's keypoint only
+    where nothing in the box comes near it. Outside, the window falls as `exp(-(d / (0.1 m))^2)`, d the distance from
+    the box and m the box's longer side.
+
+    Args:
+        boxes: (N, 4) x1, y1, x2, y2 in image pixels.
+        maps: (N, 2, 3) upright maps from crop to image, as from `box_views`.
+        size: Height and width of a crop.
+
+    Returns:
+        float32 (N, height / `STRIDE`, width / `STRIDE`), 0..1.
+    """
+    boxes, maps = np.asarray(boxes, np.float64).reshape(-1, 4), np.asarray(maps, np.float64)
+    reach = _REACH * (boxes[:, 2:] - boxes[:, :2]).max(-1, initial=0)[:, None]
+    squares = []
+    for axis in (0, 1):
+        places = np.arange(0, size[1 - axis], STRIDE) * maps[:, axis, axis, None] + maps[:, axis, 2, None]
+        outside = np.maximum(boxes[:, axis, None] - places, places - boxes[:, axis + 2, None])
+        squares.append((np.maximum(outside, 0) / reach) ** 2)
+    return np.exp(-(squares[1][:, :, None] + squares[0][:, None, :])).astype(np.float32)
 
 
 def crop_people(

@@ -7,10 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import UserError
-from ..metrics.oks import oks
-
-NO_SIGMA = 0.1
-"""OKS falloff where a skeleton has none: near that of COCO's hips and knees."""
+from ..inference.people import Poses, pose_likeness
 
 
 @dataclass(frozen=True)
@@ -23,7 +20,7 @@ class FollowConfig:
         keypoint_score: Keypoints with a lower score do not count in a person's box.
         patience: Frames that somebody may be unseen before being given up.
         same_box: IoU from which a detected box is of somebody who is followed already.
-        same_pose: OKS from which two followed people are one; the one followed for less long goes.
+        same_pose: `pose_likeness` from which two followed people are one; the one followed for less long goes.
         growth: The box of the next frame: the keypoints' extent, this share of it larger on each side.
 
     Raises:
@@ -51,6 +48,7 @@ class _Person:
     frames: int = 0
     unseen: int = 0
     keypoints: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 2)))
+    scores: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
 
 class Follower:
@@ -82,13 +80,14 @@ class Follower:
         every = self.config.detect_every
         return not self._people or (every > 0 and frame % every == 0)
 
-    def meet(self, boxes: npt.ArrayLike) -> None:
+    def meet(self, boxes: npt.ArrayLike, most: int | None = None) -> None:
         """Add those detected people who are not followed yet.
 
         Somebody unseen at the moment takes over the detected box.
 
         Args:
             boxes: (N, 4) x1, y1, x2, y2 in pixels.
+            most: The most people to follow at a time; `None` for all.
         """
         for box in np.asarray(boxes, float).reshape(-1, 4):
             overlaps = _iou(box, self.boxes)
@@ -96,6 +95,8 @@ class Follower:
                 person = self._people[int(overlaps.argmax())]
                 if person.unseen:
                     person.box, person.frames = box, 0
+                continue
+            if most is not None and len(self._people) >= most:
                 continue
             self._met += 1
             self._people.append(_Person(self._met, box))
@@ -120,7 +121,7 @@ class Follower:
             if box is None:
                 person.unseen += 1
                 continue
-            person.box, person.keypoints = box, keypoints[row]
+            person.box, person.keypoints, person.scores = box, keypoints[row], scores[row]
             person.unseen = 0
             person.frames += 1
             seen.append(row)
@@ -158,14 +159,19 @@ class Follower:
         for place, row in enumerate(by_age):
             if row in gone:
                 continue
-            one = self._people[row]
-            sigmas = self._sigmas or [NO_SIGMA] * len(one.keypoints)
-            for other_row in by_age[place + 1 :]:
-                other = self._people[other_row]
-                area = (np.prod(one.box[2:] - one.box[:2]) + np.prod(other.box[2:] - other.box[:2])) / 2
-                if oks(other.keypoints, one.keypoints, area, sigmas) >= self.config.same_pose:
-                    gone.add(other_row)
+            one, others = self._people[row], [self._people[other] for other in by_age[place + 1 :]]
+            if others:
+                alike = pose_likeness(_poses(others), _poses([one]), self._sigmas)
+                gone |= {
+                    other for other, a in zip(by_age[place + 1 :], alike, strict=True) if a >= self.config.same_pose
+                }
         return gone
+
+
+def _poses(people: list[_Person]) -> Poses:
+    return Poses(
+        np.stack([p.keypoints for p in people]), np.stack([p.scores for p in people]), np.stack([p.box for p in people])
+    )
 
 
 def _iou(box: npt.NDArray[np.float64], boxes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -11,10 +11,12 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from ..detection import Detector, find_people
+from ..detection import Detector, find_people, open_detector
 from ..errors import UserError
 from ..extras import require
 from ..formats.boxes import BoxFile
+from ..inference.estimator import PoseEstimator
+from ..inference.people import Limits, choose_boxes
 from ..pose.results import PoseResult
 from ..pose.skeletons import skeleton_of
 from .clips import Frame, VideoReader, VideoWriter, check_out
@@ -55,8 +57,9 @@ def predict_video(
     out: str | Path | None = None,
     keypoints: str | Path | None = None,
     *,
-    detector: Detector | None = None,
+    detector: Detector | str | None = 'auto',
     min_box_score: float = 0.0,
+    limits: Limits | None = None,
     follow: FollowConfig | None = None,
     smooth: SmoothConfig | None = SMOOTH,
     max_frames: int | None = None,
@@ -78,10 +81,12 @@ def predict_video(
         out: Video to write, .mp4, .mov or .mkv: the source with the people drawn on it.
         keypoints: JSON lines to write, one per frame: `frame`, `time` in seconds, `image_size`, and `people` as in
             `PoseResult.to_dict`, each with its number `id`. Keypoints are smoothed, in pixels of the source.
-        detector: Finds people, see `widehrnet_zoo.detection`; `None` takes the whole frame as the box of one person. A
-            `BoxFile` is asked by the frame's number, from 0 (for the first, the video's name does too); frames that
-            it does not name keep the people they have.
+        detector: Finds people: a name or a callable, see `widehrnet_zoo.detection`; `None` takes the whole frame as the
+            box of one person. By default, `'auto'`, the estimator's own. A `BoxFile` is asked by the frame's number,
+            from 0 (for the first, the video's name does too); frames that it does not name keep the people they have.
         min_box_score: Detected boxes with a lower score are left out.
+        limits: Which of the people found are followed; by default the estimator's own. Whether a pose is of nobody, or
+            of somebody who is followed already, is said by `follow`.
         follow: When people are found and lost.
         smooth: Settings of the 1 euro filter; `None` for none.
         max_frames: Stop after so many.
@@ -104,8 +109,11 @@ def predict_video(
     if lines is not None and not lines.parent.is_dir():
         raise UserError(f'There is no folder {lines.parent} to write {lines.name} into.')
     sigmas = skeleton_of(estimator).sigmas
-    settings = follow or FollowConfig()
-    people = _People(estimator, detector, min_box_score, Follower(sigmas, settings), smooth, Path(source).name)
+    limits = limits or getattr(estimator, 'limits', None) or Limits()
+    min_box_score = max(min_box_score, limits.box_threshold or 0.0)
+    follower = Follower(sigmas, follow or FollowConfig())
+    opened = _open(detector, estimator, limits)
+    people = _People(estimator, opened, min_box_score, limits, follower, smooth, Path(source).name)
     with VideoReader(source) as reader:
         outputs = _Outputs(reader, None if out is None else Path(out), lines, draw)
         frames = 0
@@ -133,6 +141,14 @@ def predict_video(
         return VideoSummary(frames, people.met, outputs.video, lines, reader.problem)
 
 
+def _open(detector: Detector | str | None, estimator: Any, limits: Limits) -> Detector | None:
+    if isinstance(estimator, PoseEstimator):
+        return estimator.detector(detector, limits)
+    if isinstance(detector, str):
+        return None if detector == 'auto' else open_detector(detector, min_score=limits.box_threshold)
+    return detector
+
+
 class _People:
     """From a frame to the people in it."""
 
@@ -141,12 +157,13 @@ class _People:
         estimator: Callable[..., PoseResult],
         detector: Detector | None,
         min_box_score: float,
+        limits: Limits,
         follower: Follower,
         smooth: SmoothConfig | None,
         name: str,
     ):
         self._estimator, self._detector, self._min_score = estimator, detector, min_box_score
-        self._follower, self._smooth, self._name = follower, smooth, name
+        self._limits, self._follower, self._smooth, self._name = limits, follower, smooth, name
         self._filters: dict[int, OneEuro] = {}
         self._seen: set[int] = set()
 
@@ -165,13 +182,14 @@ class _People:
                 name = self._name
         elif not self._follower.due(index):
             return []
-        return find_people(detector, image, name, self._min_score)[0]
+        boxes, scores = find_people(detector, image, name, self._min_score)
+        return boxes if isinstance(detector, BoxFile) else boxes[choose_boxes(boxes, scores, self._limits)]
 
     def look(self, frame: Frame, index: int) -> tuple[PoseResult, list[int]]:
         """People of a frame and their numbers."""
         follower, image = self._follower, frame.image
         height, width = image.shape[:2]
-        follower.meet(self._detect(image, index))
+        follower.meet(self._detect(image, index), 1 if self._limits.largest else self._limits.max_people)
         boxes, numbers = follower.boxes, follower.numbers
         result = self._estimator(image, boxes)
         rows = follower.update(result.keypoints, result.scores, (width, height))

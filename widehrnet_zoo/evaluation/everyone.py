@@ -1,0 +1,125 @@
+"""Whole photos in: a detector and a model measured together."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from ..errors import UserError
+from ..files import write_whole
+from ..formats.coco import CocoLabels, read_labels
+from ..formats.fit import check_labels
+from ..inference.estimator import PoseEstimator
+from ..inference.stream import Photo
+from ..metrics.bootstrap import bootstrap
+from ..metrics.coco import CocoScore
+from ..metrics.everyone import EveryoneScore
+from .report import Report
+from .run import Protocol, check_fit, measured_skeleton
+from .subject import describe_data, describe_model
+
+__all__ = ['evaluate_everyone', 'everyone_results']
+
+
+def everyone_results(
+    estimator: PoseEstimator, labels: CocoLabels, images: str | Path, workers: int = 2, progress: bool = True
+) -> list[dict[str, Any]]:
+    """What a model finds in the photos of a label file with its own detector, limits and options.
+
+    Args:
+        estimator: The model.
+        labels: The labels, of which only the photos are looked at.
+        images: Folder of the photos.
+        workers: Threads that read photos.
+        progress: Show a bar.
+
+    Returns:
+        COCO results of keypoints: `image_id`, `category_id`, `keypoints` and `score`.
+
+    Raises:
+        UserError: If a photo cannot be read.
+    """
+    ids, results = list(labels.images), []
+    photos = (Photo(Path(images) / labels.images[i]['file_name']) for i in ids)
+    with tqdm(total=len(ids), desc='photos', disable=not progress, unit='photo') as bar:
+        for place, _, result in estimator.look(photos, workers=workers):
+            for entry in result.to_coco(ids[place], labels.category['id']):
+                del entry['bbox']
+                results.append(entry)
+            bar.update()
+    return results
+
+
+def evaluate_everyone(
+    data: str | Path,
+    images: str | Path,
+    estimator: PoseEstimator,
+    detector: str,
+    *,
+    out: str | Path | None = None,
+    draws: int = 0,
+    name: str | None = None,
+    workers: int = 2,
+    progress: bool = True,
+) -> Report:
+    """Measure a model on whole photos, where its own detector finds the people.
+
+    Args:
+        data: COCO-keypoints JSON.
+        images: Folder of the photos.
+        estimator: The model, with its detector, limits and options.
+        detector: What the report calls the detector.
+        out: Folder for `results.json`, `report.json` and `report.md`.
+        draws: Resamplings of the photos for 95 % intervals; 0 gives none.
+        name: What the report calls the model.
+        workers: Threads that read photos.
+        progress: Show bars.
+
+    Returns:
+        The report: the figures of COCO's protocol and those of `EveryoneScore`.
+
+    Raises:
+        UserError: If inputs are missing, broken or do not fit together.
+    """
+    labels = read_labels(data)
+    check_labels(labels, images)
+    skeleton = measured_skeleton(estimator, labels)
+    check_fit(skeleton, labels, Protocol('coco'))
+    if skeleton.sigmas is None:
+        raise UserError('OKS needs sigmas, and this skeleton has none.')
+    found = everyone_results(estimator, labels, images, workers, progress)
+    average, everyone = CocoScore(labels, found, skeleton.sigmas), EveryoneScore(labels, found, skeleton.sigmas)
+
+    def figures(chosen: npt.NDArray[np.intp] | None) -> dict[str, float]:
+        ids = None if chosen is None else [everyone.image_ids[i] for i in chosen]
+        return {**everyone.figures(chosen), **average.figures(None if ids is None else average.positions(ids))}
+
+    intervals = bootstrap(figures, len(everyone.image_ids), draws, progress=progress) if draws else {}
+    people, hits, poses, false = everyone.counts.sum(0).tolist()
+    switches: dict[str, Any] = {
+        'protocol': 'coco',
+        'flip_test': estimator.flip_test,
+        'decoder': estimator.decoder,
+        'padding': estimator.padding,
+        'boxes': f'detector {detector}',
+        **vars(estimator.limits),
+        'evaluator': 'pycocotools',
+    }
+    if draws:
+        switches['bootstrap'] = f'{draws} draws of images'
+    subject = {
+        **describe_model(estimator, name),
+        'counted': f'{hits} of {people} people found, {false} of {poses} poses false, in {len(labels.images)} photos',
+        **describe_data(data, None, len(labels.annotations)),
+    }
+    report = Report(figures(None), intervals, switches, subject)
+    if out is not None:
+        folder = Path(out)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / 'results.json', json.dumps(found))
+        report.save_json(folder / 'report.json')
+        write_whole(folder / 'report.md', report.table())
+    return report
