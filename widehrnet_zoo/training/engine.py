@@ -174,6 +174,14 @@ class Trainer:
             from ..kernels.fused import fuse_training
 
             fuse_training(model)
+        if config.compile != 'none':
+            # blocks of several widths are one piece of code, and so are those of the stage before, of another size
+            from torch import _dynamo
+
+            torch.compiler.reset()
+            # the name depends on PyTorch's version
+            name = 'recompile_limit' if hasattr(_dynamo.config, 'recompile_limit') else 'cache_size_limit'
+            setattr(_dynamo.config, name, 64)
         if config.compile == 'model':
             model.compile()
         elif config.compile == 'blocks':

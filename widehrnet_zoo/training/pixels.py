@@ -213,7 +213,7 @@ def _coarsen(images: Tensor, pitch: Tensor) -> Tensor:
     def sample(images: Tensor, size: tuple[int, int], step: Tensor, sides: tuple[int, int]) -> Tensor:
         # the middle of pixel i lies at (i + 0.5) * step of the other picture
         places = (_points(size, device)[None, :, :2] + 0.5) * step
-        grid = places * (2 / torch.tensor([sides[1], sides[0]], device=device)) - 1
+        grid = places * send(2 / torch.tensor([sides[1], sides[0]]), device) - 1
         return F.grid_sample(images, grid.view(num, *size, 2), padding_mode='border', align_corners=False)
 
     return sample(sample(images, small, steps, (height, width)), (height, width), 1 / steps, small)
