@@ -5,7 +5,7 @@
     python scripts/weights/person_card.py widehrnet_10_attn.person_320x320 runs/card --labels val.json
 
 The label files are those of `person_labels.py`. The facts are in `scripts/weights/cards/NAME.json`: see `FACTS`. Times
-are taken while this runs, on the compiled CPU kernels.
+are taken while this runs, by the default engine.
 """
 
 import argparse
@@ -83,7 +83,7 @@ No photo is in this package or its documentation. Licence of the weights: {licen
 
 ## Time
 
-Of a photo, letterboxed, on the compiled CPU kernels; three crops of `widehrnet_18_attn` at 256x192 took {crops:.0f} ms
+Of a photo, letterboxed, on the CPU by the default engine; three crops of `widehrnet_18_attn` at 256x192 took {crops:.0f} ms
 in the same run.
 
 | input | ms |
@@ -172,9 +172,9 @@ def main() -> int:
     image = read_image(ROOT / 'widehrnet_zoo/samples/astronaut.jpg')
     timed = []
     for side in SIZES:
-        finder = PersonFinder(model, fused=True, size=(side, side))
+        finder = PersonFinder(model, size=(side, side))
         timed.append([f'{side}x{side}', f'{milliseconds(partial(finder, image)):.0f}'])
-    pose = PoseEstimator('widehrnet_18_attn', fused=True)
+    pose = PoseEstimator('widehrnet_18_attn')
     boxes = [[100, 20, 400, 500]] * 3
     figures = []
     for name, value in report['figures'].items():
