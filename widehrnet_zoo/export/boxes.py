@@ -2,35 +2,16 @@
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import UserError
-from ..pose.box_maps import BINS, box_positions, distances_of, find_boxes
+from ..pose.box_maps import BINS, box_positions, distances_of
 from .onnx_graph import PoseWriter
 
-__all__ = ['LEAST', 'MOST', 'OVERLAP', 'BoxPipeline', 'box_difference', 'write_boxes']
+__all__ = ['LEAST', 'MOST', 'OVERLAP', 'box_difference', 'write_boxes']
 
 LEAST, OVERLAP, MOST = 0.05, 0.6, 1000
 """Lowest score, largest IoU of two boxes, and most boxes of a photo in an exported file."""
-
-
-class BoxPipeline(nn.Module):
-    """uint8 photos (B, H, W, 3) to (N, 6): the photo's index in the batch, x1, y1, x2, y2 in its pixels, the score."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]):
-        super().__init__()
-        self.network = network
-        self.register_buffer('mean', torch.tensor(mean).view(1, 3, 1, 1) * 255)
-        self.register_buffer('std', torch.tensor(std).view(1, 3, 1, 1) * 255)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Run."""
-        maps = self.network((images.permute(0, 3, 1, 2).float() - self.mean) / self.std)
-        boxes, scores, index = find_boxes(maps, LEAST, OVERLAP, MOST)
-        return torch.cat((index.to(boxes.dtype)[:, None], boxes, scores[:, None]), 1)
 
 
 def write_boxes(writer: PoseWriter, maps: str, size: tuple[int, int], stride: int = 4) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from timm.data import resolve_model_data_config
-from torch import Tensor, nn
+from torch import nn
 
 from ..deployment.graph import GraphNetwork
 from ..deployment.network import deploy
@@ -25,36 +25,17 @@ from ..errors import UserError
 from ..extras import require
 from ..pose.box_maps import gives_boxes
 from ..pose.crops import STRIDE, padding_of
-from ..pose.decoding import decode_heatmaps
 from ..pose.score_map import score_map_of
 from ..pose.skeletons import Skeleton, skeleton_of
-from .boxes import BoxPipeline, box_difference, write_boxes
+from .boxes import box_difference, write_boxes
 from .onnx_graph import OPSET, PoseWriter
+from .pipelines import BoxPipeline, PosePipeline
 
 FORMATS = {'onnx': '.onnx', 'openvino': '.xml', 'torch-export': '.pt2', 'torchscript': '.torchscript'}
 """Formats and the extensions of their files."""
 
 TOLERANCE = {'f32': 1e-3, 'bf16': 0.1, 'int8': 0.5}
 """Largest difference of a heatmap from PyTorch's, in parts of the largest value, that a check lets pass."""
-
-
-class PosePipeline(nn.Module):
-    """uint8 crops (B, H, W, 3) to keypoints (B, K, 3): x, y in crop pixels and score."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]):
-        super().__init__()
-        self.network = network
-        self.register_buffer('mean', torch.tensor(mean).view(1, 3, 1, 1) * 255)
-        self.register_buffer('std', torch.tensor(std).view(1, 3, 1, 1) * 255)
-
-    def forward(self, crops: Tensor) -> Tensor:
-        """Run."""
-        heatmaps = self.network((crops.permute(0, 3, 1, 2).float() - self.mean) / self.std)
-        points, scores = decode_heatmaps(heatmaps, 'quarter')
-        return torch.cat((points * STRIDE, scores[..., None]), 2)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,5 @@
 """Batches of a training run: each is a function of the seed and the step alone."""
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +26,7 @@ from .augment import (
 from .config import TrainConfig
 from .crops import CropCache
 from .draws import Draws
-from .passes import Passes
+from .passes import Passes, PlannedBatches
 from .pixels import add_neighbours, augment_tones, cut_views, degrade, resident_crops, send
 from .targets import STRIDE, gaussian_heatmaps, in_view, loss_total
 
@@ -104,7 +102,7 @@ class _Plan:
     taught: tuple[Tensor, Tensor, float] | None
 
 
-class Batches:
+class Batches(PlannedBatches[_Plan, Batch]):
     """Augmented batches by step.
 
     Args:
@@ -196,20 +194,6 @@ class Batches:
 
     def _read(self, indices: Tensor) -> Tensor:
         return torch.from_numpy(self.cache.crops[indices.numpy()])
-
-    def stream(self, step: int) -> Iterator[Batch]:
-        """Batches from `step` on, without end; the crops of the next one are read while one is used."""
-        with ThreadPoolExecutor(1) as pool:
-            following = pool.submit(self._plan, step)
-            while True:
-                plan = following.result()
-                step += 1
-                following = pool.submit(self._plan, step)
-                yield self._make(plan)
-
-    def batch(self, step: int) -> Batch:
-        """The batch of one step."""
-        return self._make(self._plan(step))
 
     def _make(self, plan: _Plan) -> Batch:
         augment, size, device = self.config.augment, self.config.size, self.device

@@ -4,8 +4,6 @@ As with crops of people, each batch is a function of the seed and the step alone
 are then is worked out on the CPU, the pixels on the device.
 """
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,7 +16,7 @@ from ..errors import UserError
 from .box_loss import NOBODY, PERSON, UNSURE
 from .config import BoxConfig, TrainConfig
 from .draws import Draws
-from .passes import Passes
+from .passes import Passes, PlannedBatches
 from .photos import PhotoCache
 from .pixels import augment_tones, cut_views, degrade, resident_crops, send
 
@@ -179,7 +177,7 @@ class _Plan:
     draws: Draws
 
 
-class BoxBatches:
+class BoxBatches(PlannedBatches[_Plan, BoxBatch]):
     """Augmented batches by step.
 
     Args:
@@ -210,20 +208,6 @@ class BoxBatches:
         self.extents, self.boxes = torch.from_numpy(cache.extents), torch.from_numpy(cache.boxes)
         self.kinds = torch.from_numpy(cache.kinds)
         self._resident = resident_crops(cache.crops, self.device) if config.data.resident else None
-
-    def stream(self, step: int) -> Iterator[BoxBatch]:
-        """Batches from `step` on, without end; the photos of the next one are read while one is used."""
-        with ThreadPoolExecutor(1) as pool:
-            following = pool.submit(self._plan, step)
-            while True:
-                plan = following.result()
-                step += 1
-                following = pool.submit(self._plan, step)
-                yield self._make(plan)
-
-    def batch(self, step: int) -> BoxBatch:
-        """The batch of one step."""
-        return self._make(self._plan(step))
 
     def _plan(self, step: int) -> _Plan:
         config, (height, width) = self.config, self.config.size

@@ -1,11 +1,19 @@
-"""The order in which samples come: shuffled passes over the data, a function of the seed alone."""
+"""The order in which samples come: shuffled passes over the data, a function of the seed alone; and their batches."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-__all__ = ['Passes']
+__all__ = ['Passes', 'PlannedBatches']
+
+Plan = TypeVar('Plan')
+Made = TypeVar('Made')
 
 
 class Passes:
@@ -53,3 +61,29 @@ class Passes:
             order = order[found.clamp(max=len(order) - 1)]
         self._order = (epoch, order)
         return order
+
+
+class PlannedBatches(ABC, Generic[Plan, Made]):
+    """Batches by step, each planned on the CPU while the one before it is used, and made on the device."""
+
+    @abstractmethod
+    def _plan(self, step: int) -> Plan:
+        """What a step's batch is to be, as small tensors on the CPU, with the pixels that it needs."""
+
+    @abstractmethod
+    def _make(self, plan: Plan) -> Made:
+        """The batch on the device."""
+
+    def stream(self, step: int) -> Iterator[Made]:
+        """Batches from `step` on, without end; the next one is planned and read while one is used."""
+        with ThreadPoolExecutor(1) as pool:
+            following = pool.submit(self._plan, step)
+            while True:
+                plan = following.result()
+                step += 1
+                following = pool.submit(self._plan, step)
+                yield self._make(plan)
+
+    def batch(self, step: int) -> Made:
+        """The batch of one step."""
+        return self._make(self._plan(step))
