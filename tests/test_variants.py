@@ -125,7 +125,6 @@ def shipped(tmp_path, monkeypatch, enliven):
     """A folder of shipped weights, with half-precision weights of the light variant in it."""
     monkeypatch.setattr(weights, 'WEIGHTS', tmp_path)
     monkeypatch.setattr(loading, 'WEIGHTS', tmp_path)
-    weights._index.cache_clear()
     file = tmp_path / 'widehrnet_10.people_64x64.safetensors'
     state = {
         k: v.half() if v.is_floating_point() else v
@@ -133,6 +132,8 @@ def shipped(tmp_path, monkeypatch, enliven):
     }
     save_file(state, file)
     (tmp_path / 'index.json').write_text(json.dumps({file.name: {'sha256': sha256(file.read_bytes()).hexdigest()}}))
+    # making the model has read the index that was there
+    weights._index.cache_clear()
     yield file, state
     weights._index.cache_clear()
 
