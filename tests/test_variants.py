@@ -191,7 +191,7 @@ def test_weights_that_do_not_fit_are_refused(shipped, num_classes):
     for change, message in (
         ({'neck.projects.0.conv_dw.conv.weight': None}, r'1 missing \(neck\.projects\.0'),
         ({'more': torch.zeros(1)}, r'1 unexpected \(more'),
-        ({'stem.conv.conv.weight': torch.zeros(32, 3, 5, 5)}, r'1 misshapen \(stem\.conv.*5, 5\) for'),
+        ({'stem.conv.conv.weight': torch.zeros(32, 3, 5, 5)}, r'1 misshapen \(stem\.conv.*5, 5\) instead of'),
     ):
         changed = {k: v for k, v in {**state, **change}.items() if v is not None}
         with pytest.raises(UserError, match=message):
