@@ -258,7 +258,7 @@ def test_a_photo_from_a_pipe_gives_a_line_of_json_and_no_file(tmp_path, weights)
     first, second = (PoseResult.from_dict(json.loads(line)) for line in done.stdout.splitlines())
     assert done.returncode == 0 and names(tmp_path) == ['a.png']
     assert (first.path, second.path) == ('-', str(tmp_path / 'a.png')) and first == replace(second, path='-')
-    assert b'2 of 2 photos, 2 people' in done.stderr
+    assert b'2 photos, 2 people' in done.stderr
     assert command('predict', '-', *options, input=b'nothing', cwd=tmp_path).returncode == 1
 
 

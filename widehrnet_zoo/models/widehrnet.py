@@ -9,7 +9,7 @@ import functools
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn as nn
@@ -367,6 +367,9 @@ class WideHRNet(nn.Module):
     Raises:
         UserError: If widths are odd or the numbers of branches and stages do not fit.
     """
+
+    # TorchScript knows no class of ours
+    __jit_unused_properties__: ClassVar[list[str]] = ['skeleton']
 
     def __init__(
         self,

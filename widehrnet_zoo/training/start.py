@@ -70,7 +70,9 @@ def start_model(
     for place in ('url', 'file', 'hf_hub_id', 'source', 'state_dict', 'origin_url'):
         cfg.pop(place, None)
     # what timm keeps there too; nn.Module types its attributes as tensors or modules
-    vars(model).update(skeleton=skeleton, pretrained_cfg=cfg, padding=padding or padding_of(model))
+    settings = {'skeleton': skeleton, 'pretrained_cfg': cfg, 'padding': padding or padding_of(model)}
+    for name, value in settings.items():
+        setattr(model, name, value)
     return model
 
 
