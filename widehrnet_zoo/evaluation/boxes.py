@@ -1,6 +1,5 @@
 """A person finder, or boxes that are there already, measured on labelled photos."""
 
-import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +11,6 @@ from tqdm import tqdm
 
 from ..detection.finder import PersonFinder
 from ..errors import UserError
-from ..files import write_whole
 from ..formats.coco import CocoLabels, read_labels
 from ..metrics.bootstrap import bootstrap
 from ..metrics.boxes import SMALLEST, SMALLEST_SHARE, BoxScore, read_box_results
@@ -156,9 +154,5 @@ def evaluate_boxes(
     subject |= describe_data(data, None, sum(not a['iscrowd'] for a in labels.annotations))
     report = Report(whole, intervals, switches, subject)
     if out is not None:
-        folder = Path(out)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / 'results.json', json.dumps(found))
-        report.save_json(folder / 'report.json')
-        write_whole(folder / 'report.md', report.table())
+        report.save(out, found)
     return report

@@ -1,6 +1,5 @@
 """Whole photos in: a detector and a model measured together."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,6 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from ..errors import UserError
-from ..files import write_whole
 from ..formats.coco import CocoLabels, read_labels
 from ..formats.fit import check_labels
 from ..inference.estimator import PoseEstimator
@@ -117,9 +115,5 @@ def evaluate_everyone(
     }
     report = Report(figures(None), intervals, switches, subject)
     if out is not None:
-        folder = Path(out)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / 'results.json', json.dumps(found))
-        report.save_json(folder / 'report.json')
-        write_whole(folder / 'report.md', report.table())
+        report.save(out, found)
     return report

@@ -36,13 +36,17 @@ class Report:
         figures = ', '.join(f'{name} {value:.4f}' for name, value in list(self.figures.items())[:4])
         return f'Report({figures}{", ..." if len(self.figures) > 4 else ""})'
 
-    def save_json(self, path: str | Path) -> None:
-        """Write the report, whole or not at all.
+    def save(self, folder: str | Path, results: list[dict[str, Any]]) -> None:
+        """Write `results.json`, `report.json` and `report.md`, each whole or not at all.
 
         Args:
-            path: The file.
+            folder: Where to; it is made.
+            results: What was measured, in COCO's results format.
         """
-        write_whole(Path(path), json.dumps(self.to_dict(), indent=1, default=str))
+        folder = Path(folder)
+        write_whole(folder / 'results.json', json.dumps(results))
+        write_whole(folder / 'report.json', json.dumps(self.to_dict(), indent=1, default=str))
+        write_whole(folder / 'report.md', self.table())
 
     def table(self) -> str:
         """The report as Markdown: the figures in percent, as papers print them, then subject and switches."""

@@ -1,6 +1,5 @@
 """Whole evaluations: from labels and a model, or from results, to a report."""
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -12,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import UserError
-from ..files import write_whole
 from ..formats.coco import CocoLabels, detected_boxes, labelled_boxes, read_labels
 from ..formats.fit import check_labels
 from ..inference.estimator import PoseEstimator
@@ -194,10 +192,7 @@ def evaluate(
         switches['bootstrap'] = f'{draws} draws of images'
     report = Report(whole, intervals, switches, subject)
     if out is not None:
-        folder_out = Path(out)
-        write_whole(folder_out / 'results.json', json.dumps(found))
-        report.save_json(folder_out / 'report.json')
-        write_whole(folder_out / 'report.md', report.table())
+        report.save(out, found)
         if worst and images is not None:
             from .worst import worst_of_coco, worst_of_mpii
 
@@ -206,9 +201,9 @@ def evaluate(
                 if labels is None
                 else worst_of_coco(labels, folder, found, skeleton, worst)
             )
-            temporary = folder_out / 'worst.tmp.png'
+            temporary = Path(out) / 'worst.tmp.png'
             picture.save(temporary)
-            temporary.replace(folder_out / 'worst.png')
+            temporary.replace(Path(out) / 'worst.png')
     return report
 
 
