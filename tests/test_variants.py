@@ -13,7 +13,6 @@ from timm.models import load_state_dict
 import widehrnet_zoo
 from widehrnet_zoo import UserError
 from widehrnet_zoo.models import loading, widehrnet
-from widehrnet_zoo.models.catalogue import describe
 from widehrnet_zoo.models.macs import measure_macs
 from widehrnet_zoo.pose.box_maps import PERSON_BOXES
 from widehrnet_zoo.pose.skeletons import SKELETONS
@@ -148,14 +147,6 @@ def test_half_precision_weights_become_the_models_type(shipped, dtype):
     model = from_file(file, dtype=dtype)
     assert all(torch.equal(v, state[k].to(v.dtype)) for k, v in model.state_dict().items())
     assert {p.dtype for p in model.parameters()} == {dtype}
-
-
-def test_weights_that_only_the_repository_has_say_where(shipped):
-    name = 'widehrnet_10.untrained'
-    (shipped[0].parent / 'index.json').write_text(json.dumps({f'{name}.safetensors': {'apart': True}}))
-    assert describe(name)[0].weights == 'repository'
-    with pytest.raises(UserError, match=rf'too large for the package.*weights/{name}\.safetensors'):
-        timm.create_model(name, pretrained=True)
 
 
 def test_damaged_and_missing_shipped_weights_are_refused(shipped):

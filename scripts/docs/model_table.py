@@ -27,7 +27,6 @@ ANCHORS = {
 }
 WEIGHTS = {
     'shipped': 'in the package',
-    'repository': '[in the repository](publish.md#our-own-weights)',
     'hub': 'on the Hub',
     'convert': '[convert](#official-weights)',
     'none': 'none yet',

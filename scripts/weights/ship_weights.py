@@ -1,12 +1,14 @@
 """Put trained weights into the package: float16, measured before and after, with their hash.
 
-    python scripts/weights/ship_weights.py ema.safetensors widehrnet_18_attn.people_128x96 --people PEOPLE_DIR
+    python scripts/weights/ship_weights.py ema.safetensors widehrnet_18_attn.everyday_256x192 --data DATA \
+        --padding 1.1 --kept-out kept_out.json
     python scripts/weights/ship_weights.py ema.safetensors widehrnet_10_attn.person_320x320 --boxes VAL_JSON PHOTOS
 
-Refuses weights that lose more than 1e-3 PCK (a person finder: AP50) by the rounding. A tensor with values beyond
-float16 stays as it is. The figures go to `widehrnet_zoo/weights/index.json` beside the hash; `--report` keeps the whole
-report for the model card. Files over 10 MB are for the repository and the Hub only
-(`scripts/weights/publish_weights.py`): name them in pyproject.toml, so that wheels leave them out.
+DATA holds `everyday/` and `people/`, each with `val.json` and `images/`. Refuses weights that lose more than 1e-3 in a
+figure by the rounding. A tensor with values beyond float16 stays as it is. The figures go to
+`widehrnet_zoo/weights/index.json` beside the hash, with the padding of boxes that the weights like best and the map
+from heatmap peaks to chances, fitted to people that were kept out of the training. `--report` keeps the whole reports
+for the model card.
 """
 
 import argparse
@@ -16,7 +18,10 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors.torch import save_file
 
@@ -24,18 +29,19 @@ import widehrnet_zoo
 from widehrnet_zoo.detection import PersonFinder
 from widehrnet_zoo.evaluation.boxes import evaluate_boxes
 from widehrnet_zoo.evaluation.run import Protocol, evaluate
+from widehrnet_zoo.formats.coco import read_labels
+from widehrnet_zoo.metrics.calibration import expected_calibration_error, fit_score_map, keypoint_hits
 from widehrnet_zoo.weights.checkpoints import read_checkpoint
 from widehrnet_zoo.weights.shipped import WEIGHTS
 
-MAX_BYTES = 10_000_000
 MAX_LOSS = 1e-3
 FIGURES = {
-    'people val PCK@0.2, human labels': 'PCK@0.2 torso, human',
-    'people val PCK@0.2, fused labels, sport': 'PCK@0.2 torso, lspet',
-    'people val OKS AP': 'OKS AP',
+    'everyday val OKS AP': ('everyday', 'coco', 'AP'),
+    'people val PCK@0.2, human labels': ('people', 'pck', 'PCK@0.2 torso, human'),
+    'people val PCK@0.2, fused labels, sport': ('people', 'pck', 'PCK@0.2 torso, lspet'),
+    'people val OKS AP': ('people', 'pck', 'OKS AP'),
 }
-
-
+"""A figure's name, and where it is from: data, protocol, name in the report."""
 BOX_FIGURES = {'everyday val box AP50': 'AP50', 'everyday val box AP': 'AP', 'everyday val box F1': 'best F1'}
 
 
@@ -50,24 +56,53 @@ def measure_boxes(
 
 
 def measure(
-    name: str, state: dict[str, torch.Tensor], people: Path, size: tuple[int, int], out: Path | None, draws: int
+    name: str,
+    state: dict[str, torch.Tensor],
+    data: Path,
+    size: tuple[int, int],
+    padding: float | None,
+    out: Path | None = None,
+    draws: int = 0,
 ) -> dict[str, float]:
-    """The figures of the `pck` protocol with flip test on the validation photos."""
+    """The figures of keypoint weights on the validation photos, with flip test, from the annotated boxes."""
+    estimator = widehrnet_zoo.PoseEstimator(loaded(name, state, padding), size=size)
+    reports = {}
+    for folder, named, _ in FIGURES.values():
+        if (folder, named) not in reports:
+            protocol = Protocol.published(named)
+            protocol = replace(protocol, predict=replace(protocol.predict, flip_test=True))
+            reports[folder, named] = evaluate(
+                protocol,
+                data / folder / 'val.json',
+                data / folder / 'images',
+                estimator,
+                out=out and out / folder,
+                restart=True,
+                draws=draws,
+                name=name,
+            )
+    return {short: reports[folder, named].figures[figure] for short, (folder, named, figure) in FIGURES.items()}
+
+
+def loaded(name: str, state: dict[str, torch.Tensor], padding: float | None) -> torch.nn.Module:
+    """A network with these weights, whose view of a box is as wide as asked."""
     model = widehrnet_zoo.create_model(name.partition('.')[0])
     model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
-    protocol = Protocol.published('pck')
-    protocol = replace(protocol, predict=replace(protocol.predict, flip_test=True))
-    report = evaluate(
-        protocol,
-        people / 'val.json',
-        people / 'images',
-        widehrnet_zoo.PoseEstimator(model, size=size),
-        out=out,
-        restart=True,
-        draws=draws,
-        name=name,
-    )
-    return {short: report.figures[name] for short, name in FIGURES.items()}
+    if padding is not None:
+        model.padding = padding  # type: ignore[assignment]
+    return model
+
+
+def peaks_and_hits(
+    estimator: widehrnet_zoo.PoseEstimator, labels: Path, images: Path, out: Path | None = None
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """Heatmap peaks, and which are right, from one look at each person as users look: no flip test, the default decoder."""
+    with tempfile.TemporaryDirectory() as folder:
+        once = out or Path(folder)
+        protocol = replace(Protocol.published('pck'), clip=True)
+        evaluate(protocol, labels, images, estimator, out=once, restart=True, worst=0)
+        results = json.loads((once / 'results.json').read_text())
+    return keypoint_hits(read_labels(labels), results, estimator.skeleton.sigmas or ())
 
 
 def halved(tensor: torch.Tensor) -> torch.Tensor:
@@ -91,8 +126,10 @@ def main() -> None:
     parser.add_argument('weights', type=Path)
     parser.add_argument('name', help='variant.tag; the tag ends in HEIGHTxWIDTH')
     measured = parser.add_mutually_exclusive_group(required=True)
-    measured.add_argument('--people', type=Path, help='folder with val.json and images/')
+    measured.add_argument('--data', type=Path, help='folder with everyday/ and people/')
     measured.add_argument('--boxes', type=Path, nargs=2, metavar=('LABELS', 'PHOTOS'), help='of a person finder')
+    parser.add_argument('--padding', type=float, help='growth of a box to the view (default: 1.25)')
+    parser.add_argument('--kept-out', type=Path, help='labels to fit the score map to; paths of photos are from DATA')
     parser.add_argument('--report', type=Path, help='folder for report.json, results.json')
     parser.add_argument('--draws', type=int, default=1000)
     args = parser.parse_args()
@@ -100,12 +137,24 @@ def main() -> None:
 
     full = read_checkpoint(args.weights)
     half = {k: halved(v) for k, v in full.items()}
+    entry: dict[str, Any] = {}
     if args.boxes:
         before = measure_boxes(args.name, full, *args.boxes, None, 0)
         after = measure_boxes(args.name, half, *args.boxes, args.report, args.draws)
     else:
-        before = measure(args.name, full, args.people, (height, width), None, 0)
-        after = measure(args.name, half, args.people, (height, width), args.report, args.draws)
+        look = (height, width), args.padding
+        before = measure(args.name, full, args.data, *look)
+        after = measure(args.name, half, args.data, *look, args.report, args.draws)
+        if args.padding:
+            entry['padding'] = args.padding
+        if args.kept_out:
+            estimator = widehrnet_zoo.PoseEstimator(loaded(args.name, half, args.padding), size=(height, width))
+            score_map = fit_score_map(*peaks_and_hits(estimator, args.kept_out, args.data))
+            entry['score_map'] = score_map.to_config()
+            once = args.report and args.report / 'once'
+            everyday = args.data / 'everyday'
+            peaks, hits = peaks_and_hits(estimator, everyday / 'val.json', everyday / 'images', once)
+            after['everyday val calibration error'] = expected_calibration_error(score_map(peaks), hits)
     print('float32', before, '\nfloat16', after)
     if any(abs(after[k] - before[k]) > MAX_LOSS for k in before if 'PCK' in k or 'AP50' in k):
         sys.exit(f'float16 changes the figures by more than {MAX_LOSS}.')
@@ -121,9 +170,8 @@ def main() -> None:
     index[target.name] = {
         'sha256': hashlib.sha256(target.read_bytes()).hexdigest(),
         'metrics': {k: round(100 * v, 2) for k, v in after.items()},
+        **entry,
     }
-    if target.stat().st_size > MAX_BYTES:
-        index[target.name]['apart'] = True
     index_file.write_text(json.dumps(index, indent=2, sort_keys=True) + '\n')
     print(f'{target.name}: {target.stat().st_size / 1e6:.1f} MB')
 

@@ -15,7 +15,6 @@ examples:
 
 _WEIGHTS = {
     'shipped': 'shipped with the package',
-    'repository': 'in a clone of the repository, too large for the package',
     'hub': 'on the Hugging Face Hub, downloaded when used',
     'convert': "the authors' file, through `widehrnet convert CHECKPOINT OUT_DIR`",
     'none': 'none, untrained',

@@ -13,8 +13,8 @@ examples:
   widehrnet list --pretrained
 
 The authors' code computes a part of the exchange between resolutions twice; their MACs count that.
-weights: shipped (in the package), repository (in a clone, too large for the package), hub (downloaded when used),
-convert (the authors' file, through `widehrnet convert`), none (untrained). Official weights have the authors' figures.
+weights: shipped (in the package), hub (downloaded when used), convert (the authors' file, through
+`widehrnet convert`), none (untrained). Official weights have the authors' figures.
 """
 
 

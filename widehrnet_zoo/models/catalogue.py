@@ -7,7 +7,7 @@ from timm.models import PretrainedCfg, get_arch_pretrained_cfgs
 
 from ..pose.box_maps import PERSON_BOXES, gives_boxes
 from ..pose.skeletons import Skeleton, skeleton_of
-from ..weights.shipped import is_apart, shipped_metrics
+from ..weights.shipped import shipped_metrics
 from .macs import MacCount, count_parameters, measure_macs
 from .registry import create_model, list_models
 from .widehrnet import REPOSITORY
@@ -36,8 +36,8 @@ class Entry:
         parameters: Number of parameters.
         macs: Multiply-accumulates at this size.
         official_macs: The same as the authors' code computes it, which repeats a part; see `MacCount`.
-        weights: `'shipped'`, `'repository'` (too large to ship), `'hub'`, `'convert'` (official
-            weights, to be converted by the user) or `'none'`.
+        weights: `'shipped'`, `'hub'`, `'convert'` (official weights, to be converted by the user) or
+            `'none'`.
         figures: Name to figure: the authors' for their weights, measured ones for shipped weights.
         license: Of the weights, `'unknown'` where none is stated; of the code where there are no weights.
         paper: Title.
@@ -127,8 +127,6 @@ def _entry(name: str, parameters: int, macs: MacCount, cfg: PretrainedCfg, skele
 def _weights(name: str, cfg: PretrainedCfg) -> str:
     if ':' in name:
         return name.partition(':')[0]
-    if is_apart(name):
-        return 'repository'
     if cfg.file:
         return 'shipped'
     if cfg.has_weights:

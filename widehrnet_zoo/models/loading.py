@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..weights.checkpoints import check_fit
-from ..weights.shipped import WEIGHTS, check_shipped, is_apart
+from ..weights.shipped import WEIGHTS, check_shipped
 
 __all__ = ['check_source', 'checkpoint_filter_fn']
 
@@ -35,12 +35,6 @@ def check_source(variant: str, cfg: PretrainedCfg) -> None:
             f'{name} has no weights that we may distribute. Use pretrained=False; or get the official checkpoint '
             f"({cfg.origin_url}), run `widehrnet convert CHECKPOINT OUT_DIR` and create 'local-dir:OUT_DIR' with "
             'pretrained=True.'
-        )
-    if is_apart(name):
-        raise UserError(
-            f'The weights of {name} are too large for the package. A clone of the repository has them, in '
-            f'widehrnet_zoo/weights/{name}.safetensors: install from there with `pip install -e .`, or load that file '
-            "with pretrained_cfg_overlay={'file': FILE}."
         )
     raise UserError(
         f'{name} has no weights. Use pretrained=False and train it, or take a variant that has weights: '

@@ -48,18 +48,6 @@ def shipped_score_map(name: str) -> dict[str, list[float]] | None:
     return _index().get(f'{name}.safetensors', {}).get('score_map')
 
 
-def is_apart(name: str) -> bool:
-    """Whether weights of our own are in the repository only, since they are too large for the package.
-
-    Args:
-        name: `variant.tag`.
-
-    Returns:
-        Whether they are.
-    """
-    return bool(_index().get(f'{name}.safetensors', {}).get('apart', False))
-
-
 def check_shipped(file: Path) -> None:
     """Compare a shipped file with the hash it was released with.
 
