@@ -96,7 +96,7 @@ def loaded(name: str, state: dict[str, torch.Tensor], padding: float | None) -> 
 def peaks_and_hits(
     estimator: widehrnet_zoo.PoseEstimator, labels: Path, images: Path, out: Path | None = None
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-    """Heatmap peaks, and which are right, from one look at each person as users look: no flip test, the default decoder."""
+    """Peaks, and which are right, from one look at each person as users look: no flip test, the default decoder."""
     with tempfile.TemporaryDirectory() as folder:
         once = out or Path(folder)
         protocol = replace(Protocol.published('pck'), clip=True)
