@@ -1,14 +1,15 @@
-"""Write the model card of trained weights from their evaluation and the facts of the run.
+"""Write the model card of keypoint weights from their evaluations and the facts of their training.
 
-    widehrnet eval --protocol pck --flip-test --data people/val.json --images people/images \
-        --model widehrnet_18_attn.people_256x192 --bootstrap 1000 --out runs/card
-    python scripts/weights/model_card.py widehrnet_18_attn.people_256x192 runs/card --labels people/val.json
+    python scripts/weights/ship_weights.py ema.safetensors NAME --data DATA ... --report runs/card
+    python scripts/weights/model_card.py NAME runs/card --data DATA
 
+The evaluations in `runs/card` are `everyday/` and `people/`, with flip test, and `once/`, everyday photos without it.
 The facts are in `scripts/weights/cards/NAME.json`: see `FACTS` for its fields. Photos are never drawn, since they may
 not be passed on: the grids show predicted and labelled skeletons on a plain background.
 """
 
 import argparse
+import itertools
 import json
 import math
 import sys
@@ -20,41 +21,131 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from widehrnet_zoo.errors import UserError
+from widehrnet_zoo.extras import require
 from widehrnet_zoo.files import write_whole
 from widehrnet_zoo.formats.coco import CocoLabels, read_labels
 from widehrnet_zoo.metrics.bootstrap import bootstrap
+from widehrnet_zoo.metrics.calibration import calibration_bins, expected_calibration_error, keypoint_hits
 from widehrnet_zoo.metrics.coco import read_results
-from widehrnet_zoo.metrics.pck import BODY, LSP, normalised_errors, pck, torso_size
 from widehrnet_zoo.metrics.people import match_results
 from widehrnet_zoo.models.registry import list_models
 from widehrnet_zoo.pose.results import PoseResult
+from widehrnet_zoo.pose.score_map import ScoreMap
 from widehrnet_zoo.pose.skeletons import SKELETONS
+from widehrnet_zoo.weights.shipped import shipped_padding, shipped_score_map
 
 ROOT = Path(__file__).resolve().parents[2]
 COCO = SKELETONS['coco']
+SIGMAS = np.array(COCO.sigmas)
 FACTS = {
-    'data': 'what it was trained on, and where that is from',
-    'data_license': 'licence of the data, and what follows from it',
+    'data': 'rows of [photos, people, where from, labels, licence]',
     'license': 'licence of the weights',
-    'recipe': 'the recipe in a sentence or two',
-    'hours': 'machine-hours of training, a number',
+    'commercial': 'one sentence on commercial use',
+    'recipe': 'rows of [input, samples, peak learning rate, hours, what is special]',
     'machine': 'what it ran on',
     'reproduce': 'the one command that trains it again',
-    'measure': 'the one command that gives the figures',
+    'tried': 'a list of sentences: what else was tried, with its figure',
     'limits': 'a list of sentences',
 }
 
 CELL, COLUMNS, ROWS = 180, 6, 3
 BACKGROUND, LABEL = (206, 211, 220), (96, 104, 120)
-THRESHOLD = 0.2
+HEIGHTS = (0, 60, 120, 240, math.inf)
+"""Limits between the rows of people by the height of their box, in pixels."""
+
+PAGE = """\
+<!-- written by scripts/weights/model_card.py: change it there, or in scripts/weights/cards -->
+# {name}
+
+```python
+import widehrnet_zoo
+
+estimator = widehrnet_zoo.PoseEstimator({name!r})
+result = estimator('photo.jpg')
+```
+
+## Data
+
+| photos | people | where from | labels | licence |
+|---:|---:|---|---|---|
+{data}
+
+Licence of the weights: {license}. {commercial} No photo is in this package or its documentation.
+
+## Recipe
+
+| input | samples | peak learning rate | hours | |
+|---|---:|---:|---:|---|
+{recipe}
+
+{machine}. Train it again: `{reproduce}`.
+
+## Figures
+
+On photos that were not trained on, from the annotated boxes grown {padding} times, which these weights like best and
+which is their default; with flip test; 95 % intervals by resampling the photos. *Everyday*: {everyday_people} people
+with human labels in {everyday_images} photos of COCO. *People*: {people_people} people in sport and street fashion.
+
+| figure | value [95 %] |
+|---|---|
+{figures}
+
+By joint, on everyday photos: the share of labelled keypoints within OKS 0.5 of their label.
+
+| joint | share [95 %] | labels |
+|---|---|---:|
+{joints}
+
+By person, on everyday photos:
+
+| people | count | mean OKS | OKS of 0.5 or more |
+|---|---:|---:|---:|
+{groups}
+
+*Whole*: a labelled ankle and a labelled keypoint of the head. *Head and shoulders*: nothing labelled below the elbows.
+*Cut off or hidden*: all others.
+
+## Scores
+
+{calibration}
+
+![Scores and the share of right keypoints](../images/weights/{name}.scores.png)
+
+## What it gets right and wrong
+
+Everyday photos, labels in grey, predictions in colour (left blue, right orange), drawn by chance from the {successes}
+people of eight or more labelled keypoints with an OKS of 0.85 or more:
+
+![Skeletons of people who were found](../images/weights/{name}.successes.png)
+
+and from the {failures} below 0.3:
+
+![Skeletons of people who were not found](../images/weights/{name}.failures.png)
+
+The photos may not be passed on, so they are not shown.
+
+## Tried
+
+{tried}
+
+## Limits
+
+{limits}
+"""
 
 
-class Joints:
-    """Which keypoints are right, by person: nearer to the label than 0.2 torsos.
+class People:
+    """Labelled people and what was predicted for them.
 
     Args:
         labels: COCO-format labels of COCO's 17 keypoints.
         results: Predictions in COCO's results format.
+
+    Attributes:
+        truth: (N, 17, 3) labels.
+        found: (N, 17, 3) predictions, NaN where there is none.
+        similarity: (N, 17) `exp(-d^2 / (2 * area * (2 * sigma)^2))`, NaN without a label.
+        oks: (N,) its mean over a person's labels.
 
     Raises:
         UserError: If labels and results do not fit together.
@@ -62,40 +153,43 @@ class Joints:
 
     def __init__(self, labels: CocoLabels, results: list[dict[str, Any]]):
         if labels.names not in ((), COCO.keypoints):
-            raise UserError('the card is written for the 17 keypoints of COCO.')
-        self.people = labels.people
-        self.truth = labels.keypoints(self.people)
+            raise UserError('The card is written for the 17 keypoints of COCO.')
+        self.people = [person for person in labels.people if any(person['keypoints'][2::3])]
+        self.truth = np.array([person['keypoints'] for person in self.people], float).reshape(-1, 17, 3)
         self.found = match_results(self.people, results, COCO.num_keypoints)
-        self.fused = normalised_errors(self.found, self.truth, torso_size(self.truth, COCO.keypoints))
-        human = np.array([a.get('lsp_keypoints', [0] * 3 * len(LSP)) for a in self.people], float)
-        human = human.reshape(-1, len(LSP), 3)
-        body = [COCO.keypoints.index(name) for name in BODY]
-        self.human = normalised_errors(self.found[:, body], human[:, : len(BODY)], torso_size(human, LSP))
-        ids = [a['image_id'] for a in self.people]
-        order = {image_id: i for i, image_id in enumerate(dict.fromkeys(ids))}
-        self.num_images = len(order)
-        image_of = np.array([order[i] for i in ids])
-        self._members = [np.flatnonzero(image_of == i) for i in range(self.num_images)]
-        kinds = (('fused', COCO.keypoints, self.fused), ('human', BODY, self.human))
-        self._labelled = [
-            (f'{kind} {joint}', errors[:, k], counts[:, k])
-            for kind, joints, (errors, counts) in kinds
-            for k, joint in enumerate(joints)
-            if counts[:, k].any()
-        ]
+        area = np.array([person['area'] for person in self.people], float)[:, None]
+        square = ((self.found[..., :2] - self.truth[..., :2]) ** 2).sum(-1)
+        similarity = np.exp(-square / (2 * (area + np.spacing(1)) * (2 * SIGMAS) ** 2))
+        self.similarity = np.where(self.truth[..., 2] > 0, np.nan_to_num(similarity), np.nan)
+        self.oks = np.nanmean(self.similarity, 1)
+        order = {image_id: i for i, image_id in enumerate(dict.fromkeys(p['image_id'] for p in self.people))}
+        image_of = np.array([order[p['image_id']] for p in self.people])
+        self._members = [np.flatnonzero(image_of == i) for i in range(len(order))]
 
-    def figures(self, images: npt.NDArray[np.intp] | None = None) -> dict[str, float]:
-        """PCK by joint, `fused NAME` and `human NAME`, over photos drawn with repetition or over all once."""
-        everything = range(self.num_images) if images is None else images
-        rows = np.concatenate([self._members[i] for i in everything])
-        return {name: pck(errors[rows], counts[rows], THRESHOLD) for name, errors, counts in self._labelled}
+    @property
+    def num_images(self) -> int:
+        """Photos with labelled people."""
+        return len(self._members)
 
-    def shares(self) -> npt.NDArray[np.float64]:
-        """(N,) share of right keypoints among a person's fused labels; NaN where fewer than eight count."""
-        errors, counts = self.fused
-        total = counts.sum(1)
-        right = ((errors < THRESHOLD) & counts).sum(1)
-        return np.where(total >= 8, right / np.maximum(total, 1), np.nan)
+    def by_joint(self, images: npt.NDArray[np.intp] | None = None) -> dict[str, float]:
+        """Share of labelled keypoints within OKS 0.5, over photos drawn with repetition or over all once."""
+        drawn = range(self.num_images) if images is None else images
+        similarity = self.similarity[np.concatenate([self._members[i] for i in drawn])]
+        labelled = ~np.isnan(similarity)
+        right = (np.nan_to_num(similarity) >= 0.5).sum(0) / np.maximum(labelled.sum(0), 1)
+        return {name: float(right[k]) for k, name in enumerate(COCO.keypoints) if labelled[:, k].any()}
+
+    def groups(self) -> dict[str, npt.NDArray[np.bool_]]:
+        """People by the height of their box and by how much of them is in the photo."""
+        height = np.array([person['bbox'][3] for person in self.people], float)
+        labelled = self.truth[..., 2] > 0
+        head, low = labelled[:, :5].any(1), labelled[:, 9:].any(1)
+        whole = head & labelled[:, 15:].any(1)
+        sizes = {}
+        for least, most in itertools.pairwise(HEIGHTS):
+            name = f'{least:g} pixels high or more' if most == math.inf else f'{least:g} to {most:g} pixels high'
+            sizes[name] = (height >= least) & (height < most)
+        return {**sizes, 'whole': whole, 'head and shoulders': ~low, 'cut off or hidden': low & ~whole}
 
 
 def chosen(candidates: npt.NDArray[np.intp], seed: int = 0) -> npt.NDArray[np.intp]:
@@ -104,13 +198,13 @@ def chosen(candidates: npt.NDArray[np.intp], seed: int = 0) -> npt.NDArray[np.in
     return np.sort(np.random.default_rng(seed).choice(candidates, count, replace=False))
 
 
-def grid(joints: Joints, people: npt.NDArray[np.intp]) -> Image.Image:
+def grid(seen: People, people: npt.NDArray[np.intp]) -> Image.Image:
     """Skeletons of people: labels in grey, predictions in colour, on a plain background."""
     rows = max(1, math.ceil(len(people) / COLUMNS))
     picture = Image.new('RGB', (COLUMNS * CELL, rows * CELL), (255, 255, 255))
     for place, person in enumerate(people):
         x, y = place % COLUMNS * CELL, place // COLUMNS * CELL
-        picture.paste(_skeletons(joints.truth[person], joints.found[person], CELL - 4), (x + 2, y + 2))
+        picture.paste(_skeletons(seen.truth[person], seen.found[person], CELL - 4), (x + 2, y + 2))
     return picture
 
 
@@ -161,117 +255,79 @@ def read_facts(path: Path) -> dict[str, Any]:
     return facts
 
 
-def card(
-    name: str, report: dict[str, Any], joints: Joints, facts: dict[str, Any], draws: int, counts: dict[str, int]
-) -> str:
-    """The card's Markdown.
+def calibration(run: Path, labels: Path, score_map: ScoreMap, picture: Path) -> str:
+    """Draw how often keypoints are right by their score, before the score map and after it.
 
     Args:
-        name: `variant.tag`.
-        report: `report.json` of `widehrnet eval`.
-        joints: What is right, by joint.
-        facts: As `FACTS`.
-        draws: Resamplings for the intervals by joint.
-        counts: People of each grid's kind.
+        run: Evaluation without flip test.
+        labels: What it was measured on.
+        score_map: Of the weights.
+        picture: File to write.
+
+    Returns:
+        The sentence for the card.
     """
-    values, intervals = joints.figures(), bootstrap(joints.figures, joints.num_images, draws)
-
-    def cell(key: str) -> str:
-        value = values.get(key, math.nan)
-        return '-' if math.isnan(value) else _with_interval(value, intervals[key])
-
-    overall = [
-        f'| {figure} | {_with_interval(value, report["intervals"].get(figure))} |'
-        for figure, value in report['figures'].items()
-        if value is not None and ': ' not in figure  # `--by-joint` figures have a table of their own
-    ]
-    by_joint = [
-        f'| {name} | {cell(f"human {name}")} | {cell(f"fused {name}")} | {int(joints.fused[1][:, k].sum())} |'
-        for k, name in enumerate(COCO.keypoints)
-    ]
-    subject, switches = report['subject'], report['switches']
-    return f"""<!-- written by scripts/weights/model_card.py: change it there, or in scripts/weights/cards -->
-# {name}
-
-{facts['recipe']}
-
-```python
-import timm
-import widehrnet_zoo
-
-model = timm.create_model('{name}', pretrained=True)
-```
-
-| | |
-|---|---|
-| data | {facts['data']} |
-| licence of the data | {facts['data_license']} |
-| licence of the weights | {facts['license']} |
-| training | {facts['hours']:g} machine-hours on {facts['machine']} |
-
-## Figures
-
-{len(joints.people)} people in {joints.num_images} photos that were not trained on; 95 % intervals by resampling the
-photos. Measured: {subject.get('model', '-')}, {subject.get('weights', '-')}; {subject['labels']}; switches:
-{', '.join(f'{key}={value}' for key, value in switches.items())}.
-
-| figure | value [95 %] |
-|---|---|
-{chr(10).join(overall)}
-
-### By joint
-
-PCK@0.2: the share of keypoints nearer to their label than a fifth of the torso (right shoulder to left hip). *Human*:
-labels by people. *Fused*: human labels checked against a teacher network's, which favours what both see.
-
-| joint | human [95 %] | fused [95 %] | fused labels |
-|---|---|---|---:|
-{chr(10).join(by_joint)}
-
-## What it gets right and wrong
-
-Labels in grey, predictions in colour (left blue, right orange), drawn by chance from the {counts['successes']} people
-with every keypoint right:
-
-![Skeletons of people whose keypoints are all right](../images/weights/{name}.successes.png)
-
-and from the {counts['failures']} with at most half of them right:
-
-![Skeletons of people with at most half of the keypoints right](../images/weights/{name}.failures.png)
-
-A limb taken for the other side's lies on a grey line too. The photos may not be passed on, so they are not shown.
-
-## Limits
-
-{chr(10).join(f'- {sentence}' for sentence in facts['limits'])}
-
-## Again
-
-Train:
-
-```sh
-{facts['reproduce']}
-```
-
-Measure:
-
-```sh
-{facts['measure']}
-```
-"""
+    peaks, hits = keypoint_hits(
+        read_labels(labels), read_results(run / 'results.json', COCO.num_keypoints), SIGMAS.tolist()
+    )
+    figures: Any = require('matplotlib.figure', 'train')
+    figure = figures.Figure(figsize=(4.2, 3.8), layout='constrained')
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color='#aaaaaa', linewidth=0.8)
+    for scores, name, colour in ((peaks, 'heatmap peak', '#999999'), (score_map(peaks), 'score', '#2471a3')):
+        means, shares, counts = calibration_bins(scores, hits)
+        filled = counts >= 20
+        axes.plot(means[filled], shares[filled], 'o-', label=name, color=colour, markersize=4)
+    axes.set(xlabel='score', ylabel='share of keypoints within OKS 0.5', xlim=(0, 1), ylim=(0, 1))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(picture, dpi=110)
+    before, after = (expected_calibration_error(scores, hits) for scores in (peaks, score_map(peaks)))
+    return (
+        'A score is the chance that the keypoint lies within OKS 0.5 of its label. The map from heatmap peaks to '
+        f'chances was fitted to people who were kept out of the training; on the {len(hits)} labelled keypoints of the '
+        f'everyday validation photos, without flip test, its expected calibration error is {after:.3f} (peaks: '
+        f'{before:.3f}).'
+    )
 
 
-def _with_interval(value: float, interval: tuple[float, float] | list[float] | None) -> str:
+def rows(values: list[list[Any]]) -> str:
+    """Rows of a Markdown table."""
+    cells = [[f'{value:,}' if isinstance(value, int) else str(value) for value in row] for row in values]
+    return '\n'.join(f'| {" | ".join(row)} |' for row in cells)
+
+
+def listed(sentences: list[str]) -> str:
+    """A Markdown list."""
+    return '\n'.join(f'- {sentence}' for sentence in sentences)
+
+
+def with_interval(value: float, interval: tuple[float, float] | list[float] | None) -> str:
+    """A figure and its interval."""
     return f'{value:.3f}' + (f' [{interval[0]:.3f}, {interval[1]:.3f}]' if interval else '')
 
 
-def write_card(name: str, run: Path, labels: Path, facts: dict[str, Any], docs: Path, draws: int = 1000) -> Path:
+def read_report(run: Path, variant: str) -> dict[str, Any]:
+    """The report of an evaluation.
+
+    Raises:
+        UserError: If it is of another variant.
+    """
+    report: dict[str, Any] = json.loads((run / 'report.json').read_text(encoding='utf-8'))
+    measured = report['subject'].get('model', '').partition(',')[0].partition('.')[0]
+    if measured in list_models() and measured != variant:
+        raise UserError(f'{run} measured {report["subject"]["model"]}, not {variant}.')
+    return report
+
+
+def write_card(name: str, run: Path, data: Path, facts: dict[str, Any], docs: Path, draws: int = 1000) -> Path:
     """Write the card and its pictures.
 
     Args:
         name: `variant.tag`.
-        run: Folder with `report.json` and `results.json` of `widehrnet eval --protocol pck`.
-        labels: What it was measured on.
+        run: Folder with the evaluations `everyday`, `people` and `once`.
+        data: Folder with the labels they were measured on.
         facts: As `FACTS`.
         docs: Folder of the documentation.
         draws: Resamplings for the intervals by joint.
@@ -280,24 +336,64 @@ def write_card(name: str, run: Path, labels: Path, facts: dict[str, Any], docs: 
         The card's file.
 
     Raises:
-        UserError: If the run is of another variant, or not of this kind.
+        UserError: If the run is of another variant.
     """
-    report = json.loads((run / 'report.json').read_text(encoding='utf-8'))
-    variant = name.partition('.')[0]
-    if report['switches'].get('protocol') != 'pck' or not report['intervals']:
-        raise UserError(f'{run} must be a run of `widehrnet eval --protocol pck --bootstrap 1000`.')
-    measured = report['subject'].get('model', '').partition(',')[0].partition('.')[0]
-    if measured in list_models() and measured != variant:
-        raise UserError(f'{run} measured {report["subject"]["model"]}, not {variant}.')
-    joints = Joints(read_labels(labels), read_results(run / 'results.json', COCO.num_keypoints))
-    shares = joints.shares()
-    kinds = {'successes': np.flatnonzero(shares == 1), 'failures': np.flatnonzero(shares <= 0.5)}
+    reports = {folder: read_report(run / folder, name.partition('.')[0]) for folder in ('everyday', 'people')}
+    labels = data / 'everyday' / 'val.json'
+    seen = People(read_labels(labels), read_results(run / 'everyday' / 'results.json', COCO.num_keypoints))
+    values, intervals = seen.by_joint(), bootstrap(seen.by_joint, seen.num_images, draws)
+    many = (seen.truth[..., 2] > 0).sum(1) >= 8
+    kinds = {
+        'successes': np.flatnonzero(many & (seen.oks >= 0.85)),
+        'failures': np.flatnonzero(many & (seen.oks < 0.3)),
+    }
     pictures = docs / 'images' / 'weights'
     pictures.mkdir(parents=True, exist_ok=True)
     for kind, people in kinds.items():
-        grid(joints, chosen(people)).quantize(64).save(pictures / f'{name}.{kind}.png', optimize=True)
+        grid(seen, chosen(people)).quantize(64).save(pictures / f'{name}.{kind}.png', optimize=True)
+    score_map = ScoreMap.from_config(shipped_score_map(name))
+    page = PAGE.format(
+        name=name,
+        data=rows(facts['data']),
+        license=facts['license'],
+        commercial=facts['commercial'],
+        recipe=rows(facts['recipe']),
+        machine=facts['machine'],
+        reproduce=facts['reproduce'],
+        padding=f'{shipped_padding(name):g}',
+        everyday_people=len(seen.people),
+        everyday_images=seen.num_images,
+        people_people=len(read_labels(data / 'people' / 'val.json').people),
+        figures=rows(
+            [
+                [f'{folder} {figure}', with_interval(value, report['intervals'].get(figure))]
+                for folder, report in reports.items()
+                for figure, value in report['figures'].items()
+                if value is not None and value >= 0 and ': ' not in figure
+            ]
+        ),
+        joints=rows(
+            [
+                [joint, with_interval(value, intervals[joint]), int((seen.truth[:, k, 2] > 0).sum())]
+                for k, joint in enumerate(COCO.keypoints)
+                if (value := values.get(joint)) is not None
+            ]
+        ),
+        groups=rows(
+            [
+                [group, int(who.sum()), f'{seen.oks[who].mean():.3f}', f'{(seen.oks[who] >= 0.5).mean():.3f}']
+                for group, who in seen.groups().items()
+                if who.any()
+            ]
+        ),
+        calibration=calibration(run / 'once', labels, score_map, pictures / f'{name}.scores.png'),
+        successes=len(kinds['successes']),
+        failures=len(kinds['failures']),
+        tried=listed(facts['tried']),
+        limits=listed(facts['limits']),
+    )
     file = docs / 'weights' / f'{name}.md'
-    write_whole(file, card(name, report, joints, facts, draws, {kind: len(p) for kind, p in kinds.items()}))
+    write_whole(file, page)
     return file
 
 
@@ -305,14 +401,14 @@ def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('name', help='variant.tag')
-    parser.add_argument('run', type=Path, help='folder of `widehrnet eval`')
-    parser.add_argument('--labels', type=Path, required=True)
+    parser.add_argument('run', type=Path, help='folder with the evaluations everyday, people and once')
+    parser.add_argument('--data', type=Path, required=True, help='folder with everyday/ and people/')
     parser.add_argument('--facts', type=Path, help='default: scripts/weights/cards/NAME.json')
     parser.add_argument('--draws', type=int, default=1000)
     args = parser.parse_args()
     try:
         facts = read_facts(args.facts or ROOT / 'scripts' / 'weights' / 'cards' / f'{args.name}.json')
-        print(write_card(args.name, args.run, args.labels, facts, ROOT / 'docs', args.draws))
+        print(write_card(args.name, args.run, args.data, facts, ROOT / 'docs', args.draws))
     except (UserError, OSError) as error:
         sys.exit(str(error))
 
