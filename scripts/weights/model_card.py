@@ -118,7 +118,7 @@ people of eight or more labelled keypoints with an OKS of 0.85 or more:
 
 ![Skeletons of people who were found](../images/weights/{name}.successes.png)
 
-and from the {failures} below 0.3:
+and from the {failures} below 0.5:
 
 ![Skeletons of people who were not found](../images/weights/{name}.failures.png)
 
@@ -345,7 +345,7 @@ def write_card(name: str, run: Path, data: Path, facts: dict[str, Any], docs: Pa
     many = (seen.truth[..., 2] > 0).sum(1) >= 8
     kinds = {
         'successes': np.flatnonzero(many & (seen.oks >= 0.85)),
-        'failures': np.flatnonzero(many & (seen.oks < 0.3)),
+        'failures': np.flatnonzero(many & (seen.oks < 0.5)),
     }
     pictures = docs / 'images' / 'weights'
     pictures.mkdir(parents=True, exist_ok=True)
