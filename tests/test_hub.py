@@ -18,6 +18,7 @@ from load_script import script
 from widehrnet_zoo.errors import UserError
 from widehrnet_zoo.hub import push_to_hub, save_pretrained
 from widehrnet_zoo.models.registry import create_model
+from widehrnet_zoo.models.widehrnet import WideHRNet
 from widehrnet_zoo.pose.skeletons import SKELETONS, Skeleton, skeleton_of
 
 SMALL = {'channels': (8, 16), 'num_modules': (1,), 'stem_width': 8}
@@ -367,6 +368,45 @@ def test_the_page_on_publishing_runs(hub, tmp_path, monkeypatch):
     names: dict = {}
     for block in blocks:
         exec(block, names)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     assert names['model'].num_classes == 4 and names['pinned'].skeleton.keypoints[0] == 'beak'
     assert (tmp_path / 'my-cache').is_dir()
+
+
+def test_the_methods_that_hugging_face_users_type(hub, tmp_path):
+    model = small()
+    model.skeleton = BIRD
+    assert model.save_pretrained(tmp_path / 'birds', license='mit') == tmp_path / 'birds'
+    again = WideHRNet.from_pretrained(tmp_path / 'birds')
+    assert same(again, model) and again.skeleton == BIRD and not again.training
+    commit = model.push_to_hub('birds/small', private=True, commit_message='Small birds')
+    model.push_to_hub('birds/small', branch='v2')
+    model.save_pretrained(tmp_path / 'more', push_to_hub=True, repo_id='birds/more')
+    assert same(WideHRNet.from_pretrained('birds/more'), model)
+    for options in ({}, {'revision': commit}, {'revision': 'v2'}, {'token': HubServer.TOKEN, 'force_download': True}):
+        assert same(WideHRNet.from_pretrained('birds/small', **options), model)
+    hub.log.clear()
+    assert same(WideHRNet.from_pretrained('birds/small', local_files_only=True), model)
+    assert not hub.log
+    assert WideHRNet.from_pretrained('birds/small', num_classes=9).num_classes == 9
+    assert WideHRNet.from_pretrained('widehrnet_10_attn').skeleton == SKELETONS['coco']
+    with pytest.raises(UserError, match='revision'):
+        WideHRNet.from_pretrained(tmp_path / 'birds', revision='v2')
+    with pytest.raises(UserError, match='not in the cache, and local_files_only'):
+        WideHRNet.from_pretrained('birds/none', local_files_only=True)
+
+
+def test_a_saved_model_is_one_of_transformers(tmp_path):
+    folder = small().save_pretrained(tmp_path / 'model')
+    assert 'num_classes' not in json.loads((folder / 'config.json').read_text())['model_args']
+    transformers = pytest.importorskip('transformers')
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(model(image).last_hidden_state, small().eval().forward_features(image))
+
+
+def test_offline_pushes_nothing_and_says_so_first(monkeypatch):
+    monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', True)
+    with pytest.raises(UserError, match='HF_HUB_OFFLINE is set, so nothing can be published'):
+        push_to_hub('not even a model', 'birds/small')

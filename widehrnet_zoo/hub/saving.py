@@ -1,5 +1,6 @@
 """Saving a model as a folder that timm loads, and publishing it on the Hugging Face Hub."""
 
+import json
 import os
 import shutil
 import tempfile
@@ -127,6 +128,7 @@ def _write(
         save_config_for_hf(model, str(folder / 'config.json'), model_config=extra, data_config=data)
     except ValueError as error:
         raise UserError(f'The model cannot be described in config.json: {error}') from error
+    _leave_classes_to_the_root(folder / 'config.json')
     # safetensors takes no channels_last tensors
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     save_file(tensors, folder / WEIGHTS_NAME, metadata={'format': 'pt'})
@@ -137,6 +139,13 @@ def _write(
     license = license or cfg.get('license')
     card = model_card(model, folder / 'config.json', skeleton if pose else None, name, license, results)
     card.save(folder / 'README.md')
+
+
+def _leave_classes_to_the_root(file: Path) -> None:
+    # transformers' AutoModel gives its own num_classes beside `model_args`; timm reads that of the root
+    config = json.loads(file.read_text(encoding='utf-8'))
+    config['model_args'].pop('num_classes', None)
+    file.write_text(json.dumps(config, indent=2), encoding='utf-8')
 
 
 def _check_rebuild(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
@@ -185,8 +194,10 @@ def push_to_hub(
     Raises:
         UserError: If the model cannot be saved, or the Hub cannot be reached or refuses.
     """
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, constants
 
+    if constants.HF_HUB_OFFLINE:
+        raise UserError(f'HF_HUB_OFFLINE is set, so nothing can be published: unset it to push to {repo_id}.')
     api = HfApi(token=token, library_name='widehrnet_zoo')
     with tempfile.TemporaryDirectory() as temporary, hub_errors(repo_id):
         # saved first: a model that cannot be saved leaves no empty repository behind

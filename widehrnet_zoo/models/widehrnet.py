@@ -36,6 +36,7 @@ from ..errors import UserError
 from ..pose.box_maps import PERSON_BOXES
 from ..pose.skeletons import SKELETONS, Skeleton, skeleton_of
 from ..weights.shipped import WEIGHTS, shipped_padding, shipped_score_map
+from .hub_methods import HubMethods
 from .loading import check_source, checkpoint_filter_fn
 
 __all__ = ['WideHRNet']
@@ -342,7 +343,7 @@ def _init_weights(module: nn.Module) -> None:
         reset()  # the running statistics too, which hold anything after `to_empty`
 
 
-class WideHRNet(nn.Module):
+class WideHRNet(HubMethods, nn.Module):
     """WideHRNet for keypoint heatmaps, classification or features.
 
     Args:

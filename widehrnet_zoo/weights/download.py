@@ -24,7 +24,7 @@ _PICKLED = ('*.bin', '*.pth', '*.pth.tar')
 _PLACES = ('state_dict', 'file', 'hf_hub_id', 'url')
 
 
-def fetch(model_id: str, filename: str, cache_dir: str | Path | None = None) -> Path:
+def fetch(model_id: str, filename: str, cache_dir: str | Path | None = None, **options: Any) -> Path:
     """Download a file, or take it from the cache, and check it.
 
     huggingface-hub compares the length of a download only. Here the content must have the hash by which the
@@ -35,6 +35,7 @@ def fetch(model_id: str, filename: str, cache_dir: str | Path | None = None) -> 
         model_id: `org/name` or `org/name@revision`.
         filename: Path in the repository.
         cache_dir: Cache, instead of huggingface-hub's own.
+        **options: As for `hf_hub_download`: `token`, `force_download`, `local_files_only`.
 
     Returns:
         The file in the cache.
@@ -47,7 +48,7 @@ def fetch(model_id: str, filename: str, cache_dir: str | Path | None = None) -> 
 
     repo_id, revision = hf_split(model_id)
     for attempt in range(2):
-        file = Path(hf_hub_download(repo_id, filename, revision=revision, cache_dir=cache_dir))
+        file = Path(hf_hub_download(repo_id, filename, revision=revision, cache_dir=cache_dir, **options))
         expected = _expected_hash(file, repo_id, filename)
         if expected is None or _hash(file, expected) == expected:
             return file
