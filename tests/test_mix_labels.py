@@ -29,25 +29,25 @@ def mix(tmp_path, monkeypatch):
     def run(*args):
         monkeypatch.setattr(sys, 'argv', ['mix_labels.py', str(tmp_path / 'runs' / 'mixed.json'), *args])
         mix_labels.main()
-        return read_people(tmp_path / 'runs' / 'mixed.json', shares_field='share')
+        return read_people(tmp_path / 'runs' / 'mixed.json', sample_field='share')
 
     (tmp_path / 'runs').mkdir()
     return run
 
 
-def test_people_photos_and_shares_of_both(mix, tmp_path):
+def test_people_photos_and_weights_of_both(mix, tmp_path):
     first, second = labels(tmp_path, 'one', 2, share=0.5), labels(tmp_path, 'two', 3)
-    people = mix(*first, *second, '--shares', '1', '0.3')
+    people = mix(*first, *second, '--weights', '1', '0.3')
     assert people.files == tuple(f'../{name}/images/{i}.png' for name, n in (('one', 2), ('two', 3)) for i in range(n))
     assert len(set(people.ids)) == 5
     assert people.keypoints[:, 0, 0].tolist() == [0, 1, 0, 1, 2]
-    assert np.allclose(people.shares, [0.5, 0.5, 0.3, 0.3, 0.3])
+    assert np.allclose(people.sample_weights, [0.5, 0.5, 0.3, 0.3, 0.3])
 
 
 def test_other_keypoints_and_half_a_pair_are_refused(mix, tmp_path):
     first, second = labels(tmp_path, 'one', 1), labels(tmp_path, 'two', 1, keypoints=('b', 'a'))
     with pytest.raises(SystemExit, match='other keypoints'):
         mix(*first, *second)
-    for wrong in ([*first, second[0]], [*first, '--shares', '1', '2'], [first[0], 'nowhere']):
+    for wrong in ([*first, second[0]], [*first, '--weights', '1', '2'], [first[0], 'nowhere']):
         with pytest.raises(SystemExit, match='2'):
             mix(*wrong)

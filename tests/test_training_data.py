@@ -167,13 +167,15 @@ def test_every_person_is_seen_once_in_each_pass(kites):
         Batches(cache, config, world=3)
 
 
-def test_people_come_in_proportion_to_their_shares(kites):
+def test_people_come_in_proportion_to_their_weights(kites):
     data = json.loads((kites / 'train.json').read_text())
     for i, annotation in enumerate(data['annotations']):
         annotation['share'] = 2 if i < 4 else 0.5
-    path = kites / 'shares.json'
+    path = kites / 'weights.json'
     path.write_text(json.dumps(data))
-    config = load_config(tiny_recipe(kites, kites / 'run', batch_size=5, data__labels=str(path), data__shares='share'))
+    config = load_config(
+        tiny_recipe(kites, kites / 'run', batch_size=5, data__labels=str(path), data__sample_weights='share')
+    )
     cache, _ = open_caches(config, progress=False)
     batches = Batches(cache, config)
     # 4 and six quarters of a person, rounded down
@@ -186,7 +188,7 @@ def test_people_come_in_proportion_to_their_shares(kites):
     data['annotations'][3]['share'] = 0
     path.write_text(json.dumps(data))
     with pytest.raises(UserError, match=r"annotation .* has 0 in 'share'.*above 0"):
-        read_people(path, shares_field='share')
+        read_people(path, sample_field='share')
 
 
 def test_hidden_parts_hide_and_stay_inside_their_sample():
@@ -332,7 +334,7 @@ def test_weights_by_keypoint_and_person_reach_the_loss_on_the_right_side(kites):
         data['annotations'][3]['trust'] = wrong
         path.write_text(json.dumps(data))
         with pytest.raises(UserError, match=r"annotation 3 .*'trust'.*5 numbers, 0 or more"):
-            read_people(path, weights_field='trust')
+            read_people(path, keypoint_field='trust')
 
 
 def test_keypoints_known_to_be_absent_have_empty_heatmaps(kites):

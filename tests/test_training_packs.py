@@ -31,7 +31,7 @@ def kites(tmp_path_factory):
 
 
 def fields(kites, out, **changes):
-    labels = {'shares': 'share', 'keypoint_weights': 'trust', 'val_labels': str(kites / 'val.json')}
+    labels = {'sample_weights': 'share', 'keypoint_weights': 'trust', 'val_labels': str(kites / 'val.json')}
     recipe = tiny_recipe(kites, out, **changes)
     recipe['data'].update(labels)
     return {**recipe, 'teacher': {'keypoints': 'seen'}}
@@ -39,7 +39,7 @@ def fields(kites, out, **changes):
 
 def packed(recipe, folder):
     """The same recipe, from packs."""
-    data = {'packs': str(folder), 'shares': None}
+    data = {'packs': str(folder), 'sample_weights': None}
     return load_config({**recipe, 'data': data})
 
 
@@ -52,7 +52,7 @@ def test_training_from_packs_is_training_from_the_photos(kites, tmp_path):
         open_caches(packed(recipe, tmp_path / 'packs'), progress=False)[0],
     )
     assert two.people.skeleton == one.people.skeleton and two.people.ids == one.people.ids
-    for field in ('shares', 'weights', 'teacher', 'boxes', 'keypoints'):
+    for field in ('sample_weights', 'weights', 'teacher', 'boxes', 'keypoints'):
         np.testing.assert_array_equal(getattr(two.people, field), getattr(one.people, field))
     # the photo is coarser than the crop: the pack holds its own pixels, unenlarged
     boxes = two.people.boxes

@@ -2,7 +2,7 @@
 
     widehrnet eval --protocol pck --flip-test --data people/train.json --images people/images --out runs/on_train
     python scripts/weights/clean_labels.py people/train.json runs/on_train/results.json clean.json
-    widehrnet train people_256x192 --labels clean.json --images people/images --set data.shares=share ...
+    widehrnet train people_256x192 --labels clean.json --images people/images --set data.sample_weights=share ...
 
 Where annotators and MoveNet agreed (`label_kind` 1) and where the teacher stands alone (3), everything stays. A human
 label on which the teacher was unsure (2) gets v = 0, so that it is out of the loss, unless the model sees the keypoint

@@ -4,7 +4,7 @@
 
 DATA holds `everyday/` and `people/`, see their README files there. OUT gets `train.json`, whose photos are named from
 DATA, and `kept_out.json`: one in twenty of the photos with human labels, which scores are calibrated on. Fields of the
-annotations: `share`, how often a person comes (`data.shares`), and `weights`, what each keypoint counts
+annotations: `share`, how often a person comes (`data.sample_weights`), and `weights`, what each keypoint counts
 (`data.keypoint_weights`): a human's more than the teachers', where all teachers agree more than where one alone is
 sure. What is in doubt is left out. An unlabelled keypoint with a weight is known to be nowhere in the photo.
 

@@ -19,7 +19,7 @@ python scripts/weights/clean_labels.py "$data"/train.json "$runs"/on_train/resul
 widehrnet train people_128x96 --labels "$runs"/clean.json --images "$data"/images \
     --val-labels "$data"/val.json --minutes 100 --processes 2 --set epochs=1000 \
     --set model.name=widehrnet_10_attn --set teacher.keypoints=predicted --set teacher.weight=0.5 \
-    --set data.shares=share --set augment.rotation=30 --set augment.rotation_prob=0.6 \
+    --set data.sample_weights=share --set augment.rotation=30 --set augment.rotation_prob=0.6 \
     --set augment.any_rotation_prob=0.05 --set augment.half_body_prob=0.2 --set fused=true \
     --set precision=bf16 --out "$runs"/light_128x96
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import UserError
+from ..pose.crops import PADDING
 from ..pose.skeletons import SKELETONS, Skeleton
 from .samples import Samples
 
@@ -265,7 +266,7 @@ def clip_box(box: npt.ArrayLike, width: int, height: int) -> tuple[float, float,
     return (x1, y1, x2, y2) if x2 > x1 and y2 > y1 else None
 
 
-def labelled_boxes(labels: CocoLabels, images: str | Path, clip: bool = True, padding: float = 1.25) -> Samples:
+def labelled_boxes(labels: CocoLabels, images: str | Path, clip: bool = True, padding: float = PADDING) -> Samples:
     """The annotated box of every person with a labelled keypoint, image by image.
 
     Args:
@@ -302,7 +303,7 @@ def detected_boxes(
     images: str | Path,
     detections: str | Path,
     min_score: float = 0.0,
-    padding: float = 1.25,
+    padding: float = PADDING,
 ) -> Samples:
     """A detector's boxes, image by image.
 

@@ -15,6 +15,7 @@ from ..errors import UserError
 from ..extras import require
 from ..formats.coco import CocoLabels, are_numbers, is_id, read_json
 from ..formats.samples import Samples
+from ..pose.crops import PADDING
 from ..pose.results import rescore
 from .oks import oks_nms
 
@@ -22,7 +23,7 @@ FIGURES = ('AP', 'AP50', 'AP75', 'APm', 'APl', 'AR', 'AR50', 'AR75', 'ARm', 'ARl
 """What pycocotools summarises for keypoints, in its order."""
 
 
-def view_areas(boxes: npt.ArrayLike, size: tuple[int, int], padding: float = 1.25) -> npt.NDArray[np.float64]:
+def view_areas(boxes: npt.ArrayLike, size: tuple[int, int], padding: float = PADDING) -> npt.NDArray[np.float64]:
     """Areas of the boxes' views, which mmpose 0.24 uses in the suppression.
 
     Args:

@@ -55,7 +55,7 @@ class Batch:
         targets: (n, K, h, w) heatmaps.
         weights: (n, K), 0 for keypoints out of the loss.
         total: What the loss of the whole batch is divided by.
-        taught: The teacher's keypoints as heatmaps, weights and total, or `None`.
+        teacher_targets: The teacher's keypoints as heatmaps, weights and total, or `None`.
     """
 
     indices: np.ndarray
@@ -64,7 +64,7 @@ class Batch:
     targets: Tensor
     weights: Tensor
     total: float
-    taught: tuple[Tensor, Tensor, float] | None
+    teacher_targets: tuple[Tensor, Tensor, float] | None
 
 
 @dataclass
@@ -84,7 +84,7 @@ class _Plan:
         crowded: (m,) rows that a neighbour comes into.
         others: (m,) those neighbours in the cache.
         beside: Where they stand.
-        taught: (n, K, 3) the teacher's keypoints, their weights and total.
+        teacher_targets: (n, K, 3) the teacher's keypoints, their weights and total.
     """
 
     indices: Tensor
@@ -99,7 +99,7 @@ class _Plan:
     crowded: Tensor
     others: Tensor
     beside: Neighbours
-    taught: tuple[Tensor, Tensor, float] | None
+    teacher_targets: tuple[Tensor, Tensor, float] | None
 
 
 class Batches(PlannedBatches[_Plan, Batch]):
@@ -142,7 +142,7 @@ class Batches(PlannedBatches[_Plan, Batch]):
         self.weights = weights
         # without weights in the file nobody says why a keypoint has no label
         self.known = self.keypoints[..., 2] > 0 if cache.people.weights is None else weights > 0
-        self.passes = Passes(len(cache), cache.people.shares, config.batch_size, config.seed)
+        self.passes = Passes(len(cache), cache.people.sample_weights, config.batch_size, config.seed)
         self.steps_per_epoch = self.passes.steps_per_epoch
         self._resident = resident_crops(cache.crops, self.device) if config.data.resident else None
 
@@ -168,11 +168,11 @@ class Batches(PlannedBatches[_Plan, Batch]):
         total = loss_total(weights, config.target.ohkm)
         share = len(indices) // self.world
         mine = slice(self.rank * share, (self.rank + 1) * share)
-        taught = None
+        teacher_targets = None
         if self.cache.teacher is not None:
             points = move_keypoints(torch.from_numpy(self.cache.teacher[indices.numpy()]), views, order)
             scores = in_view(points, heatmap_size) * points[..., 2].clamp(0, 1)
-            taught = (points[mine], scores[mine], loss_total(scores))
+            teacher_targets = (points[mine], scores[mine], loss_total(scores))
         ours = (crowded >= mine.start) & (crowded < mine.stop)
         crowded, others, beside = crowded[ours] - mine.start, others[ours], Neighbours(*(v[ours] for v in beside))
         indices, keypoints, draws = indices[mine], keypoints[mine], draws.part(mine)
@@ -189,7 +189,7 @@ class Batches(PlannedBatches[_Plan, Batch]):
             crowded=crowded,
             others=others,
             beside=beside,
-            taught=taught,
+            teacher_targets=teacher_targets,
         )
 
     def _read(self, indices: Tensor) -> Tensor:
@@ -207,10 +207,10 @@ class Batches(PlannedBatches[_Plan, Batch]):
         pixels = augment_tones(pixels, augment, plan.draws, plan.hidden)
         pixels = degrade(pixels, augment, plan.draws, self.padding)
         keypoints = send(plan.keypoints, device)
-        taught = None
-        if plan.taught is not None:
-            points, scores, total = plan.taught
-            taught = (self._heatmaps(send(points, device)), send(scores, device), total)
+        teacher_targets = None
+        if plan.teacher_targets is not None:
+            points, scores, total = plan.teacher_targets
+            teacher_targets = (self._heatmaps(send(points, device)), send(scores, device), total)
         return Batch(
             indices=plan.indices.numpy(),
             pixels=pixels,
@@ -219,7 +219,7 @@ class Batches(PlannedBatches[_Plan, Batch]):
             targets=self._heatmaps(keypoints) * (keypoints[..., 2] > 0)[..., None, None],
             weights=send(plan.weights, device),
             total=plan.total,
-            taught=taught,
+            teacher_targets=teacher_targets,
         )
 
     def _heatmaps(self, keypoints: Tensor) -> Tensor:

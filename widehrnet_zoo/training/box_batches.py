@@ -203,7 +203,7 @@ class BoxBatches(PlannedBatches[_Plan, BoxBatch]):
             raise UserError(f'batch_size {config.batch_size} cannot be shared out evenly among {world} processes.')
         self.cache, self.config, self.device = cache, config, torch.device(device)
         self.rank, self.world = rank, world
-        self.passes = Passes(len(cache), cache.shares, config.batch_size, config.seed)
+        self.passes = Passes(len(cache), cache.sample_weights, config.batch_size, config.seed)
         self.steps_per_epoch = self.passes.steps_per_epoch
         self.extents, self.boxes = torch.from_numpy(cache.extents), torch.from_numpy(cache.boxes)
         self.kinds = torch.from_numpy(cache.kinds)

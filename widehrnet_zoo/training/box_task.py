@@ -39,7 +39,7 @@ def read_data(config: TrainConfig) -> tuple[People, People | None]:
     data = config.data
     if not data.labels or not data.images:
         raise UserError('The recipe does not say what to learn from: set data.labels and data.images.')
-    return read_photos(data.labels, data.shares), read_photos(data.val_labels) if data.val_labels else None
+    return read_photos(data.labels, data.sample_weights), read_photos(data.val_labels) if data.val_labels else None
 
 
 def side_of(config: TrainConfig) -> int:

@@ -22,8 +22,8 @@ class DataConfig:
         val_images: Folder of their images; `None` for `images`.
         skeleton: `None` to take the keypoint names of the labels; or `coco`, `mpii`, a JSON or YAML file, or the
             fields of a `Skeleton`.
-        shares: Field of the annotations with how often each person is to come (COCO only): in a pass everybody with the
-            largest number comes once, others in proportion.
+        sample_weights: Field of the annotations with how often each person is to come (COCO only): in a pass everybody
+            with the largest number comes once, others in proportion.
         keypoint_weights: Field of the annotations with a weight in the loss for each keypoint, 0 or more (COCO only):
             what a human labelled may count more than what a teacher saw.
         cache: Folder of the decoded crops; `None` for `cache` in the run's folder.
@@ -43,7 +43,7 @@ class DataConfig:
     val_labels: str | None = None
     val_images: str | None = None
     skeleton: str | dict | None = None
-    shares: str | None = None
+    sample_weights: str | None = None
     keypoint_weights: str | None = None
     cache: str | None = None
     crop_size: int | None = None

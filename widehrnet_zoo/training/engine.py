@@ -285,11 +285,11 @@ class Trainer:
             maps = self.network(images).float()
         loss, to_labels = self.task.losses(maps, batch)
         loss = loss * self.world
-        taught = torch.zeros((), device=self.device) if to_labels is None else to_labels * self.world
+        teacher_loss = torch.zeros((), device=self.device) if to_labels is None else to_labels * self.world
         if self.teacher is not None:
-            taught = taught + self.teacher.loss(maps, batch.pixels, config.target.sharpness)
-        total_loss = loss + config.teacher.weight * taught
-        shown = torch.stack((loss.detach(), taught.detach()))
+            teacher_loss = teacher_loss + self.teacher.loss(maps, batch.pixels, config.target.sharpness)
+        total_loss = loss + config.teacher.weight * teacher_loss
+        shown = torch.stack((loss.detach(), teacher_loss.detach()))
         if self.world > 1:
             dist.all_reduce(shown)
             shown /= self.world
@@ -368,16 +368,16 @@ class Trainer:
     def _report(self, bar: tqdm, wait: bool = False) -> None:
         """Look at the steps whose numbers have come; with `wait` at all, as before anything is saved."""
         for values, row in self.readings.read(wait):
-            loss, taught, norm = values
+            loss, teacher_loss, norm = values
             if not all(map(math.isfinite, values)):
                 raise UserError(
                     f'The loss or its gradient was not finite at step {row["step"] - 1}: loss {loss}, teacher loss '
-                    f'{taught}, norm of the gradient {norm}, learning rate {row["lr"]:.3g}. {_NOT_FINITE}'
+                    f'{teacher_loss}, norm of the gradient {norm}, learning rate {row["lr"]:.3g}. {_NOT_FINITE}'
                 )
             self.loss = loss if self.loss is None else 0.98 * self.loss + 0.02 * loss
             row['loss'] = loss
             if self.has_teacher:
-                row['teacher_loss'] = taught
+                row['teacher_loss'] = teacher_loss
             if self.config.clip_grad:
                 row['grad_norm'] = norm
             self._write(row, bar)

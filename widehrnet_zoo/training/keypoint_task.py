@@ -53,9 +53,9 @@ class KeypointTask:
         target = self.config.target
         losses = keypoint_losses(maps, batch.targets, target.sharpness)
         loss = mean_loss(losses, batch.weights, batch.total, target.ohkm)
-        if batch.taught is None:
+        if batch.teacher_targets is None:
             return loss, None
-        targets, weights, total = batch.taught
+        targets, weights, total = batch.teacher_targets
         return loss, mean_loss(keypoint_losses(maps, targets, target.sharpness), weights, total)
 
     def train_figure(self, maps: Tensor, batch: Batch) -> float:

@@ -34,7 +34,7 @@ from .state import disk_errors
 __all__ = ['open_packs', 'write_packs']
 
 _FORMAT = 'widehrnet pack 1'
-_OPTIONAL = ('teacher', 'shares', 'weights')
+_OPTIONAL = ('teacher', 'sample_weights', 'weights')
 _LARGEST = 4096
 
 
@@ -266,7 +266,7 @@ def _join(
         all_of('boxes'),
         all_of('keypoints'),
         teacher=optional('teacher'),
-        shares=optional('shares'),
+        sample_weights=optional('sample_weights'),
         weights=optional('weights'),
     )
     side = about['side']

@@ -21,7 +21,7 @@ class Passes:
 
     Args:
         count: Number of samples.
-        shares: (count,) how often each comes, beside the others; `None` for all alike. In a pass those with the
+        sample_weights: (count,) how often each comes, beside the others; `None` for all alike. In a pass those with the
             largest number come once, others in proportion.
         batch_size: Samples in a batch.
         seed: Of the run.
@@ -30,11 +30,11 @@ class Passes:
         steps_per_epoch: Batches in a pass.
     """
 
-    def __init__(self, count: int, shares: npt.NDArray[np.float64] | None, batch_size: int, seed: int):
+    def __init__(self, count: int, sample_weights: npt.NDArray[np.float64] | None, batch_size: int, seed: int):
         self.count, self.batch_size, self.seed = count, batch_size, seed
-        shares = np.ones(count) if shares is None else shares
-        self.shares = torch.from_numpy(shares / shares.max())
-        self.pass_size = max(1, int(self.shares.sum()))
+        sample_weights = np.ones(count) if sample_weights is None else sample_weights
+        self.sample_weights = torch.from_numpy(sample_weights / sample_weights.max())
+        self.pass_size = max(1, int(self.sample_weights.sum()))
         self.steps_per_epoch = self.pass_size / batch_size
         self._order: tuple[int, Tensor] | None = None
 
@@ -55,7 +55,7 @@ class Passes:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         order = torch.randperm(self.count, generator=generator)
         if self.pass_size != len(order):
-            ends = self.shares[order].cumsum(0)
+            ends = self.sample_weights[order].cumsum(0)
             places = torch.arange(self.pass_size) + torch.rand((), generator=generator, dtype=torch.float64)
             found = torch.searchsorted(ends * (self.pass_size / ends[-1]), places, right=True)
             order = order[found.clamp(max=len(order) - 1)]

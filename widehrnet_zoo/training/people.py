@@ -27,7 +27,7 @@ class People:
         boxes: float64 (N, 4), x1, y1, x2, y2 in image pixels, without padding.
         keypoints: float32 (N, K, 3): x, y in image pixels and visibility, 0 where unlabelled.
         teacher: float32 (N, K, 3) predictions with their score, or `None`.
-        shares: float64 (N,), how often each is to come, beside the others; above 0. `None` for all alike.
+        sample_weights: float64 (N,), how often each is to come, beside the others; above 0. `None` for all alike.
         weights: float32 (N, K), what each keypoint counts in the loss, 0 or more. `None` for all alike.
         sizes: Width and height of each person's image as the labels say them, `None` where they do not.
     """
@@ -38,7 +38,7 @@ class People:
     boxes: npt.NDArray[np.float64]
     keypoints: npt.NDArray[np.float32]
     teacher: npt.NDArray[np.float32] | None = None
-    shares: npt.NDArray[np.float64] | None = None
+    sample_weights: npt.NDArray[np.float64] | None = None
     weights: npt.NDArray[np.float32] | None = None
     sizes: tuple[tuple[int, int] | None, ...] | None = None
 
@@ -58,7 +58,7 @@ class People:
             self.boxes[rows],
             self.keypoints[rows],
             of(self.teacher),
-            of(self.shares),
+            of(self.sample_weights),
             of(self.weights),
             None if self.sizes is None else tuple(self.sizes[i] for i in rows),
         )
@@ -68,8 +68,8 @@ def read_people(
     labels: str | Path,
     skeleton: str | Mapping[str, Any] | Skeleton | None = None,
     teacher_field: str | None = None,
-    shares_field: str | None = None,
-    weights_field: str | None = None,
+    sample_field: str | None = None,
+    keypoint_field: str | None = None,
 ) -> People:
     """Read a label file.
 
@@ -78,8 +78,8 @@ def read_people(
         skeleton: What the keypoints are; `None` to take the names (`keypoints`), bones (`skeleton`, counted from 1)
             and, if given, `flip_pairs` (counted from 0) and `sigmas` of the file's category.
         teacher_field: Field of the annotations with a teacher's keypoints (COCO only).
-        shares_field: Field of the annotations with a number above 0, how often a person is to come (COCO only).
-        weights_field: Field of the annotations with what each keypoint counts in the loss (COCO only).
+        sample_field: Field of the annotations with a number above 0, how often a person is to come (COCO only).
+        keypoint_field: Field of the annotations with what each keypoint counts in the loss (COCO only).
 
     Returns:
         The people that are no crowd, have a box and at least one labelled keypoint.
@@ -94,8 +94,8 @@ def read_people(
         if isinstance(content, list):
             settings = {
                 'teacher.keypoints': teacher_field,
-                'data.shares': shares_field,
-                'data.keypoint_weights': weights_field,
+                'data.sample_weights': sample_field,
+                'data.keypoint_weights': keypoint_field,
             }
             for setting, field in settings.items():
                 if field:
@@ -127,25 +127,28 @@ def read_people(
         file = coco.images[person['image_id']].get('file_name')
         if not isinstance(file, str):
             raise UserError(f'{labels}: image {person["image_id"]} has no "file_name".')
-        taught = None
+        seen = None
         if teacher_field:
             if teacher_field not in person:
                 raise UserError(f'{where} has no field {teacher_field!r}, which teacher.keypoints asks for.')
-            taught = _numbers(person[teacher_field], where, teacher_field)
-            if len(taught) != len(points):
-                raise UserError(f'{where} has {len(taught)} numbers in {teacher_field!r}; expected {len(points)}.')
-        share: Any = person.get(shares_field) if shares_field else 1
-        if not are_numbers([share]) or share <= 0:
-            raise UserError(f'{where} has {share!r} in {shares_field!r}, which data.shares asks for: a number above 0.')
-        counted: Any = person.get(weights_field) if weights_field else None
-        if weights_field and not (are_numbers(counted) and 3 * len(counted) == len(points) and min(counted) >= 0):
+            seen = _numbers(person[teacher_field], where, teacher_field)
+            if len(seen) != len(points):
+                raise UserError(f'{where} has {len(seen)} numbers in {teacher_field!r}; expected {len(points)}.')
+        sample_weight: Any = person.get(sample_field) if sample_field else 1
+        if not are_numbers([sample_weight]) or sample_weight <= 0:
             raise UserError(
-                f'{where} has {str(counted)[:80]} in {weights_field!r}, which data.keypoint_weights asks for: '
+                f'{where} has {sample_weight!r} in {sample_field!r}, which data.sample_weights asks for: a number '
+                'above 0.'
+            )
+        counted: Any = person.get(keypoint_field) if keypoint_field else None
+        if keypoint_field and not (are_numbers(counted) and 3 * len(counted) == len(points) and min(counted) >= 0):
+            raise UserError(
+                f'{where} has {str(counted)[:80]} in {keypoint_field!r}, which data.keypoint_weights asks for: '
                 f'{skeleton.num_keypoints} numbers, 0 or more.'
             )
         size = labelled_size(coco.images[person['image_id']])
-        rows.append((file, person['id'], (x, y, x + w, y + h), points, taught, share, counted, size))
-    files, ids, boxes, keypoints, teacher, shares, weights, sizes = zip(*rows, strict=True)
+        rows.append((file, person['id'], (x, y, x + w, y + h), points, seen, sample_weight, counted, size))
+    files, ids, boxes, keypoints, teacher, sample_weights, weights, sizes = zip(*rows, strict=True)
     shape = (len(rows), skeleton.num_keypoints, 3)
     return People(
         skeleton,
@@ -154,8 +157,8 @@ def read_people(
         np.array(boxes, float),
         np.array(keypoints, np.float32).reshape(shape),
         np.array(teacher, np.float32).reshape(shape) if teacher_field else None,
-        np.array(shares, float) if shares_field else None,
-        np.array(weights, np.float32) if weights_field else None,
+        np.array(sample_weights, float) if sample_field else None,
+        np.array(weights, np.float32) if keypoint_field else None,
         sizes,
     )
 

@@ -26,12 +26,12 @@ MARGIN = 1 / PADDING
 _CATEGORY = {'id': 1, 'name': 'person'}
 
 
-def read_photos(path: str | Path, shares_field: str | None = None) -> People:
+def read_photos(path: str | Path, sample_field: str | None = None) -> People:
     """Read COCO boxes; keypoints are not needed, and photos without people teach what nobody looks like.
 
     Args:
         path: The JSON. Annotations with `iscrowd` are regions in which nothing is learnt.
-        shares_field: Field of the images with a number above 0, how often a photo is to come.
+        sample_field: Field of the images with a number above 0, how often a photo is to come.
 
     Returns:
         The photos, as `PhotoCache` takes them.
@@ -50,10 +50,10 @@ def read_photos(path: str | Path, shares_field: str | None = None) -> People:
     for image_id, image in labels.images.items():
         if not image.get('width') or not image.get('height'):
             raise UserError(f'{path}: image {image_id} has no width and height.')
-        if shares_field and not (are_numbers([image.get(shares_field)]) and image[shares_field] > 0):
+        if sample_field and not (are_numbers([image.get(sample_field)]) and image[sample_field] > 0):
             raise UserError(
-                f'{path}: image {image_id} has {image.get(shares_field)!r} in {shares_field!r}, which data.shares asks '
-                'for: a number above 0.'
+                f'{path}: image {image_id} has {image.get(sample_field)!r} in {sample_field!r}, which '
+                'data.sample_weights asks for: a number above 0.'
             )
     if not any(kind == PERSON for found in rows.values() for _, kind in found):
         raise UserError(f'{path} has no box of a person in one of its images.')
@@ -72,7 +72,7 @@ def read_photos(path: str | Path, shares_field: str | None = None) -> People:
         tuple(rows),
         whole,
         corners.reshape(len(rows), 2 * most, 3),
-        shares=np.array([image[shares_field] for image in images], float) if shares_field else None,
+        sample_weights=np.array([image[sample_field] for image in images], float) if sample_field else None,
         sizes=sizes,
     )
 
@@ -103,7 +103,7 @@ class PhotoCache:
         if names[:2] != ('low_0', 'high_0') or (cache.people.boxes[:, :2] != 0).any():
             raise UserError('These are crops of people, for keypoints: a person finder learns from whole photos.')
         self.cache, self.crops = cache, cache.crops
-        self.files, self.ids, self.shares = cache.people.files, cache.people.ids, cache.people.shares
+        self.files, self.ids, self.sample_weights = cache.people.files, cache.people.ids, cache.people.sample_weights
         self.sizes = cache.people.boxes[:, 2:]
         self.scales = ((cache.boxes[:, 2] - cache.boxes[:, 0]) / self.sizes[:, 0]).astype(np.float32)
         # a crop's pixels are taken at indices of the photo's pixels; between edges there is half a pixel more, of each

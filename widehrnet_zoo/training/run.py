@@ -34,7 +34,9 @@ def _read(config: TrainConfig) -> tuple[People, People | None]:
     data = config.data
     if not data.labels or not data.images:
         raise UserError('The recipe does not say what to learn from: set data.labels and data.images.')
-    people = read_people(data.labels, data.skeleton, config.teacher.keypoints, data.shares, data.keypoint_weights)
+    people = read_people(
+        data.labels, data.skeleton, config.teacher.keypoints, data.sample_weights, data.keypoint_weights
+    )
     if not data.val_labels:
         return people, None
     val = read_people(data.val_labels, people.skeleton)
