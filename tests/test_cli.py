@@ -1,9 +1,11 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -314,3 +316,25 @@ main.build_parser = interrupted
 sys.exit(main.main([]))"""
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (130, 'interrupted\n')
+
+
+@pytest.mark.parametrize(
+    'command',
+    [
+        ['predict', 'none.jpg', 'SAMPLE', '--out', 'OUT'],
+        ['eval', '--data', 'none.json', '--model', 'widehrnet_10', '--out', 'OUT'],
+        ['bench', 'widehrnet_10_attn', '--out', 'OUT'],
+        ['export', 'widehrnet_10_attn', '--format', 'onnx', '--out', 'OUT/pose.onnx'],
+        ['train', 'finetune', '--set', 'data.labels=none.json', '--set', 'data.images=.', '--out', 'OUT'],
+        ['pack', 'finetune', '--set', 'data.labels=none.json', '--set', 'data.images=.', '--to', 'OUT'],
+    ],
+)
+def test_a_place_that_cannot_be_written_is_said_before_any_work(command, tmp_path, capsys):
+    if command[0] in ('train', 'pack'):
+        pytest.importorskip('accelerate')
+    (tmp_path / 'file').touch()
+    sample = Path(widehrnet_zoo.__file__).parent / 'samples' / 'astronaut.jpg'
+    words = [w.replace('OUT', str(tmp_path / 'file' / 'out')).replace('SAMPLE', str(sample)) for w in command]
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert re.fullmatch(r'widehrnet: Results cannot be written to .*out \(Not a directory\): give another .*\n', said)

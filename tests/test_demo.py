@@ -132,6 +132,14 @@ def test_clicks_move_a_corner_or_a_whole_box_and_stay_inside_the_photo():
     assert click(boxes, held, 100, 100, (100, 100))[0] == [boxes[0], (75, 75, 100, 100)]
 
 
+def test_a_first_corner_beside_another_box_begins_a_box_of_its_own():
+    boxes = [(10.0, 20.0, 60.0, 90.0)]
+    for x, y in ((62, 20), (60, 92.5), (7, 17), (35, 20), (37.5, 55)):
+        assert click(boxes, None, x, y, (100, 100)) == (boxes, Held(x, y))
+    view = np.asarray(draw_view(np.zeros((1000, 1000, 3), np.uint8), None, [(200.0, 300.0, 600.0, 800.0)]))
+    assert view[310, 610].min() == 255  # what can be clicked on is what is drawn
+
+
 def test_a_second_click_in_the_same_place_lets_go():
     boxes, held = click([], None, 50, 50, (100, 100))
     assert click(boxes, held, 50.4, 80, (100, 100)) == ([], None)
@@ -380,6 +388,13 @@ def test_in_a_browser_a_photo_goes_in_and_joints_come_out(page, tmp_path):
         assert 'notes.jpg is not an image' in status_says('notes.jpg')
         assert 'Traceback' not in tab.inner_text('body')
         assert tab.locator('#view img').count() == 0
+
+        def top(part: str) -> float:
+            return tab.locator(part).bounding_box()['y']
+
+        assert top('#result') == top('#source') < top('#settings')
+        tab.set_viewport_size({'width': 390, 'height': 844})
+        assert top('#source') < top('#result') < top('#settings')
         browser.close()
     local = (page.local_url, 'data:', 'blob:')
     assert [url for url in asked if not url.startswith(local)] == []

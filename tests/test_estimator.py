@@ -3,6 +3,7 @@ import os
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image, ImageDraw
 
@@ -445,3 +446,31 @@ def test_a_large_photo_is_read_smaller_and_its_keypoints_are_in_its_own_pixels(t
     by_detector = next(estimator.look([large], detector=lambda im: (boxes, [1.0, 1.0]))).result
     order = np.argsort(by_detector.boxes[:, 0])
     np.testing.assert_allclose(by_detector.keypoints[order], found.result.keypoints, atol=0.01)
+
+
+def test_several_images_in_other_things_than_lists_are_said_before_any_work():
+    estimator = PoseEstimator(backend=ReadsDots())
+    for images in ((image for image in ['a.jpg']), map(str, ['a.jpg']), {'a.jpg'}):
+        with pytest.raises(UserError, match=r'as a list, or .* to `stream`'):
+            estimator(images)
+    for image in ('a.jpg', b'abc', np.zeros((64, 64, 3), np.uint8), Image.new('RGB', (64, 64)), 3):
+        with pytest.raises(UserError, match='call the estimator itself with one image'):
+            estimator.stream(image)
+    assert len(list(estimator.stream(image for image in [np.zeros((64, 64, 3), np.uint8)] * 2))) == 2
+
+
+def test_the_size_by_the_names_of_other_libraries_is_told():
+    with pytest.raises(UserError, match=r'size=\(height, width\)'):
+        PoseEstimator('widehrnet_10', img_size=256)
+    for create in (create_model, timm.create_model):
+        with pytest.raises(UserError, match='img_size is not needed'):
+            create('widehrnet_10', img_size=256)
+
+
+def test_a_module_of_pytorch_has_a_padding_of_another_kind():
+    network = torch.nn.Conv2d(3, 17, 7, stride=4, padding=3)
+    estimator = PoseEstimator(network, size=(64, 64), skeleton=SKELETONS['coco'], detector=None)
+    assert estimator.padding == 1.25
+    with pytest.raises(UserError, match='Conv2d does not say what its keypoints are: give the skeleton'):
+        PoseEstimator(network, size=(64, 64))
+    assert estimator(np.zeros((64, 64, 3), np.uint8)).keypoints.shape == (1, 17, 2)

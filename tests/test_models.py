@@ -29,6 +29,12 @@ def images(*size, seed=0):
 
 
 @torch.inference_mode()
+def test_a_name_of_the_hub_without_its_prefix_is_told():
+    for create in (widehrnet_zoo.create_model, widehrnet_zoo.PoseEstimator):
+        with pytest.raises(UserError, match="for one of the Hub write 'hf-hub:birds/small'"):
+            create('birds/small')
+
+
 def test_the_head_gives_heatmaps_logits_or_features(tiny):
     x = images(2, 3, 64, 96)
     assert tiny()(x).shape == (2, 5, 16, 24)

@@ -1,5 +1,6 @@
 import copy
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -143,3 +144,30 @@ def test_a_teacher_on_kernels_shows_the_same():
     loss = plain.loss(heatmaps, pixels, 10.0)
     assert loss > 1
     assert torch.allclose(fused.loss(heatmaps, pixels, 10.0), loss, rtol=1e-3)
+
+
+def test_compiling_says_so_and_two_installations_keep_apart(tmp_path, monkeypatch, caplog):
+    from torch.utils import cpp_extension
+
+    from widehrnet_zoo.errors import UserError
+    from widehrnet_zoo.kernels import fused
+
+    calls = []
+    monkeypatch.setattr(cpp_extension, 'load', lambda **options: calls.append(options))
+    monkeypatch.setenv('TORCH_EXTENSIONS_DIR', str(tmp_path / 'cache'))
+    fused.kernels.__wrapped__()
+    assert 'Compiling the kernels for training' in caplog.text and 'Compiled in 0 s' in caplog.text
+    built = calls[0]['build_directory']
+    (tmp_path / 'cache' / calls[0]['name'] / f'{calls[0]["name"]}.so').touch()
+    caplog.clear()
+    fused.kernels.__wrapped__()
+    assert not caplog.text and calls[1] == calls[0]
+    other = tmp_path / 'other'
+    other.mkdir()
+    monkeypatch.setattr(fused, '_SOURCES', tuple(Path(shutil.copy(file, other)) for file in fused._SOURCES))
+    fused.kernels.__wrapped__()
+    assert calls[2]['build_directory'] != built and calls[2]['name'] != calls[0]['name']
+    (tmp_path / 'file').touch()
+    monkeypatch.setenv('TORCH_EXTENSIONS_DIR', str(tmp_path / 'file'))
+    with pytest.raises(UserError, match='set TORCH_EXTENSIONS_DIR'):
+        fused.kernels.__wrapped__()

@@ -15,6 +15,28 @@ _MOST_VALUES = 100_000
 _DEEPEST = 100
 
 
+def check_folder(folder: str | Path, option: str = '--out') -> None:
+    """Find out before long work whether results can be written.
+
+    Args:
+        folder: Where to; it need not be there.
+        option: By which it was given.
+
+    Raises:
+        UserError: If it is a file, or cannot be made or written.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f'{folder} is a file: {option} is a folder.')
+    try:
+        with tempfile.TemporaryFile(dir=next(f for f in (folder, *folder.absolute().parents) if f.exists())):
+            pass
+    except OSError as error:
+        raise UserError(
+            f'Results cannot be written to {folder} ({error.strerror}): give another folder as {option}.'
+        ) from error
+
+
 def write_whole(path: str | Path, content: str | bytes) -> None:
     """Write a file under a temporary name beside it, then rename it.
 

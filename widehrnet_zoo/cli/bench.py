@@ -76,8 +76,10 @@ def run(args: argparse.Namespace) -> int:
     from ..bench.report import chart, table
     from ..bench.run import bench, machine
     from ..errors import UserError
-    from ..files import write_whole
+    from ..files import check_folder, write_whole
 
+    if args.out is not None:
+        check_folder(args.out)
     paths, precisions = args.paths.split(','), args.precisions.split(',')
     unknown = [p for p in paths if p not in PATHS] + [p for p in precisions if p not in PRECISIONS]
     if unknown:

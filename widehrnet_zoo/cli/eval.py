@@ -128,7 +128,10 @@ def run(args: argparse.Namespace) -> int:
     """
     from ..errors import UserError
     from ..evaluation.run import Protocol, evaluate
+    from ..files import check_folder
 
+    if args.out is not None:
+        check_folder(args.out)
     if args.detector is not None:
         return _everyone(args)
     if args.protocol == 'boxes':

@@ -44,8 +44,10 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UserError: If the recipe or the data do not fit, or the disk is full.
     """
+    from ..files import check_folder
     from ..training.run import pack
 
+    check_folder(args.to, '--to')
     for path in pack(read_recipe(args), args.to, args.quality, args.megabytes, not args.quiet):
         sys.stdout.write(f'{path} {path.stat().st_size / 1e6:.1f} MB\n')
     return 0

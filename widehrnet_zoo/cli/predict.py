@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-import tempfile
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -161,6 +160,7 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from ..errors import UserError
+    from ..files import check_folder
     from ..formats import check_format, save_results
     from ..video import is_video
 
@@ -180,7 +180,7 @@ def run(args: argparse.Namespace) -> int:
     if not 0 <= args.threshold <= 1:
         raise UserError(f'The threshold is a score from 0 to 1, not {args.threshold:g}.')
     if out is not None:
-        _check_folder(out)
+        check_folder(out)
     for name in args.format:
         check_format(name, [str(photo) for photo, _ in photos])
     boxes_of = _boxes(args)
@@ -276,21 +276,6 @@ def run(args: argparse.Namespace) -> int:
         + (f'; {len(skipped)} skipped\n' if skipped else '\n')
     )
     return 1 if failed else 0
-
-
-def _check_folder(folder: Path) -> None:
-    """Find out before long work whether results can be written."""
-    from ..errors import UserError
-
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f'{folder} is a file: --out is a folder.')
-    try:
-        with tempfile.TemporaryFile(dir=next(f for f in (folder, *folder.absolute().parents) if f.is_dir())):
-            pass
-    except OSError as error:
-        raise UserError(
-            f'Results cannot be written to {folder} ({error.strerror}): give another folder as --out.'
-        ) from error
 
 
 def _skipped(files: list[tuple[Path, str]]) -> str:

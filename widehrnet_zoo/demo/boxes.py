@@ -1,6 +1,5 @@
 """Boxes drawn and moved by clicks, and the view that is clicked on."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +11,7 @@ from ..pose.results import PoseResult
 VIEW_SIDE = 1400
 """Longest side of the view; larger photos are made smaller for the screen."""
 
-_REACH = 0.025
+_HANDLE = 0.015
 _SMALLEST = 0.01
 _INK, _PAPER, _ACTIVE = (16, 16, 24), (255, 255, 255), (255, 220, 0)
 
@@ -39,7 +38,7 @@ class Held:
 def click(
     boxes: list[Box], held: Held | None, x: float, y: float, image_size: tuple[int, int]
 ) -> tuple[list[Box], Held | None]:
-    """What a click does: take up a corner, a middle or nothing, or set down what was taken up.
+    """What a click does: take up a corner or a middle, on its handle, or begin a box, or set down what was taken up.
 
     Args:
         boxes: x1, y1, x2, y2 in image pixels.
@@ -55,7 +54,7 @@ def click(
     width, height = image_size
     x, y = min(max(x, 0.0), float(width)), min(max(y, 0.0), float(height))
     if held is None:
-        return boxes, _take_up(boxes, x, y, _REACH * math.hypot(width, height))
+        return boxes, _take_up(boxes, x, y, _HANDLE * max(width, height))
     if held.whole and held.index is not None:
         x1, y1, x2, y2 = boxes[held.index]
         dx = min(max(x - held.x, -x1), width - x2)
@@ -74,13 +73,14 @@ def click(
 
 
 def _take_up(boxes: list[Box], x: float, y: float, reach: float) -> Held:
+    # only what lies under the click: a box that begins beside another one is a new box
     best, found = reach, Held(x, y)
     for index, (x1, y1, x2, y2) in enumerate(boxes):
         handles = [((a, b), Held(x1 + x2 - a, y1 + y2 - b, index)) for a in (x1, x2) for b in (y1, y2)]
         middle = ((x1 + x2) / 2, (y1 + y2) / 2)
         handles.append((middle, Held(*middle, index, whole=True)))
         for (a, b), held in handles:
-            distance = math.hypot(x - a, y - b)
+            distance = max(abs(x - a), abs(y - b))
             if distance <= best:
                 best, found = distance, held
     return found
@@ -118,7 +118,7 @@ def draw_view(
         picture = picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=3)
     pen = ImageDraw.Draw(picture)
     line = max(1, round(max(picture.size) / 500))
-    handle = 3 * line
+    handle = max(3 * line, round(_HANDLE * max(picture.size)))
     for index, box in enumerate(boxes):
         colour = _ACTIVE if held is not None and held.index == index else _PAPER
         x1, y1, x2, y2 = (v * scale for v in box)

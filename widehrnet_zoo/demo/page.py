@@ -31,9 +31,19 @@ MAX_WAITING = 16
 """Requests that may wait; further ones are told to come back later."""
 
 _HINT = (
-    '**Boxes.** Without a box people are found in the image. For a box of your own click on two opposite corners. '
-    'To change one, click on a corner or on its middle, and then where that should go; or type into the table.'
+    '**Boxes.** Without a box people are found in the image. For a box of your own click on two opposite corners in '
+    'the picture with keypoints. To change one, click on the square of a corner or of its middle, and then where that '
+    'should go; or type into the table.'
 )
+
+# the result stands beside photo and settings, and on a telephone between them
+_STYLE = """
+#parts {display: grid; grid-template: 'source' 'result' 'settings' / minmax(0, 1fr); align-items: start}
+#source {grid-area: source} #result {grid-area: result} #settings {grid-area: settings}
+@media (min-width: 700px) {
+  #parts {grid-template: 'source result' auto 'settings result' 1fr / minmax(0, 2fr) minmax(0, 3fr)}
+}
+"""
 _EMPTY = 'Drop a photo, take one, or click on the example.'
 
 
@@ -89,12 +99,14 @@ def build_page(models: DemoModels | None = None, max_pixels: int = MAX_PIXELS) -
         analytics_enabled=False,
         delete_cache=(3600, 3600),
     ) as page:
+        # here and not an option of `launch`, so that the page looks the same inside another app
+        gr.HTML(f'<style>{_STYLE}</style>', padding=False)
         gr.Markdown(
             '# WideHRNet\nKeypoints of people in photos, by light networks. Photos are deleted within two hours.'
         )
         held = gr.State(None)
-        with gr.Row():
-            with gr.Column(scale=2, min_width=300):
+        with gr.Row(elem_id='parts'):
+            with gr.Column(elem_id='source', min_width=300):
                 photo = gr.Image(
                     label='Photo',
                     type='filepath',
@@ -105,6 +117,22 @@ def build_page(models: DemoModels | None = None, max_pixels: int = MAX_PIXELS) -
                 # files are opened by `read_image`, so that limits and errors are ours; Gradio would open them before
                 photo.preprocess = _path
                 gr.Examples([[str(SAMPLES / 'astronaut.jpg')]], [photo], cache_examples=False, label='Example')
+            with gr.Column(elem_id='result', min_width=300):
+                # a label or buttons would lie over corners that want to be clicked
+                view = gr.Image(show_label=False, interactive=False, format='jpeg', elem_id='view', buttons=[])
+                gr.Markdown('Left is blue, right is orange; the fainter, the less sure.')
+                status = gr.Markdown(_EMPTY, elem_id='status')
+                with gr.Row():
+                    picture = gr.DownloadButton('Image (JPEG)', interactive=False, elem_id='picture')
+                    data = gr.DownloadButton('Keypoints (JSON)', interactive=False, elem_id='data')
+                table = gr.Dataframe(
+                    headers=['person', 'keypoint', 'x', 'y', 'score'],
+                    datatype=['number', 'str', 'number', 'number', 'number'],
+                    interactive=False,
+                    label='Keypoints, in pixels of the photo',
+                    elem_id='table',
+                )
+            with gr.Column(elem_id='settings', min_width=300):
                 model = gr.Dropdown(models.names, value=models.names[0], label='Model', elem_id='model')
                 with gr.Accordion('Options', open=False):
                     flip = gr.Checkbox(False, label='Average with the mirrored photo (twice the work)')
@@ -121,21 +149,6 @@ def build_page(models: DemoModels | None = None, max_pixels: int = MAX_PIXELS) -
                     elem_id='boxes',
                 )
                 clear = gr.Button('Remove all boxes', size='sm', elem_id='clear')
-            with gr.Column(scale=3, min_width=340):
-                # a label or buttons would lie over corners that want to be clicked
-                view = gr.Image(show_label=False, interactive=False, format='jpeg', elem_id='view', buttons=[])
-                gr.Markdown('Left is blue, right is orange; the fainter, the less sure.')
-                status = gr.Markdown(_EMPTY, elem_id='status')
-                with gr.Row():
-                    picture = gr.DownloadButton('Image (JPEG)', interactive=False, elem_id='picture')
-                    data = gr.DownloadButton('Keypoints (JSON)', interactive=False, elem_id='data')
-                table = gr.Dataframe(
-                    headers=['person', 'keypoint', 'x', 'y', 'score'],
-                    datatype=['number', 'str', 'number', 'number', 'number'],
-                    interactive=False,
-                    label='Keypoints, in pixels of the photo',
-                    elem_id='table',
-                )
         inputs = [photo, model, boxes, flip, threshold]
         outputs = [view, status, table, picture, data, boxes, held]
         # all share one slot: a network uses all cores by itself

@@ -23,6 +23,7 @@ from ..engines.exported import open_backend
 from ..engines.metadata import KEY, ExportMetadata
 from ..errors import UserError
 from ..extras import require
+from ..files import check_folder
 from ..pose.box_maps import gives_boxes
 from ..pose.crops import STRIDE, padding_of
 from ..pose.score_map import score_map_of
@@ -185,6 +186,7 @@ def export(
         raise UserError(f'{path.suffix or path.name!r} is not a format: choose {", ".join(FORMATS)}.')
     if path.suffix != FORMATS[fmt]:
         raise UserError(f'A file of the format {fmt} ends in {FORMATS[fmt]}, not in {path.suffix or path.name!r}.')
+    check_folder(path.parent)
     allowed = {'f32', 'bf16', 'int8'} if fmt == 'openvino' else {'f32'}
     if precision not in allowed:
         raise UserError(f'{fmt} is exported in {", ".join(sorted(allowed))}, not in {precision}.')

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set, Sized
 from operator import index
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,6 +29,9 @@ from .people import Limits, choose_boxes, choose_people
 from .stream import Finder, Found, Photo, stream
 
 __all__ = ['DEFAULT_MODEL', 'PoseEstimator']
+
+# what other libraries call the size
+_SIZES = {'image_size', 'img_size', 'imgsz', 'input_size'}
 
 
 class PoseEstimator:
@@ -103,6 +106,8 @@ class PoseEstimator:
             said = '`fused` is deprecated and will be removed: the kernels are the default on a CPU; see `engine`.'
             warnings.warn(said, DeprecationWarning, stacklevel=2)
             engine = 'kernels' if fused else engine
+        for name in sorted(_SIZES & set(limits)):
+            raise UserError(f'{name} is called size here: size=(height, width), multiples of 32.')
         self.limits = Limits().changed(limits)
         if backend is None:
             backend = open_backend(model, weights, device, size, skeleton, bf16, engine)
@@ -215,6 +220,11 @@ class PoseEstimator:
         if isinstance(image, (np.ndarray, Tensor)) and image.ndim == 4:
             image = list(image)
         if not isinstance(image, (list, tuple)):
+            if isinstance(image, (Iterator, Set, Mapping)) and not hasattr(image, 'read'):
+                raise UserError(
+                    f'Give several images as a list, or this {type(image).__name__} to `stream`, which yields results '
+                    'as they come.'
+                )
             return next(self.look([Photo(image, boxes, box_scores)], workers=0, **options)).result
         for name, given in (('boxes', boxes), ('box_scores', box_scores)):
             if given is not None and not isinstance(given, (list, tuple)):
@@ -236,14 +246,19 @@ class PoseEstimator:
             box_scores: For each image the scores of its boxes, or `None`.
             **options: As for `look`.
 
-        Yields:
-            One result for each image.
+        Returns:
+            An iterator with one result for each image.
 
         Raises:
-            UserError: As `__call__`; or if there are fewer boxes or scores than images.
+            UserError: As `__call__`; if this is one image; or if there are fewer boxes or scores than images.
         """
-        for found in self.look(_photos(images, boxes, box_scores), **options):
-            yield found.result
+        one = isinstance(images, (str, bytes, Path)) or hasattr(images, 'read') or getattr(images, 'ndim', 4) in (2, 3)
+        if one or not isinstance(images, Iterable):
+            raise UserError(
+                f'`stream` takes several images, in a list, a generator or the like, not one {type(images).__name__}: '
+                'call the estimator itself with one image.'
+            )
+        return (found.result for found in self.look(_photos(images, boxes, box_scores), **options))
 
     def look(
         self,

@@ -10,6 +10,14 @@ the convolutions keep converting.
 """
 
 import functools
+import hashlib
+import logging
+import os
+import platform
+import sys
+import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 from types import MethodType, ModuleType
 from typing import Any
@@ -18,29 +26,64 @@ import torch
 from timm.layers import BatchNormAct2d, SEModule
 from torch import Tensor, nn
 
+from ..errors import UserError
 from ..extras import require
 from ..models.widehrnet import WideInvertedResidual
+
+_logger = logging.getLogger(__name__)
+
+_SOURCES = tuple(Path(__file__).with_name(name) for name in ('fused.cpp', 'depthwise.h', 'rows.h'))
 
 _NONE = torch.empty(0)
 
 
 @functools.cache
 def kernels() -> ModuleType:
-    """Compile (once per machine and PyTorch version) and load the kernels.
+    """Load the kernels, compiled once for each content of their sources, processor, PyTorch and place of the package.
 
     Raises:
         ImportError: If ninja is not installed.
+        UserError: If the folder for compiled kernels cannot be written.
         RuntimeError: If there is no working C++ compiler.
     """
     require('ninja', extra='train')
-    from torch.utils.cpp_extension import load
+    from torch.utils.cpp_extension import get_default_build_root, load
 
-    return load(
-        name='widehrnet_zoo_fused',
-        sources=[str(Path(__file__).with_name('fused.cpp'))],
+    name = _build_name()
+    folder = Path(os.environ.get('TORCH_EXTENSIONS_DIR') or get_default_build_root(), name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(
+            f'The kernels for training cannot be compiled to {folder} ({error.strerror}): set TORCH_EXTENSIONS_DIR to '
+            'a folder that can be written, or train with fused: false.'
+        ) from error
+    new = not any(folder.glob(f'{name}.*'))
+    if new:
+        _logger.warning('Compiling the kernels for training to %s, once; this takes a minute or more ...', folder)
+    if (folder / 'lock').exists():
+        _logger.warning('Another process compiles them: waiting for it. If there is none, delete %s.', folder / 'lock')
+    began = time.monotonic()
+    module = load(
+        name=name,
+        sources=[str(_SOURCES[0])],
         extra_cflags=['-O3', '-march=native', '-ffast-math', '-fopenmp'],
         extra_ldflags=['-fopenmp'],
+        build_directory=str(folder),
     )
+    if new:
+        _logger.warning('Compiled in %.0f s.', time.monotonic() - began)
+    return module
+
+
+def _build_name() -> str:
+    # two installations, or machines that share a home, would compile over each other under one name
+    content = b''.join(file.read_bytes() for file in _SOURCES)
+    with suppress(OSError):
+        content += next((line for line in Path('/proc/cpuinfo').read_bytes().splitlines() if b'flags' in line), b'')
+    said = f'{_SOURCES[0].resolve()} {torch.__version__} {platform.machine()} {sys.version_info[:2]}'
+    return f'widehrnet_zoo_fused_{hashlib.sha256(content + said.encode()).hexdigest()[:12]}'
 
 
 Stats = tuple[Tensor, Tensor, Tensor, Tensor]

@@ -68,6 +68,11 @@ def create_model(model_name: str, pretrained: bool = False, **kwargs: Any) -> nn
         variant = model_name.partition('.')[0]
         if variant not in list_models():
             near = difflib.get_close_matches(variant, list_models(), n=3, cutoff=0.7)
+            if '/' in model_name:
+                raise UserError(
+                    f'There is no folder {model_name}, and no model of that name in the zoo: for one of the Hub write '
+                    f"'hf-hub:{model_name}'."
+                )
             hint = f'did you mean {" or ".join(near)}?' if near else f'the zoo has {", ".join(list_models())}.'
             raise UserError(f'There is no model {variant!r}: {hint}')
         return timm.create_model(model_name, pretrained=pretrained, **kwargs)

@@ -585,6 +585,11 @@ class WideHRNet(HubMethods, nn.Module):
 
 
 def _create_widehrnet(variant: str, pretrained: bool = False, **kwargs: Any) -> WideHRNet:
+    if 'img_size' in kwargs:
+        raise UserError(
+            'img_size is not needed: the network takes images of any size. For a PoseEstimator give it '
+            'size=(height, width), for a saved model save_pretrained.'
+        )
     build = functools.partial(
         build_model_with_cfg,
         WideHRNet,

@@ -35,7 +35,8 @@ def padding_of(model: Any) -> float:
         UserError: If it is not a number in 0.5..4.
     """
     padding = getattr(model, 'padding', None)
-    if padding is None:
+    # a convolution of PyTorch has a padding too, of another kind
+    if padding is None or type(model).__module__.startswith('torch.nn.'):
         return PADDING
     low, high = _PADDINGS
     if isinstance(padding, bool) or not isinstance(padding, (int, float)) or not low <= padding <= high:

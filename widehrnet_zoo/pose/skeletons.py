@@ -421,6 +421,8 @@ def skeleton_of(source: Any) -> Skeleton:
     names = tuple(get('label_names') or ())
     num_classes = getattr(source, 'num_classes', None)
     count = num_classes if isinstance(num_classes, int) else get('num_classes')
+    if count is None:
+        raise UserError(f'This {type(source).__name__} does not say what its keypoints are: give the skeleton.')
     if not count:
         raise UserError('The model has no keypoint head (num_classes=0): give num_classes, or the skeleton.')
     if len(names) != count:

@@ -245,10 +245,15 @@ class Trainer:
                     progress = max(progress, (elapsed - self.compiling) / max(1.0, budget - self.compiling))
                 if progress >= 1 or stop:
                     break
+                compiles = self.compiling == 0 and self.config.compile != 'none'
+                if compiles and self.main:
+                    _logger.warning('The first step compiles the network (compile: %s) ...', self.config.compile)
                 row = self._train_step(batch, progress, elapsed)
-                if self.compiling == 0 and self.config.compile != 'none':
+                if compiles:
                     self._synchronise()
                     self.compiling = max(1e-3, self.elapsed - elapsed)
+                    if self.main:
+                        _logger.warning('Compiled in %.0f s.', self.compiling)
                 if self._eval_due(elapsed):
                     # its row is written with the step's numbers, as soon as they are there
                     row[f'val_{self.task.figure}'] = self._evaluate(elapsed)

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from ..errors import UserError
-from ..files import write_whole
+from ..files import check_folder, write_whole
 from .config import DataConfig, TrainConfig
 from .crops import CropCache
 from .engine import Trainer, make_accelerator
@@ -205,6 +205,7 @@ def train(config: TrainConfig, resume: bool = False, progress: bool = True, acce
         UserError: If something does not fit, is broken, or the loss is not finite.
         KeyboardInterrupt: If the run was asked to stop; its state was saved first.
     """
+    check_folder(config.out, 'out')
     accelerator = accelerator or make_accelerator(config)
     stages = stage_configs(config)
     largest = max((stage.size for stage, _ in stages), key=lambda size: size[0])
