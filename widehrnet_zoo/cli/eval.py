@@ -158,7 +158,7 @@ def run(args: argparse.Namespace) -> int:
     estimator = None
     if args.results is None:
         if args.model is None and args.weights is None:
-            raise UserError('give --model or --weights to measure a model, or --results to score a file of results.')
+            raise UserError('Give --model or --weights to measure a model, or --results to score a file of results.')
         from ..inference.estimator import PoseEstimator
 
         size = tuple(args.size) if args.size else None

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if not found:
         raise UserError(
-            f'no model{f" matches {args.filter!r}" if args.filter else ""}{" with weights" * args.pretrained}.'
+            f'No model{f" matches {args.filter!r}" if args.filter else ""}{" with weights" * args.pretrained}.'
         )
     rows = [('model', 'input', 'keypoints', 'params', 'MACs', "authors' MACs", 'weights', 'figures')]
     rows += [

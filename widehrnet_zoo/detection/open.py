@@ -54,13 +54,13 @@ def open_detector(
         from .transformers import TransformersDetector
 
         if scheme == 'local-dir' and not Path(rest).is_dir():
-            raise UserError(f'there is no folder {rest} with a detector in it.')
+            raise UserError(f'There is no folder {rest} with a detector in it.')
         return TransformersDetector(rest, device=device, min_score=min_score)
     if name.endswith('.json'):
         from ..formats.boxes import BoxFile
 
         return BoxFile(name)
     raise UserError(
-        f'{name!r} is no detector: give default, finder:MODEL, torchvision, torchvision:NAME, hf-hub:ORG/NAME, '
+        f'{name!r} is not a detector: give default, finder:MODEL, torchvision, torchvision:NAME, hf-hub:ORG/NAME, '
         'local-dir:FOLDER, or a JSON file of boxes.'
     )

@@ -93,15 +93,15 @@ def _checked(found: Any, image: npt.NDArray[np.uint8], min_score: float) -> tupl
     try:
         boxes, scores = (_array(v) for v in found)
     except (TypeError, ValueError) as error:
-        raise UserError(f'the detector must give boxes and scores; it gave {type(found).__name__}: {error}.') from error
+        raise UserError(f'The detector must give boxes and scores; it gave {type(found).__name__}: {error}.') from error
     boxes = boxes.reshape(0, 4) if boxes.size == 0 else boxes
     if boxes.ndim != 2 or boxes.shape[1] != 4 or scores.shape != boxes.shape[:1]:
-        raise UserError(f'the detector must give boxes (N, 4) and scores (N,), not {boxes.shape} and {scores.shape}.')
+        raise UserError(f'The detector must give boxes (N, 4) and scores (N,), not {boxes.shape} and {scores.shape}.')
     if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
-        raise UserError('the detector gave a box or a score that is not a finite number.')
+        raise UserError('The detector gave a box or a score that is not a finite number.')
     if (boxes[:, 2:] < boxes[:, :2]).any():
         raise UserError(
-            f'the detector gave the box {boxes[(boxes[:, 2:] < boxes[:, :2]).any(1)][0].tolist()}; expected corners '
+            f'The detector gave the box {boxes[(boxes[:, 2:] < boxes[:, :2]).any(1)][0].tolist()}; expected corners '
             'x1, y1, x2, y2 with x2 >= x1 and y2 >= y1 (x, y, width, height is another form).'
         )
     height, width = image.shape[:2]

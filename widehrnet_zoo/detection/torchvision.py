@@ -40,7 +40,7 @@ class TorchvisionDetector:
             module, categories = _create(model, weights)
             if person_label is None and categories:
                 if 'person' not in categories:
-                    raise UserError(f'the weights of {model} know {len(categories)} classes, and none is "person".')
+                    raise UserError(f'The weights of {model} know {len(categories)} classes, and none is "person".')
                 person_label = categories.index('person')
         else:
             module = model

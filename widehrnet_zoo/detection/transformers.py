@@ -41,7 +41,7 @@ class TransformersDetector:
         names = getattr(self.pipeline.model.config, 'id2label', None) or {}
         if names and self.label not in {str(name).lower() for name in names.values()}:
             some = ', '.join(sorted(str(name) for name in names.values())[:10])
-            raise UserError(f'the detector has no class {label!r} among its {len(names)}; some are {some}.')
+            raise UserError(f'The detector has no class {label!r} among its {len(names)}; some are {some}.')
 
     def __call__(self, image: npt.NDArray[np.uint8], /) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Find people; see `Detector`."""

@@ -212,11 +212,11 @@ def open_backend(path: str | Path, device: Any = None, threads: int | None = Non
             raise UserError(f'{path} holds {len(found)} OpenVINO models (.xml); name one file.')
         path = found[0]
     if path.suffix not in _RUNTIMES:
-        raise UserError(f'{path.name} is no exported file that can be run here: {", ".join(_RUNTIMES)} are.')
+        raise UserError(f'{path.name} is not an exported file that can be run here: {", ".join(_RUNTIMES)} are.')
     if not path.is_file():
-        raise UserError(f'there is no file {path}.')
+        raise UserError(f'There is no file {path}.')
     if device is not None and 'cpu' not in str(device).lower():
-        raise UserError(f'exported files run on the CPU here, not on {device}: leave the device out.')
+        raise UserError(f'Exported files run on the CPU here, not on {device}: leave the device out.')
     runtime, load = _RUNTIMES[path.suffix]
     metadata, runner = load(path, threads)
     return ExportedBackend(path, runtime, metadata, runner, threads)

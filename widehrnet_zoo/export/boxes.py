@@ -81,6 +81,6 @@ def box_difference(found: Tensor, expected: Tensor, tolerance: float) -> float:
             apart = max(apart, float(distance[near]))
     if 20 * lost > len(sure):
         raise UserError(
-            f'the exported file misses {lost} of {len(sure)} boxes that PyTorch finds. Nothing was written.'
+            f'The exported file misses {lost} of {len(sure)} boxes that PyTorch finds. Nothing was written.'
         )
     return apart

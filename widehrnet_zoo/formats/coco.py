@@ -159,7 +159,7 @@ def read_labels(path: str | Path, keypoints: bool = True) -> CocoLabels:
         if not isinstance(image, dict) or not is_id(image.get('id')) or not isinstance(image.get('file_name'), str):
             raise UserError(f'{path}: image entry {index} lacks "id" or "file_name".')
         if not are_numbers([image.get(side) or 0 for side in ('width', 'height')]):
-            raise UserError(f'{path}: image {image["id"]} has a width or height that is no number.')
+            raise UserError(f'{path}: image {image["id"]} has a width or height that is not a number.')
         if image['id'] in images:
             raise UserError(f'{path}: two images have the id {image["id"]}.')
         images[image['id']] = image
@@ -208,7 +208,7 @@ def read_labels(path: str | Path, keypoints: bool = True) -> CocoLabels:
             )
         return labels
     if not labels.people:
-        raise UserError(f'{path} has no person with a labelled keypoint who is no crowd.')
+        raise UserError(f'{path} has no person with a labelled keypoint (crowds do not count).')
     points = labels.keypoints(labels.people)
     seen = points[points[..., 2] > 0]
     if len(seen) > 1 and 0 < seen[:, :2].max() <= 1:
@@ -233,12 +233,12 @@ def _box_category(data: dict[str, Any], path: str | Path) -> dict[str, Any]:
 def _keypoint_category(data: dict[str, Any], path: str | Path) -> dict[str, Any]:
     categories = data.get('categories') or [{'id': 1, 'name': 'person'}]
     if not isinstance(categories, list) or not all(isinstance(c, dict) and is_id(c.get('id')) for c in categories):
-        raise UserError(f'{path}: "categories" is no list of objects, each with an "id".')
+        raise UserError(f'{path}: "categories" is not a list of objects, each with an "id".')
     with_keypoints = [c for c in categories if c.get('keypoints')]
     for category in with_keypoints:
         names = category['keypoints']
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise UserError(f'{path}: the "keypoints" of category {category["id"]} are no list of names.')
+            raise UserError(f'{path}: the "keypoints" of category {category["id"]} are not a list of names.')
     if len(with_keypoints) > 1:
         raise UserError(
             f'{path} has keypoints for {len(with_keypoints)} categories '
@@ -288,12 +288,12 @@ def labelled_boxes(labels: CocoLabels, images: str | Path, clip: bool = True, pa
         box: tuple[float, float, float, float] | None = (x, y, x + w, y + h)
         if clip:
             if not image.get('width') or not image.get('height'):
-                raise UserError(f'image {image["id"]} has no width and height in the labels; clipping needs them.')
+                raise UserError(f'Image {image["id"]} has no width and height in the labels; clipping needs them.')
             box = clip_box(person['bbox'], image['width'], image['height'])
             if box is None or person.get('area', 1) <= 0:
                 continue
         elif not (x + w > x and y + h > y):
-            raise UserError(f'annotation {person["id"]} has an empty bbox {person["bbox"]}.')
+            raise UserError(f'Annotation {person["id"]} has an empty bbox {person["bbox"]}.')
         rows.append((person['image_id'], person['id'], box, 1.0))
     return _samples(labels, images, rows, padding)
 
@@ -348,7 +348,7 @@ def detected_boxes(
             rows.append((detection['image_id'], None, (x, y, x + w, y + h), float(detection['score'])))
     if not rows:
         raise UserError(
-            f'none of the {len(found)} boxes of {detections} is of an image and of the category '
+            f'None of the {len(found)} boxes of {detections} is of an image and of the category '
             f'{labels.category["id"]} of the labels, with a score of at least {min_score}.'
         )
     if max(max(row[2]) for row in rows) <= 1:
@@ -360,7 +360,7 @@ def detected_boxes(
 
 def _samples(labels: CocoLabels, folder: str | Path, rows: list[tuple], padding: float) -> Samples:
     if not rows:
-        raise UserError('the labels leave no box to look at.')
+        raise UserError('The labels leave no box to look at.')
     order = {image_id: index for index, image_id in enumerate(labels.images)}
     rows = sorted(rows, key=lambda row: order[row[0]])
     image_ids, annotation_ids, boxes, scores = zip(*rows, strict=True)

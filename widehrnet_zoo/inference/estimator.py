@@ -126,11 +126,11 @@ class PoseEstimator:
         try:
             height, width = (index(side) for side in found_size)
         except (TypeError, ValueError) as error:
-            raise UserError(f'the size is height and width in whole pixels, not {found_size!r:.80}.') from error
+            raise UserError(f'The size is height and width in whole pixels, not {found_size!r:.80}.') from error
         self.size: tuple[int, int] = (height, width)
         self.skeleton: Skeleton = found_skeleton
         if min(self.size) < 32 or any(side % 32 for side in self.size):
-            raise UserError(f'the input must be a multiple of 32 in height and width, not {self.size}.')
+            raise UserError(f'The input must be a multiple of 32 in height and width, not {self.size}.')
         self.mean = _three(getattr(backend, 'mean', IMAGENET_DEFAULT_MEAN) if mean is None else mean, 'mean', -1000)
         self.std = _three(getattr(backend, 'std', IMAGENET_DEFAULT_STD) if std is None else std, 'std', 1e-6)
         self.padding = padding_of(backend if padding is None else SimpleNamespace(padding=padding))
@@ -374,7 +374,7 @@ class PoseEstimator:
         if not isinstance(heatmaps, Tensor) or tuple(heatmaps.shape) != expected:
             got = tuple(heatmaps.shape) if isinstance(heatmaps, Tensor) else type(heatmaps).__name__
             raise UserError(
-                f'the model gives {got} for {len(images)} crops of {self.size[0]}x{self.size[1]}; expected heatmaps '
+                f'The model gives {got} for {len(images)} crops of {self.size[0]}x{self.size[1]}; expected heatmaps '
                 f'{expected}.'
             )
         return heatmaps.float()
@@ -394,14 +394,14 @@ class PoseEstimator:
         points, scores = decode_heatmaps(heatmaps, decoder)
         found, sure = points.cpu().numpy() * STRIDE, scores.cpu().numpy()
         if not np.isfinite(sure).all():
-            raise UserError('the model gives NaN or infinite heatmaps: its weights are damaged, or overflow in bf16.')
+            raise UserError('The model gives NaN or infinite heatmaps: its weights are damaged, or overflow in bf16.')
         return found, sure if peaks or self.score_map is None else self.score_map(sure)
 
     def _check_options(self, decoder: str, flip_test: bool, batch_size: int) -> None:
         if decoder not in DECODERS:
-            raise UserError(f'there is no decoder {decoder!r}: choose {", ".join(DECODERS)}.')
+            raise UserError(f'There is no decoder {decoder!r}: choose {", ".join(DECODERS)}.')
         if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
-            raise UserError(f'the batch size must be a whole number from 1, not {batch_size!r}.')
+            raise UserError(f'The batch size must be a whole number from 1, not {batch_size!r}.')
         if flip_test:
             check_flip_test(self.skeleton)
 

@@ -35,7 +35,7 @@ def bootstrap(
         ValueError: If `num_draws` or `level` makes no interval.
     """
     if num_draws < 2 or not 0 < level < 1:
-        raise ValueError(f'the bootstrap needs at least 2 draws and a level between 0 and 1, not {num_draws}, {level}.')
+        raise ValueError(f'The bootstrap needs at least 2 draws and a level between 0 and 1, not {num_draws}, {level}.')
     generator = np.random.default_rng(seed)
     draws = [
         figures(generator.integers(num_images, size=num_images))

@@ -70,7 +70,7 @@ def to_results(
     for row, image_id in enumerate(samples.image_ids):
         by_image[image_id].append(row)
     if nms is not None and sigmas is None:
-        raise UserError('the suppression of double predictions needs OKS sigmas, and this skeleton has none.')
+        raise UserError('The suppression of double predictions needs OKS sigmas, and this skeleton has none.')
     areas = view_areas(samples.boxes, size, samples.padding)
     results = []
     for image_id, rows in by_image.items():
@@ -111,7 +111,7 @@ def read_results(path: str | Path, num_keypoints: int | None = None) -> list[dic
         if not is_id(result['image_id']) or not is_id(result.get('ann', 0)):
             raise UserError(f'{path}: entry {index} has something else than a number or a text as "image_id" or "ann".')
         if not are_numbers(result['keypoints']) or not are_numbers([result['score']]):
-            raise UserError(f'{path}: entry {index} has keypoints or a score that are no finite numbers.')
+            raise UserError(f'{path}: entry {index} has keypoints or a score that are not finite numbers.')
         count = len(result['keypoints'])
         if count % 3 or num_keypoints not in (None, count // 3):
             raise UserError(f'{path}: entry {index} has {count} keypoint numbers; expected 3 x {num_keypoints or "K"}.')
@@ -236,23 +236,23 @@ class CocoScore(CocoEvaluation):
             )
         num = len(labels.annotations[0]['keypoints']) // 3
         if num != len(sigmas):
-            raise UserError(f'the labels have {num} keypoints and the skeleton has {len(sigmas)}.')
+            raise UserError(f'The labels have {num} keypoints and the skeleton has {len(sigmas)}.')
         for annotation in labels.annotations:
             if 'area' not in annotation:
-                raise UserError(f'annotation {annotation["id"]} has no "area", which OKS is measured in.')
+                raise UserError(f'Annotation {annotation["id"]} has no "area", which OKS is measured in.')
         category = labels.category['id']
         mine = [r for r in results if r.get('category_id', category) == category]
         if results and not mine:
             raise UserError(
-                f'none of the {len(results)} results is of the category {category!r} of the labels; the first is of '
+                f'None of the {len(results)} results is of the category {category!r} of the labels; the first is of '
                 f'{results[0]["category_id"]!r}.'
             )
         for result in mine:
             image_id = result['image_id']
             if image_id not in labels.images:
-                raise UserError(f'the results have image {image_id!r}, which is not in the labels.')
+                raise UserError(f'The results have image {image_id!r}, which is not in the labels.')
             if len(result['keypoints']) != 3 * num:
-                raise UserError(f'the results have {len(result["keypoints"]) / 3:g} keypoints, the labels {num}.')
+                raise UserError(f'The results have {len(result["keypoints"]) / 3:g} keypoints, the labels {num}.')
         return mine
 
     def figures(self, images: Sequence[int] | None = None) -> dict[str, float]:

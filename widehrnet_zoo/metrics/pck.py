@@ -46,7 +46,7 @@ def normalised_errors(
     keypoints, labels, size = np.asarray(keypoints, float), np.asarray(labels, float), np.asarray(size, float)
     if keypoints.shape[:2] != labels.shape[:2] or size.shape != labels.shape[:1] or labels.shape[-1] != 3:
         raise ValueError(
-            f'predictions {keypoints.shape}, labels {labels.shape} and sizes {size.shape} do not fit: '
+            f'Predictions {keypoints.shape}, labels {labels.shape} and sizes {size.shape} do not fit: '
             'expected (N, K, 2 or 3), (N, K, 3) and (N,).'
         )
     distance = np.linalg.norm(keypoints[..., :2] - labels[..., :2], axis=-1)
@@ -75,7 +75,7 @@ def torso_size(labels: npt.ArrayLike, names: Sequence[str], least: float = 3.0) 
     missing = [name for name in TORSO if name not in names]
     if missing:
         raise ValueError(
-            f'torso PCK needs the keypoints {" and ".join(TORSO)}; {missing[0]} is not in this skeleton. '
+            f'Torso PCK needs the keypoints {" and ".join(TORSO)}; {missing[0]} is not in this skeleton. '
             'PCK by bounding box works with any skeleton.'
         )
     a, b = (labels[:, list(names).index(name)] for name in TORSO)

@@ -205,7 +205,7 @@ class PoseResult:
             rows = [[(k['x'], k['y'], k['score']) for k in person['keypoints']] for person in people]
             width, height = (values['image_size'][side] for side in ('width', 'height'))
             if not all(isinstance(side, (int, float)) and side >= 0 and side == int(side) for side in (width, height)):
-                raise ValueError(f'the size of the picture is {width!r:.40} x {height!r:.40}')
+                raise ValueError(f'The size of the picture is {width!r:.40} x {height!r:.40}')
             points = np.array(rows, np.float32).reshape(len(people), skeleton.num_keypoints, 3)
             return cls(
                 keypoints=points[..., :2].copy(),
@@ -219,7 +219,7 @@ class PoseResult:
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             if isinstance(error, UserError):
                 raise
-            raise UserError(f'this is no result of PoseResult.to_dict: {type(error).__name__}: {error}.') from error
+            raise UserError(f'This is not a result of PoseResult.to_dict: {type(error).__name__}: {error}.') from error
 
     def save_json(self, path: str | Path) -> None:
         """Write `to_json` to a file, whole or not at all.

@@ -394,7 +394,7 @@ def read_skeleton(source: str | Mapping[str, Any]) -> Skeleton:
     else:
         values = read_settings(path)
     if not isinstance(values, Mapping):
-        raise UserError(f'{path} is no skeleton: expected the fields name, keypoints, flip_pairs, bones, sigmas.')
+        raise UserError(f'{path} is not a skeleton: expected the fields name, keypoints, flip_pairs, bones, sigmas.')
     return Skeleton.from_dict(values)
 
 

@@ -345,7 +345,7 @@ class TrainConfig:
         if self.fused and (self.compile != 'none' or self.grad_checkpointing):
             raise UserError('fused needs compile none and no grad_checkpointing.')
         if self.fused and self.sync_bn:
-            raise UserError('fused kernels know the batch of their own process only: leave sync_bn or fused out.')
+            raise UserError('Fused kernels know the batch of their own process only: leave sync_bn or fused out.')
 
     @property
     def sigma(self) -> float:

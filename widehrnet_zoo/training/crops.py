@@ -101,7 +101,7 @@ class CropCache:
         """
         images, parent = Path(images), Path(folder)
         if not images.is_dir():
-            raise UserError(f'{images} is no folder; expected the images of the labels there.')
+            raise UserError(f'{images} is not a folder: expected the images of the labels there.')
         stamps = {file: _stamp(images / file) for file in dict.fromkeys(people.files)}
         key = json.dumps(
             [size, margin, aspect, str(images.resolve()), people.files, people.boxes.tolist(), people.sizes, stamps]

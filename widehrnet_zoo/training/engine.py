@@ -170,7 +170,7 @@ class Trainer:
             model = sync_norms(model, self.device)
         if config.fused:
             if self.device.type != 'cpu':
-                raise UserError('fused kernels are for the CPU: leave fused out on an accelerator.')
+                raise UserError('Fused kernels are for the CPU: leave fused out on an accelerator.')
             from ..kernels.fused import fuse_training
 
             fuse_training(model)

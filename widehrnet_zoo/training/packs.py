@@ -107,7 +107,7 @@ def write_packs(
     """
     images, folder = Path(images), Path(folder)
     if not images.is_dir():
-        raise UserError(f'{images} is no folder; expected the images of the labels there.')
+        raise UserError(f'{images} is not a folder: expected the images of the labels there.')
     by_file = people_by_file(people)
 
     def cut(file: str) -> list[_Crop] | UserError:
@@ -203,11 +203,11 @@ def _read(path: Path) -> tuple[dict[str, npt.NDArray], dict[str, Any]]:
         if said['format'] != _FORMAT:
             raise UserError(f'{path} is a pack of another format ({said["format"]!r:.40}) than {_FORMAT!r}.')
         if said['sha256'] != _digest(tensors):
-            raise UserError(f'{path} is damaged: its content is not what was written. Bring it here again.')
+            raise UserError(f'{path} is damaged: its content is not what was written. Copy it here again.')
         if said['split'] not in ('train', 'val') or not 0 < int(said['side']) <= _LARGEST:
             raise ValueError('split or side')
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f'{path} is no whole pack: {type(error).__name__} {str(error)[:200]}.') from error
+        raise UserError(f'{path} is not a complete pack: {type(error).__name__} {str(error)[:200]}.') from error
     return tensors, said
 
 
@@ -276,7 +276,7 @@ def _join(
         row, content = job
         with Image.open(io.BytesIO(content), formats=['JPEG']) as image:
             if max(image.size) > side:
-                raise UserError(f'the crop of {people.files[row]} is larger than its pack says.')
+                raise UserError(f'The crop of {people.files[row]} is larger than its pack says.')
             crops[row, : image.height, : image.width] = np.asarray(image.convert('RGB'))
 
     jobs = enumerate(content for tensors, _ in packs for content in _contents(tensors))

@@ -167,7 +167,7 @@ def _check_numbers(content: Any, path: str | Path) -> None:
     annotations = content.get('annotations') if isinstance(content, Mapping) else None
     for i, annotation in enumerate(annotations if isinstance(annotations, list) else ()):
         if not isinstance(annotation, Mapping):
-            raise UserError(f'{path}: entry {i} of the annotations is no object.')
+            raise UserError(f'{path}: entry {i} of the annotations is not an object.')
         for what in ('keypoints', 'bbox'):
             if what in annotation:
                 _numbers(annotation[what], f'{path}: annotation {annotation.get("id", i)}', what)

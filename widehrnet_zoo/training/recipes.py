@@ -69,7 +69,7 @@ def _convert(value: Any, hint: Any, key: str) -> Any:
 
 def _build(cls: Any, values: Any, prefix: str = '') -> Any:
     if not isinstance(values, Mapping):
-        raise UserError(f'{prefix.rstrip(".") or "A recipe"} must be settings with names, not {values!r}.')
+        raise UserError(f'{prefix.rstrip(".") or "A recipe"} must be a mapping of settings, not {values!r}.')
     hints = typing.get_type_hints(cls)
     kwargs = {}
     for key, value in values.items():
@@ -127,7 +127,7 @@ def load_config(
             raise UserError(f'There is no file {path}. Shipped recipes: {", ".join(shipped_configs())}.')
         loaded = read_settings(path)
         if not isinstance(loaded, Mapping):
-            raise UserError(f'{path} is no recipe: expected settings with names.')
+            raise UserError(f'{path} is not a recipe: expected a mapping of settings.')
         _merge(values, loaded)
     if isinstance(overrides, Mapping):
         _merge(values, overrides)

@@ -122,7 +122,7 @@ def pack(
         UserError: If a label file or too many images are broken, or the disk is full.
     """
     if not 1 <= quality <= 100 or not megabytes >= 1:
-        raise UserError(f'the quality is in 1..100 and a pack has a megabyte or more, not {quality} and {megabytes:g}.')
+        raise UserError(f'The quality is in 1..100 and a pack has a megabyte or more, not {quality} and {megabytes:g}.')
     data = config.data
     if config.task == 'boxes':
         from .box_task import read_data, side_of

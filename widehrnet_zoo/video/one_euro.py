@@ -74,7 +74,7 @@ class OneEuro:
             self._time, self._values, self._speeds = time, points.copy(), np.zeros_like(points)
             return points.copy()
         if points.shape != self._values.shape:
-            raise ValueError(f'the points changed from {self._values.shape} to {points.shape}.')
+            raise ValueError(f'The points changed from {self._values.shape} to {points.shape}.')
         step = time - self._time
         if step <= 0:
             return self._values.copy()
