@@ -99,7 +99,7 @@ def test_torchvision_itself_is_asked_for_the_weights_with_a_progress_bar(monkeyp
 
 
 def test_unknown_detectors_are_named():
-    with pytest.raises(UserError, match='no detector'):
+    with pytest.raises(UserError, match='not a detector'):
         open_detector('yolo')
     with pytest.raises(UserError, match=r"no detector 'resnet50'.*fasterrcnn"):
         open_detector('torchvision:resnet50')

@@ -363,7 +363,7 @@ def test_results_go_to_json_and_back():
         np.testing.assert_array_equal(getattr(again, name), getattr(result, name))
     assert (again.skeleton, again.image_size, again.path) == (COCO, (100, 90), 'a.jpg')
     assert result.named(1)['left_wrist'] == (*result.keypoints[1, 9].tolist(), result.scores[1, 9].item())
-    with pytest.raises(UserError, match='no result'):
+    with pytest.raises(UserError, match='not a result'):
         PoseResult.from_dict({'people': 3})
 
 

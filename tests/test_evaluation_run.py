@@ -329,7 +329,7 @@ def test_results_of_other_ids_or_categories_are_refused_and_others_left_out(tmp_
     results = renumbered(labels)
     found = json.loads(results.read_text())
     for change, message in (
-        ({'category_id': 5}, 'none of the 4 results is of the category 1'),
+        ({'category_id': 5}, 'None of the 4 results is of the category 1'),
         ({'image_id': '1'}, "'1'"),
     ):
         results.write_text(json.dumps([{**r, **change} for r in found]))
