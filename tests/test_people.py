@@ -20,6 +20,8 @@ from widehrnet_zoo.formats import FORMATS, save_results
 from widehrnet_zoo.inference.people import Limits, Poses, choose_boxes, distinct_people
 from widehrnet_zoo.inference.stream import Photo
 from widehrnet_zoo.pose.crops import box_views, box_windows
+from widehrnet_zoo.pose.results import PoseResult
+from widehrnet_zoo.pose.skeletons import Skeleton
 
 
 class Everybody:
@@ -49,6 +51,19 @@ def human(detector, **options):
 
 
 NOBODY = np.full((400, 350, 3), 128, np.uint8)
+
+
+def test_score_of_a_person_by_hand():
+    result = PoseResult(
+        keypoints=np.zeros((2, 3, 2), np.float32),
+        scores=np.array([[0.9, 0.5, 0.1], [0.0, -0.1, 0.0]], np.float32),
+        boxes=np.array([[0, 0, 9, 9]] * 2, np.float32),
+        box_scores=np.array([0.5, 1.0], np.float32),
+        skeleton=Skeleton('three', ('a', 'b', 'c')),
+        image_size=(10, 10),
+    )
+    # 0.5 * (0.729 + 0.125 + 0.001) / (0.81 + 0.25 + 0.01); nothing seen is 0
+    np.testing.assert_allclose(result.person_scores, [0.5 * 0.855 / 1.07, 0], rtol=1e-5)
 
 
 def test_everyone_is_found_and_all_crops_go_through_the_network_together():
