@@ -160,11 +160,11 @@ def test_wrong_limits_are_refused(options, message):
 def test_unknown_arguments_and_detectors_are_refused():
     with pytest.raises(TypeError, match='max_persons'):
         dots(max_persons=3)
-    with pytest.raises(UserError, match='no detector'):
+    with pytest.raises(UserError, match='not a detector'):
         dots(detector='yolo')
     with pytest.raises(UserError, match='A detector is'):
         dots(detector=3)
-    with pytest.raises(UserError, match='no detector'):
+    with pytest.raises(UserError, match='not a detector'):
         dots()(NOBODY, detector='yolo')
 
 
