@@ -1,10 +1,10 @@
 """Write the deployed network as an ONNX graph, node by node.
 
-`torch.onnx.export(dynamo=True)` of `GraphNetwork` gives the same numbers, and OpenVINO runs it as fast, but ONNX Runtime
-is 10 to 20 % slower on it: it has ReduceMean where this graph has GlobalAveragePool. With a rewriting rule of onnxscript
-that puts GlobalAveragePool there, it was still 7 to 11 % slower at batch 1 (level at batch 8; one thread, two runs), and
-an export took 36 seconds of CPU instead of 7. So the graph is written here, from the few kinds of operations that
-runtimes have fast kernels for.
+`torch.onnx.export(dynamo=True)` of `GraphNetwork` gives the same numbers, and OpenVINO runs it as fast, but ONNX
+Runtime is 10 to 20 % slower on it: it has ReduceMean where this graph has GlobalAveragePool. With a rewriting rule of
+onnxscript that puts GlobalAveragePool there, it was still 7 to 11 % slower at batch 1 (level at batch 8; one thread,
+two runs), and an export took 36 seconds of CPU instead of 7. So the graph is written here, from the few kinds of
+operations that runtimes have fast kernels for.
 """
 
 from typing import Any
