@@ -7,15 +7,19 @@ from widehrnet_zoo.training.box_loss import NOBODY, PERSON, UNSURE, assign, box_
 from widehrnet_zoo.training.config import BoxConfig
 
 
+def positions_of(*size):
+    return torch.from_numpy(box_positions(*size))
+
+
 def assigned(boxes, kinds, found, scores, size=(10, 12), top=3):
     return assign(
-        scores, found, box_positions(*size), torch.tensor([boxes], dtype=torch.float32), torch.tensor([kinds]), top
+        scores, found, positions_of(*size), torch.tensor([boxes], dtype=torch.float32), torch.tensor([kinds]), top
     )
 
 
 def even(size=(10, 12), side=10.0):
     """The same box around every position, and the same score."""
-    positions = box_positions(*size)
+    positions = positions_of(*size)
     return torch.cat((positions - side, positions + side), -1)[None], torch.full((1, len(positions)), 0.1)
 
 
@@ -100,7 +104,7 @@ def test_maps_that_follow_the_gradient_find_the_people():
         box_losses(maps, boxes, kinds, BoxConfig()).sum().backward()
         optimizer.step()
     logits, bins = split_maps(maps.detach())
-    found = decode_sides(bins, box_positions(10, 12))[0]
+    found = decode_sides(bins, positions_of(10, 12))[0]
     best = torch.stack([(found - box).abs().amax(1) for box in boxes[0]])
     sure = logits[0].sigmoid() > 0.7
     assert (best[:, sure].amin(1) < 0.5).all()

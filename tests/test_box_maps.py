@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -67,6 +68,18 @@ def test_the_lower_of_two_that_overlap_goes_but_not_across_photos():
     assert boxes[0, 0].item() == pytest.approx(1, abs=1e-3) and boxes[2, 0].item() == pytest.approx(0, abs=1e-3)
     assert len(find_boxes(one, overlap=1.0)[0]) == 3 and len(find_boxes(one, min_score=0.75)[0]) == 1
     assert find_boxes(one, limit=2)[1].tolist() == pytest.approx([0.8, 0.7], abs=1e-5)
+
+
+def test_arrays_give_what_tensors_give():
+    random = torch.Generator().manual_seed(0)
+    maps = torch.randn(2, NUM_MAPS, 10, 12, generator=random)
+    for options in ({}, {'min_score': 0.6, 'overlap': 0.3, 'limit': 50}):
+        expected, found = find_boxes(maps, **options), find_boxes(maps.numpy(), **options)
+        assert len(expected[0]) > 5
+        for values, others in zip(expected, found, strict=True):
+            assert isinstance(others, np.ndarray)
+            np.testing.assert_allclose(others, values, rtol=1e-4, atol=1e-4)
+    assert find_boxes(np.full((2, NUM_MAPS, 4, 4), -200, np.float32), 0.1)[0].shape == (0, 4)
 
 
 def test_nobody_is_an_empty_result_and_pose_maps_are_refused():

@@ -91,6 +91,21 @@ def test_dark_at_the_border_follows_noise_no_more_than_in_the_middle():
     assert border < 1.5 * middle
 
 
+@pytest.mark.parametrize('decoder', DECODERS)
+def test_arrays_give_what_tensors_give(decoder):
+    centres = np.random.default_rng(0).uniform((-1, -1), (48, 64), (100, 2))
+    heatmaps = gaussians(centres) + 0.05 * torch.rand(1, 100, 64, 48, generator=torch.Generator().manual_seed(0))
+    expected, found = decode_heatmaps(heatmaps, decoder), decode_heatmaps(heatmaps.numpy(), decoder)
+    for values, others in zip(expected, found, strict=True):
+        assert isinstance(others, np.ndarray) and others.dtype == np.float32
+        np.testing.assert_allclose(others, values, atol=1e-4)
+    order = np.roll(np.arange(100), 1)
+    for shift in (True, False):
+        back = flip_heatmaps(heatmaps.numpy(), order, shift)
+        np.testing.assert_array_equal(back, flip_heatmaps(heatmaps, order.tolist(), shift))
+    assert decode_heatmaps(np.zeros((0, 17, 64, 48), np.float32), decoder)[0].shape == (0, 17, 2)
+
+
 def test_mirrored_heatmaps_come_back_with_pairs_swapped_and_one_pixel_on():
     heatmaps = torch.arange(2 * 3 * 2 * 4.0).reshape(2, 3, 2, 4)
     back = flip_heatmaps(heatmaps, [0, 2, 1], shift=False)

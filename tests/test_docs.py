@@ -27,6 +27,7 @@ ELSEWHERE = {
     'convert.md': 'test_convert.py',
     'fine-tune.md': 'test_training_docs.py',
     'publish.md': 'test_hub.py',
+    'without-pytorch.md': 'test_without_torch.py',
 }
 SHELL = ('', 'sh', 'bash', 'console')
 RUN = ('list', 'info', 'predict')

@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from widehrnet_zoo import SKELETONS, PoseEstimator, PoseResult, Skeleton, create_model, deploy
-from widehrnet_zoo.engines.pytorch import HeatmapBackend
+from widehrnet_zoo.engines.opening import HeatmapBackend
 from widehrnet_zoo.errors import UserError
 from widehrnet_zoo.inference import stream
 from widehrnet_zoo.inference.stream import Photo

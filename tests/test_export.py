@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from safetensors.numpy import load_file
 from test_deploy import trained_like
 
 from widehrnet_zoo import PoseEstimator, UserError
@@ -19,6 +20,7 @@ from widehrnet_zoo.deployment.network import deploy
 from widehrnet_zoo.engines.exported import open_backend
 from widehrnet_zoo.export.export import export, onnx_model, sample_crops
 from widehrnet_zoo.export.quantize import ENOUGH
+from widehrnet_zoo.kernels.library import choose_variant
 from widehrnet_zoo.pose.decoding import decode_heatmaps
 
 SIZE = (64, 64)
@@ -135,6 +137,20 @@ def test_torchscript_is_equal(model, tmp_path):
         assert not any(b'graph.py' in parts.read(name) for name in parts.namelist())  # no folders of whoever exports
 
 
+@pytest.mark.parametrize('precision', ['f32', 'bf16'])
+def test_kernels_are_equal(model, tmp_path, precision):
+    try:
+        choose_variant(precision)
+    except UserError as error:
+        pytest.skip(str(error))
+    tolerance = {'f32': 1e-4, 'bf16': 0.1}[precision]
+    assert export(model, tmp_path / 'pose.kernels', size=SIZE, precision=precision) < tolerance
+    for shape in ((3, 64, 64), (1, 96, 128)):
+        assert difference(model, open_backend(tmp_path / 'pose.kernels'), images(*shape)) < tolerance
+    tensors = load_file(tmp_path / 'pose.kernels')  # any reader of safetensors reads it
+    assert sum(tensor.size for tensor in tensors.values()) > 1e6
+
+
 @pytest.mark.slow
 def test_torch_export_is_equal(model, tmp_path):
     assert export(model, tmp_path / 'pose.pt2', size=SIZE) < 1e-4
@@ -158,8 +174,11 @@ def test_a_pipeline_gives_the_keypoints_of_uint8_crops(model, tmp_path, suffix):
     points, scores = decode_heatmaps(heatmaps)
     assert np.allclose(got[..., 2], scores, rtol=1e-3, atol=1e-3)
     assert np.mean(np.abs(got[..., :2] - points.numpy() * 4).max(-1) < 1e-3) > 0.95
-    with pytest.raises(UserError, match='without --pipeline'):
+    with pytest.raises(UserError, match='normalises them itself'):
         backend(images(1, 64, 64))
+    if suffix == 'torchscript':
+        with pytest.raises(UserError, match='without --pipeline'):
+            PoseEstimator(file)(crops[0])
 
 
 @pytest.mark.slow
@@ -194,6 +213,7 @@ def test_a_file_that_fails_its_check_is_not_kept(model, tmp_path, monkeypatch):
         ('pose.xml', {'fmt': 'onnx'}, 'ends in .onnx'),
         ('pose.torchscript', {'precision': 'bf16'}, 'not in bf16'),
         ('pose.onnx', {'precision': 'int8'}, 'not in int8'),
+        ('pose.kernels', {'pipeline': True}, 'leave pipeline out'),
         ('pose.onnx', {'size': (60, 64)}, 'multiple of 32'),
         ('pose.onnx', {'crops': np.zeros((1, 8, 8, 3), np.uint8)}, 'Crops must be uint8'),
     ],
@@ -217,8 +237,11 @@ def test_broken_and_foreign_files_are_refused(tmp_path):
     onnx.save(model, tmp_path / 'foreign.onnx')
     with pytest.raises(UserError, match='was not written by `widehrnet export`'):
         open_backend(tmp_path / 'foreign.onnx')
-    with pytest.raises(UserError, match='run on the CPU'):
-        open_backend(tmp_path / 'foreign.onnx', device='cuda')
+    with pytest.raises(UserError, match='has no tpu'):
+        open_backend(tmp_path / 'foreign.onnx', device='tpu')
+    with pytest.raises(UserError, match='runs on the CPU'):
+        (tmp_path / 'foreign.xml').write_text('')
+        open_backend(tmp_path / 'foreign.xml', device='cuda')
 
 
 def test_other_attention_than_published_is_refused_by_onnx(tmp_path):

@@ -14,6 +14,7 @@ ORDER = (
     'errors',
     'extras',
     'files',
+    'progress',
     'version',
     'pose',
     'formats',
@@ -72,13 +73,14 @@ def test_no_circle():
 
 WITHOUT_TORCH = """
 import sys
-for name in ('torch', 'timm', 'torchvision'):
+for name in ('torch', 'timm', 'torchvision', 'tqdm', 'safetensors', 'huggingface_hub'):
     sys.modules[name] = None
 import widehrnet_zoo
 from widehrnet_zoo import PoseResult, SKELETONS, draw_poses, read_image
 from widehrnet_zoo import formats
 from widehrnet_zoo.engines import exported
-from widehrnet_zoo.inference import stream
+from widehrnet_zoo.inference import estimator, stream
+from widehrnet_zoo import detection, video
 from widehrnet_zoo.pose import crops, drawing, images, results, skeletons
 assert read_image(images.np.zeros((4, 4, 3), 'uint8')).shape == (4, 4, 3)
 """

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import UserError as UserError
+from .extras import needs_pytorch
 from .pose.skeletons import SKELETONS as SKELETONS
 from .pose.skeletons import Skeleton as Skeleton
 from .version import __version__ as __version__
@@ -72,7 +73,8 @@ else:
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    value = getattr(import_module(f'.{_HOMES[name]}', __name__), name)
+    with needs_pytorch(f'widehrnet_zoo.{name}'):
+        value = getattr(import_module(f'.{_HOMES[name]}', __name__), name)
     globals()[name] = value
     return value
 

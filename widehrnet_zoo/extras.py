@@ -1,7 +1,11 @@
-"""Optional packages, imported where a feature needs them."""
+"""Packages that are imported where a feature needs them."""
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
+
+_CORE = ('torch', 'timm', 'huggingface_hub', 'safetensors')
 
 
 def require(module: str, extra: str) -> ModuleType:
@@ -24,4 +28,26 @@ def require(module: str, extra: str) -> ModuleType:
             raise
         raise ImportError(
             f'{module} is needed here and not installed: run `pip install "widehrnet_zoo[{extra}]"`.'
+        ) from error
+
+
+@contextmanager
+def needs_pytorch(what: str) -> Iterator[None]:
+    """Around imports of modules that need PyTorch, which an installation for exported files alone does not have.
+
+    Args:
+        what: What is about to be done, for the message.
+
+    Raises:
+        ImportError: If PyTorch, or a package that comes with it, is not installed; the message says what to do.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        missing = (error.name or '').partition('.')[0]
+        if missing not in _CORE:
+            raise
+        raise ImportError(
+            f'{what} needs {missing}, which is not installed: run `pip install widehrnet_zoo`. Without it only files '
+            'that `widehrnet export` wrote for ONNX Runtime, OpenVINO or the kernels can be used.'
         ) from error

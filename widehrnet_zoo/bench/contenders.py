@@ -89,7 +89,8 @@ class Contender:
         """
         import timm
 
-        from ..engines.pytorch import TorchBackend, open_backend
+        from ..engines.opening import open_backend
+        from ..engines.pytorch import TorchBackend
 
         if self.weights is not None:
             return cast(TorchBackend, open_backend(self.model, self.weights, 'cpu', self.size)).module.eval()

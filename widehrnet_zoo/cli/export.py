@@ -3,8 +3,14 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-HELP = 'write a model for ONNX Runtime, OpenVINO, torch.export or TorchScript'
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..pose.skeletons import Skeleton
+
+HELP = 'write a model for ONNX Runtime, OpenVINO, the kernels, torch.export or TorchScript'
 DESCRIPTION = 'Write a model for another runtime; the file is run and compared with PyTorch before it is kept.'
 EPILOG = """\
 examples:
@@ -12,7 +18,12 @@ examples:
   widehrnet export widehrnet_18_attn --format openvino --precision bf16 --out pose.xml
   widehrnet export widehrnet_18_attn --format openvino --precision int8 --calibrate photos/ --out pose.xml
   widehrnet export runs/mine --format onnx --pipeline --out pose.onnx
+  widehrnet export widehrnet_18_attn --format kernels --finder runs/finder --out pose.kernels
   widehrnet predict photo.jpg --model pose.onnx --out poses
+
+With --pipeline, or --format kernels, a person finder is written beside the file, as pose.finder.onnx, and predict takes
+it for photos without boxes: the one that ships, for models of human skeletons, or another by --finder. Files for ONNX
+Runtime, OpenVINO and the kernels can be used where PyTorch is not installed.
 """
 
 
@@ -25,13 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('model', help='variant, variant.tag, hf-hub:ORG/NAME or folder')
     parser.add_argument('--weights', metavar='FILE', help='.safetensors, or an official .pth')
     parser.add_argument(
-        '--format', required=True, choices=('onnx', 'openvino', 'torch-export', 'torchscript'), dest='fmt'
+        '--format', required=True, choices=('onnx', 'openvino', 'kernels', 'torch-export', 'torchscript'), dest='fmt'
     )
     parser.add_argument(
         '--out',
         type=Path,
         metavar='FILE',
-        help='the file (default: the model name, with .onnx, .xml, .pt2 or .torchscript)',
+        help='the file (default: the model name, with .onnx, .xml, .kernels, .pt2 or .torchscript)',
     )
     parser.add_argument('--size', type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'), help="instead of the model's own")
     parser.add_argument(
@@ -39,6 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         default=None,
         help='uint8 crops in, keypoints out: normalise and decode inside the file (default for person finders)',
+    )
+    parser.add_argument(
+        '--finder', metavar='MODEL', help='person finder to write beside the file: a folder, file of weights or name'
     )
     parser.add_argument('--precision', choices=('f32', 'bf16', 'int8'), default='f32', help='default: f32')
     parser.add_argument(
@@ -59,7 +73,8 @@ def run(args: argparse.Namespace) -> int:
         UserError: If an input is missing, broken or does not fit, or the file fails its check.
     """
     from ..engines.exported import open_backend as open_exported
-    from ..engines.pytorch import TorchBackend, open_backend
+    from ..engines.opening import open_backend
+    from ..engines.pytorch import TorchBackend
     from ..errors import UserError
     from ..export.export import FORMATS, export
     from ..pose.box_maps import gives_boxes
@@ -75,6 +90,7 @@ def run(args: argparse.Namespace) -> int:
         from ..export.calibration import folder_crops
 
         crops = folder_crops(args.calibrate, backend.size)
+    finder = _finder(args, backend.skeleton)
     name = Path(args.model).name.replace(':', '_')
     path = args.out or Path(f'{name}{FORMATS[args.fmt]}')
     difference = export(
@@ -86,9 +102,30 @@ def run(args: argparse.Namespace) -> int:
         pipeline=args.pipeline,
         precision=args.precision,
         crops=crops,
+        finder=finder,
     )
     pipeline = open_exported(path).metadata.pipeline
     places = 'boxes' if gives_boxes(backend.skeleton) else 'keypoints'
     what = f'pixels in the {places}' if pipeline else 'of the largest heatmap value'
     sys.stdout.write(f'{path}: {args.fmt} {args.precision}, at most {difference:.2g} {what} away from PyTorch.\n')
+    if finder is not None:
+        sys.stdout.write(f'{path.with_suffix(f".finder{path.suffix}")}: the person finder that belongs to it.\n')
+    elif args.pipeline and not gives_boxes(backend.skeleton):
+        sys.stdout.write(
+            'No person finder is beside it: without boxes the whole photo is one person. Give --finder for one.\n'
+        )
     return 0
+
+
+def _finder(args: argparse.Namespace, skeleton: 'Skeleton') -> 'nn.Module | None':
+    from ..detection import PersonFinder, finder_ships
+    from ..engines.opening import torch_module
+    from ..errors import UserError
+    from ..pose.skeletons import is_human
+
+    if args.finder is None and not ((args.pipeline or args.fmt == 'kernels') and is_human(skeleton) and finder_ships()):
+        return None
+    finder = torch_module(PersonFinder(args.finder, device='cpu').backend)
+    if finder is None:
+        raise UserError(f'{args.finder} is an exported file already: give the finder that it was made from.')
+    return finder

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Sequence
 
 from ..errors import UserError
+from ..extras import needs_pytorch
 
 COMMANDS = ('predict', 'list', 'info', 'convert', 'eval', 'train', 'pack', 'export', 'bench', 'demo')
 """Modules of this package in the order of the help: `HELP`, `DESCRIPTION`, `EPILOG`, `add_arguments`, `run` of each."""
@@ -79,7 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.basicConfig(level=logging.INFO if args.debug else logging.WARNING, format='%(message)s')
         # what is too large is refused with a sentence; what is only large is read
         warnings.filterwarnings('ignore', message='.*decompression bomb DOS attack')
-        return args.run(args)
+        with needs_pytorch(f'widehrnet {args.command}'):
+            return args.run(args)
     except KeyboardInterrupt:
         sys.stderr.write('interrupted\n')
         return 130

@@ -157,11 +157,10 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UserError: If there is nothing to do, or an option is wrong.
     """
-    from tqdm import tqdm
-
     from ..errors import UserError
     from ..files import check_folder
     from ..formats import check_format, save_results
+    from ..progress import progress_bar
     from ..video import is_video
 
     # in a pipe nothing is written beside it, unless it is asked for
@@ -206,7 +205,7 @@ def run(args: argparse.Namespace) -> int:
     begun: list[int] = []  # which photos went in
     people = done = nobody = 0
     with (
-        tqdm(total=len(photos), unit='photo', disable=args.quiet or not photos) as bar,
+        progress_bar(len(photos), 'photo', disable=args.quiet or not photos) as bar,
         ThreadPoolExecutor(_WRITERS) as pool,
     ):
 

@@ -15,6 +15,7 @@ from ..errors import UserError
 from ..inference.estimator import PoseEstimator
 from ..inference.people import Limits
 from ..inference.stream import Finder
+from ..pose.arrays import Arrays
 from ..pose.crops import check_boxes
 from ..pose.results import PoseResult
 
@@ -40,11 +41,11 @@ class TimedEstimator(PoseEstimator):
         """Start from zero."""
         self.seconds = {'network': 0.0, 'forward': 0.0}
 
-    def heatmaps(self, crops: npt.NDArray[np.uint8], *args: Any, **options: Any) -> Tensor:
+    def heatmaps(self, crops: npt.NDArray[np.uint8], *args: Any, **options: Any) -> Arrays:
         """As in `PoseEstimator`, timed."""
         start = time.perf_counter()
         heatmaps = super().heatmaps(crops, *args, **options)
-        if heatmaps.device.type == 'cuda':
+        if isinstance(heatmaps, Tensor) and heatmaps.device.type == 'cuda':
             torch.cuda.synchronize(heatmaps.device)
         self.seconds['network'] += time.perf_counter() - start
         return heatmaps

@@ -2,17 +2,23 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor, nn
+from PIL import Image
 
-from ..engines.pytorch import HeatmapBackend, TorchBackend, open_backend
+from ..engines.opening import HeatmapBackend, open_backend
 from ..errors import UserError
+from ..pose.arrays import as_float, to_numpy
 from ..pose.box_maps import find_boxes, gives_boxes
 from ..pose.images import ImageSource, read_image
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from ..engines.pytorch import TorchBackend
 
 __all__ = ['DEFAULT_FINDER', 'PersonFinder', 'letterbox']
 
@@ -22,28 +28,31 @@ DEFAULT_FINDER = 'widehrnet_10_attn.person_320x320'
 Boxes = npt.NDArray[np.float32]
 
 
-def letterbox(image: npt.NDArray[np.uint8], size: tuple[int, int]) -> tuple[Tensor, tuple[float, float, float]]:
-    """A photo in the middle of a network's input: as large as it fits, antialiased, black around it.
+def letterbox(
+    image: npt.NDArray[np.uint8], size: tuple[int, int]
+) -> tuple[npt.NDArray[np.uint8], tuple[float, float, float]]:
+    """A photo in the middle of a network's input: as large as it fits, bilinear and antialiased, black around it.
 
     Args:
         image: uint8 (height, width, 3).
         size: Height and width of the input.
 
     Returns:
-        uint8 (3, *size), and the scale and the shifts in x and y that bring a place in the photo to its place there.
+        uint8 (*size, 3), and the scale and the shifts in x and y that bring a place in the photo to its place there.
     """
-    from torchvision.transforms.v2 import functional as v2
-
     height, width = image.shape[:2]
     scale = min(size[0] / height, size[1] / width)
     inner = (max(1, round(height * scale)), max(1, round(width * scale)))
-    # a view with the channels last, which torchvision's resizing of bytes is made for
-    pixels = torch.from_numpy(image if image.flags.writeable else image.copy()).permute(2, 0, 1)
-    resized = pixels if inner == (height, width) else v2.resize(pixels[None], list(inner), antialias=True)[0]
     top, left = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
-    canvas = torch.zeros(3, *size, dtype=torch.uint8)
-    canvas[:, top : top + inner[0], left : left + inner[1]] = resized
+    canvas = np.zeros((*size, 3), np.uint8)
+    canvas[top : top + inner[0], left : left + inner[1]] = image if inner == (height, width) else _resize(image, inner)
     return canvas, (scale, float(left), float(top))
+
+
+def _resize(image: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    # Pillow's numbers are the same on every machine, with and without PyTorch; of a large photo it takes means of
+    # squares first, which is faster and hardly seen
+    return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR, reducing_gap=3.0))
 
 
 class PersonFinder:
@@ -68,9 +77,9 @@ class PersonFinder:
 
     def __init__(
         self,
-        model: str | Path | nn.Module | None = None,
+        model: 'str | Path | nn.Module | None' = None,
         weights: str | Path | None = None,
-        device: str | torch.device | None = None,
+        device: 'str | torch.device | None' = None,
         *,
         size: tuple[int, int] | None = None,
         min_score: float = 0.3,
@@ -112,7 +121,6 @@ class PersonFinder:
         """
         return self.find([image])[0]
 
-    @torch.inference_mode()
     def find(self, images: Sequence[ImageSource]) -> list[tuple[Boxes, Boxes]]:
         """Find the people in photos, which go through the network as one batch.
 
@@ -126,30 +134,26 @@ class PersonFinder:
             return []
         pixels = [read_image(image) for image in images]
         boxed = [letterbox(image, self.size) for image in pixels]
-        boxes, scores, index = self._boxes(torch.stack([canvas for canvas, _ in boxed]))
+        boxes, scores, index = self._boxes(np.stack([canvas for canvas, _ in boxed]))
         found = []
         for i, (image, (_, (scale, left, top))) in enumerate(zip(pixels, boxed, strict=True)):
             mine = index == i
             height, width = image.shape[:2]
-            placed = (boxes[mine].cpu().numpy() - np.array([left, top, left, top], np.float32)) / np.float32(scale)
+            placed = (boxes[mine] - np.array([left, top, left, top], np.float32)) / np.float32(scale)
             placed = placed.clip(0, np.array([width, height, width, height], np.float32))
             kept = ((placed[:, 2:] - placed[:, :2]) >= 1).all(1)
-            found.append((placed[kept][: self.max_people], scores[mine].cpu().numpy()[kept][: self.max_people]))
+            found.append((placed[kept][: self.max_people], scores[mine][kept][: self.max_people]))
         return found
 
-    def _boxes(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _boxes(self, canvases: npt.NDArray[np.uint8]) -> tuple[Boxes, Boxes, npt.NDArray[np.intp]]:
         backend: Any = self.backend
         if getattr(getattr(backend, 'metadata', None), 'pipeline', False):
-            rows = torch.from_numpy(backend.run(pixels.permute(0, 2, 3, 1).contiguous().numpy()))
-            rows = rows[rows[:, 5].argsort(descending=True, stable=True)]
+            rows = backend.run(canvases)
+            rows = rows[np.argsort(-rows[:, 5], kind='stable')]
             rows = rows[rows[:, 5] >= self.min_score]
-            return rows[:, 1:5], rows[:, 5], rows[:, 0].long()
-        return find_boxes(self._maps(pixels), self.min_score, self.overlap)
-
-    def _maps(self, pixels: Tensor) -> Tensor:
-        backend = self.backend
-        device = getattr(backend, 'device', torch.device('cpu'))
-        mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) * 255 for v in (backend.mean, backend.std))
-        images: Any = (pixels.to(device).float() - mean) / std
-        maps = backend(images if isinstance(backend, TorchBackend) else images.numpy())
-        return maps if isinstance(maps, Tensor) else torch.from_numpy(np.asarray(maps))
+            return rows[:, 1:5], rows[:, 5], rows[:, 0].astype(np.intp)
+        maps = backend.from_crops(canvases, backend.mean, backend.std)
+        if str(getattr(maps, 'device', 'cpu')) == 'cpu':
+            maps = to_numpy(maps)
+        boxes, scores, index = map(to_numpy, find_boxes(as_float(maps), self.min_score, self.overlap))
+        return boxes, scores, index

@@ -1,14 +1,16 @@
 """Detectors by name."""
 
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 from ..weights.shipped import WEIGHTS
 from .finder import DEFAULT_FINDER, PersonFinder
 from .protocol import Detector
+
+if TYPE_CHECKING:
+    import torch
 
 
 def finder_ships() -> bool:
@@ -17,7 +19,7 @@ def finder_ships() -> bool:
 
 
 def open_detector(
-    name: str, device: str | torch.device | None = None, min_score: float | None = None, engine: str = 'auto'
+    name: str, device: 'str | torch.device | None' = None, min_score: float | None = None, engine: str = 'auto'
 ) -> Detector:
     """A detector by name.
 
@@ -41,6 +43,12 @@ def open_detector(
     if name == 'default' and not finder_ships():
         raise UserError(
             'The person finder is not in this installation: give another detector, such as torchvision, or boxes.'
+        )
+    if name == 'default' and find_spec('torch') is None:
+        raise UserError(
+            'The person finder that ships needs PyTorch, which is not installed: export the model with --pipeline, '
+            'which writes the finder beside it; or give boxes; or None as the detector, which makes the whole photo '
+            "one person's box."
         )
     if name == 'default' or (scheme == 'finder' and rest):
         threshold: dict[str, Any] = {} if min_score is None else {'min_score': min_score}

@@ -1,22 +1,43 @@
-"""Exported files as backends of `PoseEstimator`: normalised crops in, heatmaps out."""
+"""Exported files as backends of `PoseEstimator`: crops in, heatmaps out. PyTorch is needed for its own formats only."""
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import UserError
-from ..extras import require
+from ..extras import needs_pytorch, require
+from ..kernels.library import choose_variant
+from ..kernels.saved import read_program
+from ..pose.crops import normalise
+from .fork import check_fork
 from .metadata import KEY, ExportMetadata
 
-__all__ = ['ExportedBackend', 'open_backend']
+__all__ = ['SUFFIXES', 'ExportedBackend', 'open_backend']
 
 Array = npt.NDArray[Any]
 Runner = Callable[[Array], Array]
+
+
+class Opened(NamedTuple):
+    """A file that its runtime has opened.
+
+    Attributes:
+        metadata: What the file says about itself.
+        run: What it takes to what it gives.
+        heatmaps: Of a pipeline that gives them besides, uint8 crops (B, H, W, 3) to heatmaps (B, K, H/4, W/4).
+        device: Where it runs.
+    """
+
+    metadata: ExportMetadata
+    run: Runner
+    heatmaps: Runner | None = None
+    device: str = 'cpu'
 
 
 class ExportedBackend:
@@ -25,6 +46,7 @@ class ExportedBackend:
     Attributes:
         path: The file.
         runtime: What runs it.
+        device: Where.
         metadata: What the file says about itself.
         skeleton: What the keypoints are.
         size: Height and width of the input.
@@ -34,43 +56,80 @@ class ExportedBackend:
         score_map: From heatmap peaks to chances, or `None`.
     """
 
-    def __init__(self, path: Path, runtime: str, metadata: ExportMetadata, runner: Runner, threads: int | None = None):
+    def __init__(self, path: Path, runtime: str, opened: Opened, threads: int | None = None):
         self.path = path
         self._process, self._threads = os.getpid(), threads
         self.runtime = runtime
-        self.metadata = metadata
+        self.device = opened.device
+        self.metadata = metadata = opened.metadata
         self.skeleton = metadata.skeleton
         self.size = metadata.size
         self.mean = metadata.mean
         self.std = metadata.std
         self.padding = metadata.padding
         self.score_map = metadata.score_map
-        self.run = runner
+        self._run, self._heatmaps = opened.run, opened.heatmaps
+
+    @property
+    def gives_heatmaps(self) -> bool:
+        """Whether `from_crops` can be called: not of pipelines that give keypoints or boxes alone."""
+        return not self.metadata.pipeline or self._heatmaps is not None
 
     def __reduce__(self) -> tuple[Any, ...]:
         # a copy, also one in another process, opens the file anew
-        return open_backend, (self.path.absolute(), None, self._threads)
+        return open_backend, (self.path.absolute(), self.device, self._threads)
 
     def __call__(self, images: npt.NDArray[np.float32], /) -> Array:
         """Normalised crops (B, 3, H, W) to heatmaps (B, K, H/4, W/4).
 
         Raises:
-            UserError: If the file holds the whole pipeline, whose output is keypoints; or if this is another process,
-                forked from the one that opened the file.
+            UserError: If the file normalises by itself; or if this is another process, forked from the one that opened
+                the file.
         """
-        # PyTorch's own formats are PoseEstimator's to judge: they run in a forked process on one thread
-        if os.getpid() != self._process and self.runtime in ('ONNX Runtime', 'OpenVINO'):
+        if self.metadata.pipeline:
+            raise UserError(f'{self.path.name} takes uint8 crops and normalises them itself: call run(crops).')
+        return self.run(images)
+
+    def run(self, images: Array) -> Array:
+        """What the file itself takes to what it gives; see `ExportMetadata.pipeline`.
+
+        Raises:
+            UserError: If the runtime cannot run it.
+        """
+        return self._checked(self._run, images)
+
+    def from_crops(self, crops: npt.NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]) -> Array:
+        """uint8 crops (B, H, W, 3) to heatmaps (B, K, H/4, W/4).
+
+        Args:
+            crops: Of the network's size.
+            mean: Of the input, RGB in 0..1.
+            std: Likewise.
+
+        Raises:
+            UserError: If the file gives no heatmaps, or normalises in another way.
+        """
+        if not self.metadata.pipeline:
+            return self(normalise(crops, mean, std))
+        if self._heatmaps is None:  # from an older version, or in one of PyTorch's formats
+            raise UserError(
+                f'{self.path.name} gives keypoints alone, and PoseEstimator needs heatmaps: export it again to ONNX or '
+                'OpenVINO, or without --pipeline.'
+            )
+        if (tuple(mean), tuple(std)) != (self.mean, self.std):
+            raise UserError(f'{self.path.name} normalises crops itself: leave mean and std out.')
+        return self._checked(self._heatmaps, crops)
+
+    def _checked(self, runner: Runner, images: Array) -> Array:
+        if self.runtime in ('TorchScript', 'torch.export'):
+            check_fork()
+        elif os.getpid() != self._process and self.runtime in ('ONNX Runtime', 'OpenVINO'):
             raise UserError(
                 f'{self.path.name} was opened before this process was forked, and {self.runtime} would wait here '
                 "without end: open it in each worker, or start workers by multiprocessing's 'spawn'."
             )
-        if self.metadata.pipeline:
-            raise UserError(
-                f'{self.path.name} takes uint8 crops and gives keypoints; PoseEstimator needs a file with heatmaps: '
-                'export without --pipeline, or call backend.run(crops) yourself.'
-            )
         try:
-            return self.run(images)
+            return runner(images)
         except Exception as error:  # each runtime has its own
             raise UserError(f'{self.path} cannot be run by {self.runtime}: {_reason(error)}') from error
 
@@ -80,8 +139,9 @@ def _reason(error: Exception) -> str:
     return lines[0][:300] if lines else type(error).__name__
 
 
-def _onnx(path: Path, threads: int | None) -> tuple[ExportMetadata, Runner]:
+def _onnx(path: Path, device: str, threads: int | None) -> Opened:
     ort = require('onnxruntime', 'export')
+    providers = _providers(ort, device)
     options = ort.SessionOptions()
     # what goes wrong is told by an exception
     options.log_severity_level = 4
@@ -89,9 +149,11 @@ def _onnx(path: Path, threads: int | None) -> tuple[ExportMetadata, Runner]:
         options.intra_op_num_threads = threads
     try:
         # its fallback would try the same again, and print that it does
-        session = ort.InferenceSession(str(path), options, providers=['CPUExecutionProvider'], enable_fallback=0)
+        session = ort.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
     except Exception as error:  # onnxruntime's errors have no common class of their own
         raise UserError(f'ONNX Runtime cannot open {path}: {_reason(error)}') from error
+    if session.get_providers()[0] != providers[0][0]:
+        raise UserError(f'ONNX Runtime cannot start {device}: see what its CUDA and driver need, or leave device out.')
     try:
         text = session.get_modelmeta().custom_metadata_map.get(KEY)
     except UnicodeDecodeError:
@@ -100,10 +162,26 @@ def _onnx(path: Path, threads: int | None) -> tuple[ExportMetadata, Runner]:
     if not session.get_inputs():
         raise UserError(f'{path} is a graph without an input: expected one that takes crops.')
     name = session.get_inputs()[0].name
-    return metadata, lambda images: session.run(None, {name: images})[0]
+
+    def runner(index: int) -> Runner:
+        outputs = [session.get_outputs()[index].name]
+        return lambda images: session.run(outputs, {name: images})[0]
+
+    return Opened(metadata, runner(0), runner(1) if len(session.get_outputs()) > 1 else None, device)
 
 
-def _openvino(path: Path, threads: int | None) -> tuple[ExportMetadata, Runner]:
+def _providers(ort: Any, device: str) -> list[tuple[str, dict[str, int]]]:
+    """What runs the graph, and what runs the nodes that it has no kernels for."""
+    name, _, number = device.partition(':')
+    there = {provider.removesuffix('ExecutionProvider').lower(): provider for provider in ort.get_available_providers()}
+    if name not in there or (number and not number.isdecimal()):
+        hint = ' (install onnxruntime-gpu in place of onnxruntime)' if name == 'cuda' else ''
+        raise UserError(f'The installed ONNX Runtime has no {device}{hint}: choose {", ".join(sorted(there))}.')
+    providers: list[tuple[str, dict[str, int]]] = [(there[name], {'device_id': int(number)} if number else {})]
+    return providers if name == 'cpu' else [*providers, (there['cpu'], {})]
+
+
+def _openvino(path: Path, device: str, threads: int | None) -> Opened:
     ov = require('openvino', 'export')
     core = ov.Core()
     try:
@@ -123,7 +201,7 @@ def _openvino(path: Path, threads: int | None) -> tuple[ExportMetadata, Runner]:
     compiled: dict[int, tuple[Any, list[Any]]] = {}
     lock = threading.Lock()
 
-    def run(images: Array) -> Array:
+    def run(images: Array, output: int = 0) -> Array:
         batch = len(images)
         with lock:
             if batch not in compiled:
@@ -136,15 +214,25 @@ def _openvino(path: Path, threads: int | None) -> tuple[ExportMetadata, Runner]:
             network, idle = compiled[batch]
             request = idle.pop() if idle else network.create_infer_request()
         try:
-            return request.infer({0: images})[0].copy()
+            return request.infer({0: images})[output].copy()
         finally:
             idle.append(request)
 
-    return metadata, run
+    return Opened(metadata, run, partial(run, output=1) if len(model.outputs) > 1 else None)
 
 
-def _torchscript(path: Path, threads: int | None) -> tuple[ExportMetadata, Runner]:
-    import torch
+def _kernels(path: Path, device: str, threads: int | None) -> Opened:
+    program, text = read_program(path)
+    metadata = ExportMetadata.from_json(text, path.name)
+    network = program.open(choose_variant(metadata.precision))
+    if program.outputs != metadata.skeleton.num_keypoints or program.channels != 3 or metadata.pipeline:
+        raise UserError(f'{path} is damaged: its program does not fit what it says of itself.')
+    return Opened(metadata, partial(network, threads=threads))
+
+
+def _torchscript(path: Path, device: str, threads: int | None) -> Opened:
+    with needs_pytorch('A file of TorchScript'):
+        import torch
     import torchvision  # noqa: F401  its operators, which files of person finders hold
 
     files = {KEY: ''}
@@ -154,11 +242,12 @@ def _torchscript(path: Path, threads: int | None) -> tuple[ExportMetadata, Runne
         raise UserError(f'TorchScript cannot open {path}: {_reason(error)}') from error
     text: Any = files[KEY]
     said = text.decode(errors='replace') if isinstance(text, bytes) else text
-    return ExportMetadata.from_json(said, path.name), _torch(module)
+    return Opened(ExportMetadata.from_json(said, path.name), _torch(module))
 
 
-def _torch_export(path: Path, threads: int | None) -> tuple[ExportMetadata, Runner]:
-    import torch
+def _torch_export(path: Path, device: str, threads: int | None) -> Opened:
+    with needs_pytorch('A file of torch.export'):
+        import torch
 
     from .program import check_program
 
@@ -168,7 +257,7 @@ def _torch_export(path: Path, threads: int | None) -> tuple[ExportMetadata, Runn
         program = torch.export.load(str(path), extra_files=files)
     except Exception as error:  # torch raises what its unpacking happens to meet
         raise UserError(f'torch.export cannot open {path}: {_reason(error)}') from error
-    return ExportMetadata.from_json(files[KEY], path.name), _torch(program.module())
+    return Opened(ExportMetadata.from_json(files[KEY], path.name), _torch(program.module()))
 
 
 def _torch(module: Any) -> Runner:
@@ -186,17 +275,22 @@ _RUNTIMES = {
     '.xml': ('OpenVINO', _openvino),
     '.torchscript': ('TorchScript', _torchscript),
     '.pt2': ('torch.export', _torch_export),
+    '.kernels': ('the kernels', _kernels),
 }
+
+SUFFIXES = tuple(_RUNTIMES)
+"""Of the files that can be opened here."""
 
 
 def open_backend(path: str | Path, device: Any = None, threads: int | None = None) -> ExportedBackend:
     """Open an exported file.
 
     Args:
-        path: `.onnx`, `.xml` (OpenVINO), `.torchscript` or `.pt2` (torch.export), as `widehrnet export` writes them.
-        device: Only the CPU, by whatever name it is given.
-        threads: Threads of ONNX Runtime or OpenVINO; by default theirs. The torch formats follow
-            `torch.set_num_threads`.
+        path: `.onnx`, `.xml` (OpenVINO), `.kernels`, `.torchscript` or `.pt2` (torch.export), as `widehrnet export`
+            writes them; or a folder with one model of OpenVINO, beside which its person finder may lie.
+        device: For `.onnx` a provider of ONNX Runtime that is installed, in lower case: `cpu`, `cuda`, `cuda:1`, ...;
+            others run on the CPU. The CPU by default.
+        threads: Threads of the runtime; by default its own choice. The torch formats follow `torch.set_num_threads`.
 
     Returns:
         The backend.
@@ -207,7 +301,7 @@ def open_backend(path: str | Path, device: Any = None, threads: int | None = Non
     """
     path = Path(path)
     if path.is_dir():
-        found = sorted(path.glob('*.xml'))
+        found = sorted(p for p in path.glob('*.xml') if not p.name.endswith('.finder.xml'))
         if len(found) != 1:
             raise UserError(f'{path} holds {len(found)} OpenVINO models (.xml); name one file.')
         path = found[0]
@@ -215,8 +309,8 @@ def open_backend(path: str | Path, device: Any = None, threads: int | None = Non
         raise UserError(f'{path.name} is not an exported file that can be run here: {", ".join(_RUNTIMES)} are.')
     if not path.is_file():
         raise UserError(f'There is no file {path}.')
-    if device is not None and 'cpu' not in str(device).lower():
-        raise UserError(f'Exported files run on the CPU here, not on {device}: leave the device out.')
+    place = 'cpu' if device is None else str(device).lower()
+    if place != 'cpu' and path.suffix != '.onnx':
+        raise UserError(f'{path.name} runs on the CPU here, not on {device}: leave the device out.')
     runtime, load = _RUNTIMES[path.suffix]
-    metadata, runner = load(path, threads)
-    return ExportedBackend(path, runtime, metadata, runner, threads)
+    return ExportedBackend(path, runtime, load(path, place, threads), threads)

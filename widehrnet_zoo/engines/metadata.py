@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import dataclass
 from operator import index
 from types import SimpleNamespace
@@ -26,11 +27,13 @@ class ExportMetadata:
         mean: Of the input, RGB in 0..1.
         std: Of the input.
         pipeline: Whether the file takes uint8 crops (B, H, W, 3) and gives keypoints (B, K, 3), x, y in crop pixels
-            and score (a person finder: photos, and (N, 6) photo, x1, y1, x2, y2, score); otherwise it takes normalised
-            float32 (B, 3, H, W) and gives heatmaps (B, K, H/4, W/4).
+            and score, and, in ONNX and OpenVINO, the heatmaps besides (a person finder: photos, and (N, 6) photo, x1,
+            y1, x2, y2, score); otherwise it takes normalised float32 (B, 3, H, W) and gives heatmaps
+            (B, K, H/4, W/4).
         precision: `'f32'`, `'bf16'` or `'int8'`.
         padding: Growth of a person's box to the crop.
         score_map: From heatmap peaks to chances, or `None`; for whoever reads the file's scores to apply.
+        finder: Name of the file beside it that finds the people, if there is one.
     """
 
     name: str
@@ -42,6 +45,7 @@ class ExportMetadata:
     precision: str = 'f32'
     padding: float = PADDING
     score_map: ScoreMap | None = None
+    finder: str | None = None
 
     def to_json(self) -> str:
         """As one line."""
@@ -56,6 +60,7 @@ class ExportMetadata:
             'precision': self.precision,
             'padding': self.padding,
             'score_map': None if self.score_map is None else self.score_map.to_config(),
+            'finder': self.finder,
         }
         return json.dumps(values)
 
@@ -85,12 +90,15 @@ class ExportMetadata:
                 # files written before there was a choice do not say it
                 padding=padding_of(SimpleNamespace(padding=values.get('padding'))),
                 score_map=score_map_of(SimpleNamespace(score_map=values.get('score_map'))),
+                finder=values.get('finder'),
             )
             if not (
                 isinstance(said.name, str)
                 and isinstance(said.pipeline, bool)
                 and said.precision in ('f32', 'bf16', 'int8')
                 and all(map(math.isfinite, said.mean + said.std))
+                # beside the file, and nowhere else
+                and (said.finder is None or re.fullmatch(r'[^/\\:]*\w[^/\\:]*', said.finder))
             ):
                 raise ValueError('a field has a value that it cannot have')
             return said

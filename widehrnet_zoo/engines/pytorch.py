@@ -1,10 +1,11 @@
-"""What turns normalised crops into heatmaps: a torch module, or an exported file in its place."""
+"""PyTorch, or this package's kernels on tensors, as what turns crops into heatmaps."""
 
 import contextlib
 import functools
 import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,41 +16,18 @@ from ..deployment.network import DeployedWideHRNet, deploy
 from ..errors import UserError
 from ..kernels.library import find_library
 from ..kernels.native import KernelNetwork, accelerate
-from ..models.opening import open_network, path_of
+from ..models.opening import open_network
 from ..models.widehrnet import WideHRNet
 from ..pose.skeletons import Skeleton
-from .exported import open_backend as open_exported
+from .fork import check_fork
 
-__all__ = ['ENGINES', 'HeatmapBackend', 'TorchBackend', 'find_device', 'open_backend']
+__all__ = ['ENGINES', 'TorchBackend', 'find_device', 'open_torch']
 
 _logger = logging.getLogger(__name__)
 
 ENGINES = ('auto', 'kernels', 'deployed', 'eager')
 """How a network is run: the best of the others for its device; this package's own CPU kernels; PyTorch on the deployed
 network, whose convolutions are folded; PyTorch on the network as it is."""
-
-_EXPORTED = ('.onnx', '.xml', '.pt2', '.torchscript', '.engine', '.tflite', '.pte', '.mlpackage')
-
-
-@runtime_checkable
-class HeatmapBackend(Protocol):
-    """Anything that gives heatmaps, with what its input is.
-
-    Attributes:
-        skeleton: What the keypoints are.
-        size: Height and width of the input.
-        mean: Of the input, RGB in 0..1.
-        std: Of the input.
-    """
-
-    skeleton: Skeleton
-    size: tuple[int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def __call__(self, images: npt.NDArray[np.float32], /) -> Any:
-        """Normalised crops (B, 3, H, W) to heatmaps (B, K, H/4, W/4), any B from 1."""
-        ...
 
 
 class TorchBackend:
@@ -128,6 +106,14 @@ class TorchBackend:
         with context:
             return runner(images)
 
+    @torch.inference_mode()
+    def from_crops(self, crops: npt.NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]) -> Tensor:
+        """uint8 crops (B, H, W, 3) to heatmaps (B, K, H/4, W/4), normalised on the module's device."""
+        check_fork()
+        shift, scale = (torch.tensor(v, device=self.device).view(1, 3, 1, 1) * 255 for v in (mean, std))
+        images = torch.from_numpy(crops).to(self.device).permute(0, 3, 1, 2).float().sub_(shift).div_(scale)
+        return self(images)
+
 
 def _tensors(module: nn.Module) -> list[Tensor]:
     return [*module.parameters(), *module.buffers()]
@@ -188,7 +174,7 @@ def find_device(device: str | torch.device | None = None) -> torch.device:
     return found
 
 
-def open_backend(
+def open_torch(
     model: str | Path | nn.Module | None = None,
     weights: str | Path | None = None,
     device: str | torch.device | None = None,
@@ -196,18 +182,8 @@ def open_backend(
     skeleton: Skeleton | None = None,
     bf16: bool = False,
     engine: str = 'auto',
-) -> HeatmapBackend | TorchBackend:
-    """Open a model by whatever it is given as; see `PoseEstimator` for the arguments."""
-    path = path_of(model)
-    if path is not None and (path.suffix in _EXPORTED or (path.is_dir() and not (path / 'config.json').exists())):
-        if weights is not None or size is not None or bf16 or engine != 'auto':
-            raise UserError(
-                'An exported file holds its weights, size and precision and has its own runtime: leave weights, size, '
-                'bf16 and engine out.'
-            )
-        if not path.exists():
-            raise UserError(f'There is no file {path}.')
-        return open_exported(path, device=device)
+) -> TorchBackend:
+    """Open a network that is no exported file; see `PoseEstimator` for the arguments."""
     network = open_network(model, weights, size=size, skeleton=skeleton).network
     if not isinstance(model, nn.Module):
         device = find_device('cpu' if engine == 'kernels' and device is None else device)

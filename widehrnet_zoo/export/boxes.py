@@ -43,7 +43,7 @@ def write_boxes(writer: PoseWriter, maps: str, size: tuple[int, int], stride: in
     mean = op('ReduceSum', op('Mul', op('Softmax', bins, axis=2), places), ints(2), keepdims=0)
     near, step = distances_of()
     sides = op('Mul', op('Sub', op('Exp', op('Mul', mean, floats(step))), floats(1.0)), floats(near))
-    x, y = box_positions(size[0] // stride, size[1] // stride, stride).T.numpy()
+    x, y = box_positions(size[0] // stride, size[1] // stride, stride).T
     centres, signs = floats(np.stack((x, y, x, y))[None]), floats(np.array([-1, -1, 1, 1]).reshape(1, 4, 1))
     boxes = op('Transpose', op('Add', centres, op('Mul', sides, signs)), perm=[0, 2, 1])
     kept = op('NonMaxSuppression', boxes, scores, ints(MOST), floats([OVERLAP]), floats([LEAST]))

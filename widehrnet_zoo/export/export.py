@@ -7,7 +7,8 @@ import shutil
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from timm.data import resolve_model_data_config
-from torch import nn
+from torch import Tensor, nn
 
 from ..deployment.graph import GraphNetwork
-from ..deployment.network import deploy
+from ..deployment.network import DeployedWideHRNet, deploy
 from ..engines.exported import open_backend
 from ..engines.metadata import KEY, ExportMetadata
 from ..errors import UserError
 from ..extras import require
 from ..files import check_folder
+from ..kernels.record import record
+from ..kernels.saved import write_program
 from ..pose.box_maps import gives_boxes
 from ..pose.crops import STRIDE, padding_of
 from ..pose.score_map import score_map_of
@@ -32,7 +35,13 @@ from .boxes import box_difference, write_boxes
 from .onnx_graph import OPSET, PoseWriter
 from .pipelines import BoxPipeline, PosePipeline
 
-FORMATS = {'onnx': '.onnx', 'openvino': '.xml', 'torch-export': '.pt2', 'torchscript': '.torchscript'}
+FORMATS = {
+    'onnx': '.onnx',
+    'openvino': '.xml',
+    'kernels': '.kernels',
+    'torch-export': '.pt2',
+    'torchscript': '.torchscript',
+}
 """Formats and the extensions of their files."""
 
 TOLERANCE = {'f32': 1e-3, 'bf16': 0.1, 'int8': 0.5}
@@ -72,6 +81,8 @@ def onnx_model(network: GraphNetwork, metadata: ExportMetadata, orders_are_produ
     types, helper = onnx.TensorProto, onnx.helper
     writer = PoseWriter(orders_are_products)
     count = metadata.skeleton.num_keypoints
+    shape = ['batch', count, 'heatmap_height', 'heatmap_width']
+    heatmaps = helper.make_tensor_value_info('heatmaps', types.FLOAT, shape)
     if metadata.pipeline and gives_boxes(metadata.skeleton):
         height, width = metadata.size
         given = helper.make_tensor_value_info('images', types.UINT8, ['batch', height, width, 3])
@@ -81,14 +92,16 @@ def onnx_model(network: GraphNetwork, metadata: ExportMetadata, orders_are_produ
     elif metadata.pipeline:
         given = helper.make_tensor_value_info('crops', types.UINT8, ['batch', 'height', 'width', 3])
         x = writer.normalise('crops', metadata.mean, metadata.std)
-        writer.rename(writer.decode(writer.network(network, x), STRIDE), 'keypoints')
+        writer.rename(writer.network(network, x), 'heatmaps')
+        writer.rename(writer.decode('heatmaps', STRIDE), 'keypoints')
         result = helper.make_tensor_value_info('keypoints', types.FLOAT, ['batch', count, 3])
     else:
         given = helper.make_tensor_value_info('images', types.FLOAT, ['batch', 3, 'height', 'width'])
         writer.rename(writer.network(network, 'images'), 'heatmaps')
-        shape = ['batch', count, 'heatmap_height', 'heatmap_width']
-        result = helper.make_tensor_value_info('heatmaps', types.FLOAT, shape)
-    graph = helper.make_graph(writer.nodes, metadata.name, [given], [result], writer.initializers)
+        result = heatmaps
+    # PoseEstimator decodes them by itself, since it has other decoders and the mirrored crop
+    results = [result, heatmaps] if result.name == 'keypoints' else [result]
+    graph = helper.make_graph(writer.nodes, metadata.name, [given], results, writer.initializers)
     model = helper.make_model(
         graph,
         opset_imports=[helper.make_opsetid('', OPSET)],
@@ -100,7 +113,8 @@ def onnx_model(network: GraphNetwork, metadata: ExportMetadata, orders_are_produ
     return model
 
 
-def _write(network: GraphNetwork, metadata: ExportMetadata, fmt: str, file: Path, crops: Any) -> None:
+def _write(deployed: DeployedWideHRNet, metadata: ExportMetadata, fmt: str, file: Path, crops: Any) -> None:
+    network = GraphNetwork(deployed)
     height, width = metadata.size
     module: nn.Module = network
     example = torch.zeros(2, 3, height, width)
@@ -108,7 +122,9 @@ def _write(network: GraphNetwork, metadata: ExportMetadata, fmt: str, file: Path
         pipeline = BoxPipeline if gives_boxes(metadata.skeleton) else PosePipeline
         module = pipeline(network, metadata.mean, metadata.std).eval()
         example = torch.zeros(2, height, width, 3, dtype=torch.uint8)
-    if fmt == 'onnx':
+    if fmt == 'kernels':
+        write_program(record(deployed), metadata.to_json(), file)
+    elif fmt == 'onnx':
         file.write_bytes(onnx_model(network, metadata).SerializeToString())
     elif fmt == 'openvino':
         ov = require('openvino', 'export')
@@ -153,23 +169,29 @@ def export(
     pipeline: bool | None = None,
     precision: str = 'f32',
     crops: npt.NDArray[np.uint8] | None = None,
+    finder: nn.Module | None = None,
 ) -> float:
     """Write a network for another runtime and check it there against PyTorch.
 
     Args:
         model: A `WideHRNet` with heatmaps, on the CPU.
         path: The file; written whole or not at all, and only if the check passed.
-        fmt: `'onnx'`, `'openvino'`, `'torch-export'` or `'torchscript'`; by default what the extension says.
+        fmt: `'onnx'`, `'openvino'`, `'kernels'` (this package's own, for CPUs), `'torch-export'` or `'torchscript'`; by
+            default what the extension says.
         size: Height and width, multiples of 32; by default the model's own. ONNX and TorchScript files also run at
             others, torch-export has a dynamic batch only.
         skeleton: What the keypoints are; by default what the model says.
-        pipeline: Take uint8 crops (B, H, W, 3) and give keypoints (B, K, 3): normalisation and decoding in the file. A
-            person finder takes uint8 photos and gives (N, 6), see `BoxPipeline`, with the suppression of doubles in
-            the file; for it this is the default.
-        precision: `'f32'`; or for OpenVINO `'bf16'`, computed where the processor can, or `'int8'`, static quantisation
-            calibrated on `crops`. (In ONNX Runtime the same int8 costs more than 0.01 PCK, so it is not offered.)
+        pipeline: Take uint8 crops (B, H, W, 3) and give keypoints (B, K, 3): normalisation and decoding in the file. In
+            ONNX and OpenVINO heatmaps are a second output, which `PoseEstimator` decodes. A person finder takes uint8
+            photos and gives (N, 6), see `BoxPipeline`, with the suppression of doubles in the file; for it this is the
+            default.
+        precision: `'f32'`; or `'bf16'` for OpenVINO, computed where the processor can, and for the kernels, which
+            refuse to open it where the processor cannot; or for OpenVINO `'int8'`, static quantisation calibrated on
+            `crops`. (In ONNX Runtime the same int8 costs more than 0.01 PCK, so it is not offered.)
         crops: uint8 (N, H, W, 3), real crops to check on, and to calibrate on for int8, where it takes 100 or more;
             by default the photo that comes with this package.
+        finder: A person finder, written beside the file as `NAME.finder.onnx`, ..., which then names it:
+            `PoseEstimator` on the file takes it for photos without boxes.
 
     Returns:
         The largest difference of a heatmap, or of a keypoint or the side of a box in pixels for a pipeline, found in
@@ -187,7 +209,7 @@ def export(
     if path.suffix != FORMATS[fmt]:
         raise UserError(f'A file of the format {fmt} ends in {FORMATS[fmt]}, not in {path.suffix or path.name!r}.')
     check_folder(path.parent)
-    allowed = {'f32', 'bf16', 'int8'} if fmt == 'openvino' else {'f32'}
+    allowed = {'openvino': {'f32', 'bf16', 'int8'}, 'kernels': {'f32', 'bf16'}}.get(fmt, {'f32'})
     if precision not in allowed:
         raise UserError(f'{fmt} is exported in {", ".join(sorted(allowed))}, not in {precision}.')
     if getattr(getattr(model, 'global_pool', None), 'pool_type', ''):
@@ -199,7 +221,9 @@ def export(
     known: Any = getattr(model, 'pretrained_cfg', None) or {}
     skeleton = skeleton or skeleton_of(model)
     if pipeline is None:
-        pipeline = gives_boxes(skeleton) and fmt != 'torch-export'
+        pipeline = gives_boxes(skeleton) and fmt not in ('torch-export', 'kernels')
+    elif pipeline and fmt == 'kernels':
+        raise UserError('Files for the kernels hold the network alone, this package does the rest: leave pipeline out.')
     elif pipeline and gives_boxes(skeleton) and fmt == 'torch-export':
         raise UserError(
             'torch-export files hold operators of PyTorch alone, and the suppression of doubles is not one: leave the '
@@ -215,13 +239,21 @@ def export(
         precision=precision,
         padding=padding_of(model),
         score_map=score_map_of(model),
+        finder=None if finder is None else path.with_suffix(f'.finder{path.suffix}').name,
     )
     deployed = deploy(model).cpu()
     crops = sample_crops(metadata.size) if crops is None else crops
     if crops.dtype != np.uint8 or crops.shape[1:] != (height, width, 3) or not len(crops):
         raise UserError(f'Crops must be uint8 (N, {height}, {width}, 3), not {crops.dtype} {crops.shape}.')
+    if metadata.finder is not None:
+        assert finder is not None
+        if gives_boxes(skeleton) or not gives_boxes(skeleton_of(finder)):
+            raise UserError('finder is a person finder beside a model that finds keypoints.')
+        # first, since the file names it
+        beside = precision if precision in allowed - {'int8'} else 'f32'
+        export(finder, path.with_name(metadata.finder), fmt, precision=beside)
     with _whole(path) as file:
-        _write(GraphNetwork(deployed), metadata, fmt, file, crops)
+        _write(deployed, metadata, fmt, file, crops)
         return check(file, deployed, metadata, crops[:8])
 
 
@@ -244,27 +276,28 @@ def check(file: Path, network: nn.Module, metadata: ExportMetadata, crops: npt.N
     if backend.metadata != metadata:
         raise UserError(f'{file.name} came back with other metadata than was written.')
     if metadata.pipeline and gives_boxes(metadata.skeleton):
-        expected = BoxPipeline(network, metadata.mean, metadata.std)(torch.from_numpy(crops))
-        found = torch.from_numpy(backend.run(crops))
-        return box_difference(found, expected, max(0.02, TOLERANCE[metadata.precision]))
+        boxes = BoxPipeline(network, metadata.mean, metadata.std)(torch.from_numpy(crops))
+        return box_difference(torch.from_numpy(backend.run(crops)), boxes, max(0.02, TOLERANCE[metadata.precision]))
     pipeline = PosePipeline(network, metadata.mean, metadata.std)
-    images = ((torch.from_numpy(crops).permute(0, 3, 1, 2).float() - pipeline.mean) / pipeline.std).contiguous()
-    heatmaps = network(images)
-    given = crops if metadata.pipeline else images.numpy()
-    got = torch.from_numpy(
-        np.concatenate([backend.run(given[:1]), backend.run(given[1:])] if len(given) > 1 else [backend.run(given)])
-    )
+    heatmaps = network((torch.from_numpy(crops).permute(0, 3, 1, 2).float() - pipeline.mean) / pipeline.std)
+
+    def run(runner: Callable[[Any], npt.NDArray[Any]], given: npt.NDArray[Any]) -> Tensor:
+        parts = [given[:1], given[1:]] if len(given) > 1 else [given]
+        return torch.from_numpy(np.concatenate([runner(part) for part in parts]))
+
     tolerance = TOLERANCE[metadata.precision]
-    if not metadata.pipeline:
-        difference = float((got - heatmaps).abs().max() / heatmaps.abs().max())
+    if backend.gives_heatmaps:
+        found = run(partial(backend.from_crops, mean=metadata.mean, std=metadata.std), crops)
+        difference = float((found - heatmaps).abs().max() / heatmaps.abs().max())
         if not difference <= tolerance:
             raise UserError(
                 f'The exported file gives heatmaps that differ by {difference:.2g} of the largest value from '
                 f'PyTorch; at most {tolerance:g} was expected. Nothing was written.'
             )
-        return difference
+        if not metadata.pipeline:
+            return difference
     # two pixels that are equal within rounding may change places, so keypoints are compared where the maximum is clear
-    expected = pipeline(torch.from_numpy(crops))
+    got, expected = run(backend.run, crops), pipeline(torch.from_numpy(crops))
     score = (got[..., 2] - expected[..., 2]).abs().max() / heatmaps.abs().max()
     top = heatmaps.flatten(2).topk(2).values
     clear = (top[..., 0] - top[..., 1]) > 2 * tolerance * heatmaps.abs().max()

@@ -1,34 +1,35 @@
 """One photo, or many, to keypoints."""
 
-import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set, Sized
 from operator import index
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from torch import Tensor, nn
 
 from ..detection import Detector, find_people_in, finder_ships, open_detector
-from ..engines.pytorch import HeatmapBackend, TorchBackend, open_backend
+from ..engines.fork import check_fork
+from ..engines.opening import HeatmapBackend, open_backend, torch_module
 from ..errors import UserError
-from ..models.registry import DEFAULT_MODEL
+from ..pose.arrays import Arrays, as_float, like, to_numpy
 from ..pose.box_maps import gives_boxes
-from ..pose.crops import STRIDE, padding_of
+from ..pose.crops import MEAN, STD, STRIDE, normalise, padding_of
 from ..pose.decoding import DECODERS, decode_heatmaps, flip_heatmaps
 from ..pose.images import ImageSource
 from ..pose.results import PoseResult
 from ..pose.score_map import score_map_of
-from ..pose.skeletons import SKELETONS, Skeleton, check_flip_test
+from ..pose.skeletons import Skeleton, check_flip_test, is_human
 from .people import Limits, choose_boxes, choose_people
 from .stream import Finder, Found, Photo, stream
 
-__all__ = ['DEFAULT_MODEL', 'PoseEstimator']
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+__all__ = ['PoseEstimator']
 
 # what other libraries call the size
 _SIZES = {'image_size', 'img_size', 'imgsz', 'input_size'}
@@ -47,12 +48,13 @@ class PoseEstimator:
 
     Args:
         model: A variant, `variant.tag`, `hf-hub:org/name`, `local-dir:FOLDER` or a folder, loaded with its weights; a
-            file of weights; an exported file or folder (ONNX, OpenVINO, ...); or a module. By default
-            `DEFAULT_MODEL`, whose weights ship.
+            file of weights; an exported file or folder (ONNX, OpenVINO, kernels, ...), of which the first three need no
+            PyTorch; or a module. By default `widehrnet_18_attn`, whose weights ship.
         weights: File of weights to load instead: `.safetensors`, or an official `.pth`. Without `model` the variant is
             found from the file.
         device: Where a torch model runs. By default a module stays where it is, anything else goes to CUDA, MPS or
-            the CPU, the first there is.
+            the CPU, the first there is. For an ONNX file a provider of the installed ONNX Runtime, such as `'cuda'`; by
+            default the CPU, on which the other exported files run.
         backend: Instead of `model`: a `HeatmapBackend`, or any callable from normalised float32 arrays (B, 3, H, W) to
             heatmaps (B, K, H/4, W/4), which needs `size` and `skeleton` beside it.
         size: Height and width of the input, multiples of 32, instead of the model's own.
@@ -72,8 +74,9 @@ class PoseEstimator:
         fused: Deprecated: `engine='kernels'`, which is the default on a CPU.
         detector: Finds the people in images that come without boxes: a name as `open_detector` takes it, such as
             `'default'` (the person finder that ships), or any callable, as `Detector` says; `None` takes the whole
-            image as one person's box. By default, `'auto'`: `'default'` where the keypoints are a human skeleton
-            (COCO, MPII) and the finder is in the installation, else `None`.
+            image as one person's box. By default, `'auto'`: the finder that was exported with the model, if one was;
+            else `'default'` where the keypoints are a human skeleton (COCO, MPII) and the finder is in the
+            installation; else `None`.
         **limits: Of `Limits`: `box_threshold`, `pose_threshold`, `max_people`, `min_size`, `largest`, `same_person`.
 
     Raises:
@@ -83,9 +86,9 @@ class PoseEstimator:
 
     def __init__(
         self,
-        model: str | Path | nn.Module | None = None,
+        model: 'str | Path | nn.Module | None' = None,
         weights: str | Path | None = None,
-        device: str | torch.device | None = None,
+        device: 'str | torch.device | None' = None,
         *,
         backend: HeatmapBackend | Callable[..., Any] | None = None,
         size: tuple[int, int] | None = None,
@@ -131,8 +134,8 @@ class PoseEstimator:
         self.skeleton: Skeleton = found_skeleton
         if min(self.size) < 32 or any(side % 32 for side in self.size):
             raise UserError(f'The input must be a multiple of 32 in height and width, not {self.size}.')
-        self.mean = _three(getattr(backend, 'mean', IMAGENET_DEFAULT_MEAN) if mean is None else mean, 'mean', -1000)
-        self.std = _three(getattr(backend, 'std', IMAGENET_DEFAULT_STD) if std is None else std, 'std', 1e-6)
+        self.mean = _three(getattr(backend, 'mean', MEAN) if mean is None else mean, 'mean', -1000)
+        self.std = _three(getattr(backend, 'std', STD) if std is None else std, 'std', 1e-6)
         self.padding = padding_of(backend if padding is None else SimpleNamespace(padding=padding))
         self.score_map = score_map_of(backend)
         self.decoder = decoder
@@ -141,12 +144,17 @@ class PoseEstimator:
         self._check_options(decoder, flip_test, batch_size)
         self._engine = engine
         self._detectors: dict[tuple[str, float | None], Detector] = {}
-        human = any(self.skeleton.keypoints == SKELETONS[name].keypoints for name in ('coco', 'mpii'))
         self._detector = detector
-        if detector == 'auto':
-            self._detector = 'default' if human and finder_ships() else None
+        if isinstance(detector, str) and detector == 'auto':
+            self._detector = self._own_detector()
         else:
             self.detector()
+
+    def _own_detector(self) -> str | None:
+        named = getattr(getattr(self.backend, 'metadata', None), 'finder', None)
+        if named is not None:
+            return f'finder:{self.backend.path.with_name(named)}'
+        return 'default' if is_human(self.skeleton) and finder_ships() else None
 
     def detector(self, detector: str | Detector | None = 'auto', limits: Limits | None = None) -> Detector | None:
         """The detector that images without boxes are shown to, opened at its first use.
@@ -176,20 +184,21 @@ class PoseEstimator:
         return chosen
 
     @property
-    def model(self) -> nn.Module:
+    def model(self) -> 'nn.Module':
         """The plain network, whatever engine runs it.
 
         Raises:
             UserError: If an exported file or another backend runs in its place.
         """
-        if not isinstance(self.backend, TorchBackend):
+        module = torch_module(self.backend)
+        if module is None:
             raise UserError(f'{type(self.backend).__name__} runs here, there is no torch module.')
-        return self.backend.module
+        return module
 
     @property
-    def device(self) -> torch.device:
-        """Where crops are normalised and heatmaps decoded."""
-        return self.backend.device if isinstance(self.backend, TorchBackend) else torch.device('cpu')
+    def device(self) -> 'torch.device | str':
+        """Where the network runs."""
+        return getattr(self.backend, 'device', 'cpu')
 
     @overload
     def __call__(self, image: ImageSource, boxes: Any = None, box_scores: Any = None, **options: Any) -> PoseResult: ...
@@ -217,7 +226,7 @@ class PoseEstimator:
         Raises:
             UserError: If an image cannot be read, boxes are wrong, or the model's heatmaps are not what they should.
         """
-        if isinstance(image, (np.ndarray, Tensor)) and image.ndim == 4:
+        if getattr(image, 'ndim', None) == 4:
             image = list(image)
         if not isinstance(image, (list, tuple)):
             if isinstance(image, (Iterator, Set, Mapping)) and not hasattr(image, 'read'):
@@ -340,7 +349,7 @@ class PoseEstimator:
 
         return find
 
-    def heatmaps(self, crops: npt.NDArray[np.uint8], flip_test: bool = False, shift: bool = True) -> Tensor:
+    def heatmaps(self, crops: npt.NDArray[np.uint8], flip_test: bool = False, shift: bool = True) -> Arrays:
         """Heatmaps of crops.
 
         Args:
@@ -349,35 +358,33 @@ class PoseEstimator:
             shift: Move the mirrored heatmaps by one pixel first, as `flip_heatmaps` says.
 
         Returns:
-            float32 (B, K, H/4, W/4).
+            float32 (B, K, H/4, W/4): a tensor on the network's device where PyTorch runs it, else a NumPy array.
 
         Raises:
             UserError: If the model gives something else.
         """
-        _check_fork()
-        device = self.device
-        mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) * 255 for v in (self.mean, self.std))
-        with torch.inference_mode():
-            images = torch.from_numpy(crops).to(device).permute(0, 3, 1, 2).float().sub_(mean).div_(std)
-            heatmaps = self._run(images)
-            if flip_test:
-                mirrored = flip_heatmaps(self._run(images.flip(3)), self.skeleton.flip_order, shift)
-                heatmaps = (heatmaps + mirrored) / 2
+        heatmaps = self._run(crops)
+        if flip_test:
+            mirrored = self._run(np.ascontiguousarray(crops[:, :, ::-1]))
+            heatmaps = (heatmaps + flip_heatmaps(mirrored, self.skeleton.flip_order, shift)) / 2
         return heatmaps
 
-    def _run(self, images: Tensor) -> Tensor:
-        if isinstance(self.backend, TorchBackend):
-            heatmaps = self.backend(images)
+    def _run(self, crops: npt.NDArray[np.uint8]) -> Arrays:
+        run = getattr(self.backend, 'from_crops', None)
+        if run is not None:
+            heatmaps = run(crops, self.mean, self.std)
         else:
-            heatmaps = torch.as_tensor(self.backend(np.ascontiguousarray(images.cpu().numpy())))
-        expected = (len(images), self.skeleton.num_keypoints, self.size[0] // STRIDE, self.size[1] // STRIDE)
-        if not isinstance(heatmaps, Tensor) or tuple(heatmaps.shape) != expected:
-            got = tuple(heatmaps.shape) if isinstance(heatmaps, Tensor) else type(heatmaps).__name__
+            check_fork()
+            heatmaps = self.backend(normalise(crops, self.mean, self.std))
+        if not hasattr(heatmaps, 'detach'):
+            heatmaps = np.asarray(heatmaps)
+        expected = (len(crops), self.skeleton.num_keypoints, self.size[0] // STRIDE, self.size[1] // STRIDE)
+        if tuple(heatmaps.shape) != expected:
             raise UserError(
-                f'The model gives {got} for {len(images)} crops of {self.size[0]}x{self.size[1]}; expected heatmaps '
-                f'{expected}.'
+                f'The model gives {tuple(heatmaps.shape)} for {len(crops)} crops of {self.size[0]}x{self.size[1]}; '
+                f'expected heatmaps {expected}.'
             )
-        return heatmaps.float()
+        return as_float(heatmaps)
 
     def _forward(
         self,
@@ -389,10 +396,12 @@ class PoseEstimator:
         windows: npt.NDArray[np.float32] | None = None,
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         heatmaps = self.heatmaps(crops, flip_test, shift)
+        if str(getattr(heatmaps, 'device', 'cpu')) == 'cpu':
+            heatmaps = to_numpy(heatmaps)  # many small operations, for which PyTorch's threads cost more than the work
         if windows is not None:
-            heatmaps = heatmaps * torch.from_numpy(windows).to(heatmaps.device)[:, None]
+            heatmaps = heatmaps * like(windows[:, None], heatmaps)
         points, scores = decode_heatmaps(heatmaps, decoder)
-        found, sure = points.cpu().numpy() * STRIDE, scores.cpu().numpy()
+        found, sure = to_numpy(points) * STRIDE, to_numpy(scores)
         if not np.isfinite(sure).all():
             raise UserError('The model gives NaN or infinite heatmaps: its weights are damaged, or overflow in bf16.')
         return found, sure if peaks or self.score_map is None else self.score_map(sure)
@@ -404,22 +413,6 @@ class PoseEstimator:
             raise UserError(f'The batch size must be a whole number from 1, not {batch_size!r}.')
         if flip_test:
             check_flip_test(self.skeleton)
-
-
-_process: int | None = None
-"""The process in which PyTorch's threads were first used."""
-
-
-def _check_fork() -> None:
-    global _process
-    if _process is None:
-        _process = os.getpid()
-    elif _process != os.getpid() and torch.get_num_threads() > 1:
-        # the threads of the parent are not here, and OpenMP waits for them
-        raise UserError(
-            'PyTorch waits without end in a process that was forked after it had been used: start workers by '
-            "multiprocessing's 'spawn', or call torch.set_num_threads(1) in them first."
-        )
 
 
 def _photos(images: Iterable[Any], boxes: Iterable[Any] | None, scores: Iterable[Any] | None) -> Iterator[Photo]:

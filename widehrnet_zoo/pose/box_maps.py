@@ -13,10 +13,10 @@ the distance is u's inverse at the mean of the distribution over the bins 0..15.
 
 import math
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from ..errors import UserError
+from .arrays import Arrays, as_float, count_up, library_of, sigmoid, softmax, topk
 from .skeletons import Skeleton
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     'find_boxes',
     'gives_boxes',
     'split_maps',
+    'suppress',
 ]
 
 BINS = 16
@@ -46,6 +47,8 @@ PERSON_BOXES = Skeleton(
 _NEAR, _FAR = 4.0, 512.0
 """Below `_NEAR` input pixels the bins are about evenly spaced; `_FAR` is the largest distance."""
 
+_NO_TENSOR = np.empty(0)
+
 _STEP = math.log1p(_FAR / _NEAR) / (BINS - 1)
 
 
@@ -54,9 +57,9 @@ def gives_boxes(skeleton: Skeleton) -> bool:
     return skeleton.keypoints == PERSON_BOXES.keypoints
 
 
-def bin_coordinates(distances: Tensor) -> Tensor:
+def bin_coordinates(distances: Arrays) -> Arrays:
     """Distances in input pixels to coordinates on the bins, 0..15; those below 0 and above 512 are clamped."""
-    return torch.log1p(distances.clamp(0, _FAR) / _NEAR) / _STEP
+    return library_of(distances).log1p(distances.clip(0, _FAR) / _NEAR) / _STEP
 
 
 def distances_of() -> tuple[float, float]:
@@ -64,11 +67,7 @@ def distances_of() -> tuple[float, float]:
     return _NEAR, _STEP
 
 
-def _distances(coordinates: Tensor) -> Tensor:
-    return torch.expm1(coordinates * _STEP) * _NEAR
-
-
-def split_maps(maps: Tensor) -> tuple[Tensor, Tensor]:
+def split_maps(maps: Arrays) -> tuple[Arrays, Arrays]:
     """Score logits (B, P) and bin logits (B, P, 4, BINS) of maps (B, NUM_MAPS, h, w), P = h * w positions row by row.
 
     Raises:
@@ -76,18 +75,29 @@ def split_maps(maps: Tensor) -> tuple[Tensor, Tensor]:
     """
     if maps.ndim != 4 or maps.shape[1] != NUM_MAPS:
         raise UserError(f'The maps of a person finder are (B, {NUM_MAPS}, h, w), not {tuple(maps.shape)}.')
-    rows = maps.flatten(2).transpose(1, 2)
-    return rows[..., 0], rows[..., 1:].unflatten(-1, (4, BINS))
+    batch, _, height, width = maps.shape
+    rows = maps.reshape(batch, NUM_MAPS, height * width).swapaxes(1, 2)
+    return rows[..., 0], rows[..., 1:].reshape(batch, height * width, 4, BINS)
 
 
-def box_positions(height: int, width: int, stride: int = 4, device: torch.device | str | None = None) -> Tensor:
-    """Centres of the maps' positions, (height * width, 2): x and y in input pixels, 0 the left and the top edge."""
-    ys = (torch.arange(height, device=device) + 0.5) * stride
-    xs = (torch.arange(width, device=device) + 0.5) * stride
-    return torch.stack(torch.meshgrid(ys, xs, indexing='ij')[::-1], -1).view(-1, 2)
+def box_positions(height: int, width: int, stride: int = 4, other: Arrays = _NO_TENSOR) -> Arrays:
+    """Centres of the maps' positions.
+
+    Args:
+        height: Of the maps.
+        width: Of the maps.
+        stride: Input pixels per position.
+        other: What the result is like: an array, by default, or a tensor, on whose device it then is.
+
+    Returns:
+        float32 (height * width, 2): x and y in input pixels, 0 the left and the top edge.
+    """
+    xp = library_of(other)
+    y, x = xp.meshgrid(*((count_up(side, other) + 0.5) * stride for side in (height, width)), indexing='ij')
+    return xp.stack((x, y), -1).reshape(height * width, 2)
 
 
-def decode_sides(bins: Tensor, positions: Tensor) -> Tensor:
+def decode_sides(bins: Arrays, positions: Arrays) -> Arrays:
     """Boxes of positions.
 
     Args:
@@ -97,20 +107,21 @@ def decode_sides(bins: Tensor, positions: Tensor) -> Tensor:
     Returns:
         (..., 4) x1, y1, x2, y2 in input pixels, float32.
     """
-    places = torch.arange(BINS, device=bins.device, dtype=torch.float32)
-    left_top, right_bottom = _distances(bins.float().softmax(-1) @ places).chunk(2, -1)
-    return torch.cat((positions - left_top, positions + right_bottom), -1)
+    xp = library_of(bins)
+    bins = bins.astype(np.float32, copy=False) if xp is np else bins.float()
+    distances = xp.expm1((softmax(bins) @ count_up(BINS, bins)) * _STEP) * _NEAR
+    return xp.concatenate((positions - distances[..., :2], positions + distances[..., 2:]), -1)
 
 
 def find_boxes(
-    maps: Tensor, min_score: float = 0.05, overlap: float = 0.6, limit: int = 1000, stride: int = 4
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The boxes of a batch of maps; written in operations that `torch.onnx.export` and `torch.export` take.
+    maps: Arrays, min_score: float = 0.05, overlap: float = 0.6, limit: int = 1000, stride: int = 4
+) -> tuple[Arrays, Arrays, Arrays]:
+    """The boxes of a batch of maps; of tensors, in operations that `torch.jit.trace` takes.
 
     Args:
-        maps: (B, NUM_MAPS, h, w).
+        maps: (B, NUM_MAPS, h, w), a tensor or a NumPy array.
         min_score: Lower positions are left out.
-        overlap: Of two boxes of an image with a larger IoU the lower one goes (torchvision's `nms`).
+        overlap: Of two boxes of an image with a larger IoU the lower one goes.
         limit: Positions of each image that are looked at, the highest first.
         stride: Input pixels per position.
 
@@ -118,16 +129,43 @@ def find_boxes(
         Boxes (N, 4), x1, y1, x2, y2 in input pixels, not clipped; scores (N,) in 0..1; and the index (N,) of each
         one's image in the batch. The scores fall from the first to the last, whatever the image.
     """
-    from torchvision.ops import nms
-
-    scores, bins = split_maps(maps)
-    scores, picked = scores.float().topk(min(limit, scores.shape[1]), 1)
-    kept = torch.nonzero(scores.sigmoid() >= min_score)
-    image, place = kept[:, 0], picked[kept[:, 0], kept[:, 1]]
-    scores = scores[image, kept[:, 1]].sigmoid()
-    positions = box_positions(maps.shape[2], maps.shape[3], stride, maps.device)
+    xp = library_of(maps)
+    logits, bins = split_maps(as_float(maps))
+    logits, picked = topk(logits, min(limit, logits.shape[1]))
+    scores = sigmoid(logits)
+    kept = xp.argwhere(scores >= min_score)
+    image, rank = kept[:, 0], kept[:, 1]
+    place, scores = picked[image, rank], scores[image, rank]
+    positions = box_positions(maps.shape[2], maps.shape[3], stride, maps)
     boxes = decode_sides(bins[image, place], positions[place])
     # no box reaches further than this, so that those of different images never meet
-    apart = image.to(boxes.dtype)[:, None] * (4 * _FAR + stride * max(maps.shape[2:]))
-    kept = nms(boxes + apart, scores, overlap)
-    return boxes[kept], scores[kept], image[kept]
+    apart = as_float(image)[:, None] * (4 * _FAR + stride * max(maps.shape[2:]))
+    chosen = suppress(boxes + apart, scores, overlap)
+    return boxes[chosen], scores[chosen], image[chosen]
+
+
+def suppress(boxes: Arrays, scores: Arrays, overlap: float) -> Arrays:
+    """Greedy non-maximum suppression; of tensors, that of torchvision.
+
+    Args:
+        boxes: (N, 4) x1, y1, x2, y2.
+        scores: (N,).
+        overlap: Of two boxes with a larger IoU the lower one goes.
+
+    Returns:
+        Indices of the boxes that stay, the highest score first.
+    """
+    if not isinstance(boxes, np.ndarray):
+        from torchvision.ops import nms
+
+        return nms(boxes, scores, overlap)
+    rest = np.argsort(-scores, kind='stable')
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    kept: list[int] = []
+    while len(rest):
+        best, rest = int(rest[0]), rest[1:]
+        kept.append(best)
+        common = np.minimum(boxes[rest, 2:], boxes[best, 2:]) - np.maximum(boxes[rest, :2], boxes[best, :2])
+        shared = common.clip(0).prod(1)
+        rest = rest[shared <= overlap * (areas[rest] + areas[best] - shared)]
+    return np.array(kept, np.intp)

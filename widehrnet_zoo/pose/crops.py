@@ -1,5 +1,6 @@
 """Person boxes, and the crops around them that a network looks at."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -7,13 +8,27 @@ import numpy.typing as npt
 
 from ..errors import UserError
 
-__all__ = ['PADDING', 'STRIDE', 'box_views', 'box_windows', 'check_boxes', 'crop_people', 'padding_of']
+__all__ = [
+    'MEAN',
+    'PADDING',
+    'STD',
+    'STRIDE',
+    'box_views',
+    'box_windows',
+    'check_boxes',
+    'crop_people',
+    'normalise',
+    'padding_of',
+]
 
 STRIDE = 4
 """Input pixels per heatmap pixel."""
 
 PADDING = 1.25
 """Growth of a person's box to the network's view, as in the published protocols."""
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of ImageNet's photos, RGB in 0..1, by which inputs are normalised where nothing else is said."""
 
 _PADDINGS = (0.5, 4.0)
 
@@ -177,6 +192,26 @@ def crop_people(
     for i in np.flatnonzero(~upright):
         crops[i] = _crop_turned(image, array[i], size)
     return crops
+
+
+def normalise(
+    crops: npt.NDArray[np.uint8], mean: Sequence[float] = MEAN, std: Sequence[float] = STD
+) -> npt.NDArray[np.float32]:
+    """What a network takes.
+
+    Args:
+        crops: uint8 (B, H, W, 3).
+        mean: RGB in 0..1.
+        std: Likewise.
+
+    Returns:
+        float32 (B, 3, H, W): `(crop - 255 mean) / (255 std)`.
+    """
+    images = np.empty((len(crops), 3, *crops.shape[1:3]), np.float32)
+    for channel, (centre, scale) in enumerate(zip(*(np.array(v, np.float32) * 255 for v in (mean, std)), strict=True)):
+        np.subtract(crops[..., channel], centre, out=images[:, channel], dtype=np.float32)
+        images[:, channel] /= scale
+    return images
 
 
 def _taps(

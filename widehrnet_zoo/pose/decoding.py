@@ -1,14 +1,13 @@
 """Heatmaps to keypoints."""
 
-import math
 from collections.abc import Sequence
 from typing import Literal, get_args
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
 
 from ..errors import UserError
+from .arrays import Arrays, as_float, gather, library_of, like, to_numpy
 
 __all__ = ['DECODERS', 'Decoder', 'decode_heatmaps', 'flip_heatmaps']
 
@@ -22,11 +21,11 @@ _SOFT_RADIUS = 4
 _SOFT_SHARPNESS = 10.0
 
 
-def decode_heatmaps(heatmaps: Tensor, decoder: str = 'quarter') -> tuple[Tensor, Tensor]:
+def decode_heatmaps(heatmaps: Arrays, decoder: str = 'quarter') -> tuple[Arrays, Arrays]:
     """Find the keypoint of each heatmap.
 
     Args:
-        heatmaps: (B, K, h, w), one keypoint each.
+        heatmaps: (B, K, h, w), one keypoint each; a tensor or a NumPy array.
         decoder: `'quarter'`: the largest value, moved a quarter pixel towards the larger neighbour in each direction
             (mmpose 0.24's default). `'dark'`: Taylor expansion of the logarithm of the smoothed heatmap (Zhang et
             al., Distribution-Aware Coordinate Representation for Human Pose Estimation, CVPR 2020, eq. 6-9); near the
@@ -36,7 +35,7 @@ def decode_heatmaps(heatmaps: Tensor, decoder: str = 'quarter') -> tuple[Tensor,
 
     Returns:
         Points (B, K, 2), x and y in heatmap pixels (0 is the centre of the first pixel), and scores (B, K), the
-        largest value of each heatmap. Both in float32 on the heatmaps' device.
+        largest value of each heatmap. Both in float32, of the heatmaps' kind and on their device.
 
     Raises:
         UserError: If the decoder is unknown or the heatmaps have no four dimensions.
@@ -45,15 +44,17 @@ def decode_heatmaps(heatmaps: Tensor, decoder: str = 'quarter') -> tuple[Tensor,
         raise UserError(f'There is no decoder {decoder!r}: choose {", ".join(DECODERS)}.')
     if heatmaps.ndim != 4 or 0 in heatmaps.shape[2:]:
         raise UserError(f'Heatmaps are (B, K, h, w), not {tuple(heatmaps.shape)}.')
-    heatmaps = heatmaps.detach().float()
+    heatmaps = as_float(heatmaps)
     width = heatmaps.shape[3]
-    scores, index = heatmaps.flatten(2).max(dim=2)
-    x, y = index % width, index.div(width, rounding_mode='floor')
+    flat = _flat(heatmaps)
+    index = flat.argmax(2)
+    x, y = index % width, index // width
     refine = {'quarter': _quarter, 'dark': _dark, 'soft': _soft}[decoder]
-    return torch.stack((x, y), dim=-1).float() + refine(heatmaps, x, y), scores
+    places = as_float(library_of(heatmaps).stack((x, y), -1))
+    return places + refine(heatmaps, x, y), gather(flat, index[..., None])[..., 0]
 
 
-def flip_heatmaps(heatmaps: Tensor, flip_order: Sequence[int], shift: bool = True) -> Tensor:
+def flip_heatmaps(heatmaps: Arrays, flip_order: Sequence[int], shift: bool = True) -> Arrays:
     """Bring the heatmaps of mirrored crops back.
 
     Args:
@@ -65,33 +66,49 @@ def flip_heatmaps(heatmaps: Tensor, flip_order: Sequence[int], shift: bool = Tru
     Returns:
         (B, K, h, w), to be averaged with the heatmaps of the crops themselves.
     """
-    back = heatmaps.flip(3)[:, list(flip_order)]
-    return torch.cat((back[..., :1], back[..., :-1]), dim=3) if shift else back
+    xp = library_of(heatmaps)
+    back = xp.flip(heatmaps, (3,))[:, list(flip_order)]
+    return xp.concatenate((back[..., :1], back[..., :-1]), 3) if shift else back
 
 
-def _values(heatmaps: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Values (B, K) at integer positions, which are kept inside."""
+def _flat(heatmaps: Arrays) -> Arrays:
+    batch, count, height, width = heatmaps.shape  # -1 would not do for an empty batch
+    return heatmaps.reshape(batch, count, height * width)
+
+
+def _around(heatmaps: Arrays, rows: Arrays, columns: Arrays) -> tuple[Arrays, Arrays]:
+    """Values (B, K, R, C) at whole rows (B, K, R) and columns (B, K, C), and whether each place is on the heatmap.
+
+    The value of a place outside is that of the nearest inside.
+    """
     height, width = heatmaps.shape[2:]
-    index = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
-    return heatmaps.flatten(2).gather(2, index[..., None])[..., 0]
+    index = rows.clip(0, height - 1)[..., :, None] * width + columns.clip(0, width - 1)[..., None, :]
+    values = gather(_flat(heatmaps), _flat(index)).reshape(index.shape)
+    inside = ((rows >= 0) & (rows < height))[..., :, None] & ((columns >= 0) & (columns < width))[..., None, :]
+    return values, inside
 
 
-def _quarter(heatmaps: Tensor, x: Tensor, y: Tensor) -> Tensor:
+def _quarter(heatmaps: Arrays, x: Arrays, y: Arrays) -> Arrays:
     height, width = heatmaps.shape[2:]
+    xp, flat = library_of(heatmaps), _flat(heatmaps)
+
+    def value(x: Arrays, y: Arrays) -> Arrays:
+        return gather(flat, (y.clip(0, height - 1) * width + x.clip(0, width - 1))[..., None])[..., 0]
+
     inside = (x > 1) & (x < width - 1) & (y > 1) & (y < height - 1)
-    dx = _values(heatmaps, x + 1, y) - _values(heatmaps, x - 1, y)
-    dy = _values(heatmaps, x, y + 1) - _values(heatmaps, x, y - 1)
-    return torch.stack((dx, dy), dim=-1).sign() * 0.25 * inside[..., None]
+    dx, dy = value(x + 1, y) - value(x - 1, y), value(x, y + 1) - value(x, y - 1)
+    return xp.sign(xp.stack((dx, dy), -1)) * 0.25 * inside[..., None]
 
 
-def _dark(heatmaps: Tensor, x: Tensor, y: Tensor) -> Tensor:
+def _dark(heatmaps: Arrays, x: Arrays, y: Arrays) -> Arrays:
+    xp = library_of(heatmaps)
     height, width = heatmaps.shape[2:]
     radius, sigma = _kernel(height)
     # the smoothed heatmap keeps its maximum in the paper (eq. 9); a factor is a constant in the logarithm and falls
     # out of the derivatives
-    log = _smooth_around(heatmaps, x, y, radius, sigma).clamp(min=1e-10).log()
+    log = xp.log(_smooth_around(heatmaps, x, y, radius, sigma).clip(1e-10))
 
-    def at(dx: int, dy: int) -> Tensor:
+    def at(dx: int, dy: int) -> Arrays:
         return log[..., _STENCIL + dy, _STENCIL + dx]
 
     gx, gy = (at(1, 0) - at(-1, 0)) / 2, (at(0, 1) - at(0, -1)) / 2
@@ -100,50 +117,51 @@ def _dark(heatmaps: Tensor, x: Tensor, y: Tensor) -> Tensor:
     hxy = (at(1, 1) - at(-1, 1) - at(1, -1) + at(-1, -1)) / 4
     det = hxx * hyy - hxy * hxy
     peak = (det > 0) & (hxx < 0)
-    safe = torch.where(peak, det, 1.0)
-    offset = torch.stack((hxy * gy - hyy * gx, hxy * gx - hxx * gy), dim=-1) / safe[..., None]
+    safe = xp.where(peak, det, 1.0)
+    offset = xp.stack((hxy * gy - hyy * gx, hxy * gx - hxx * gy), -1) / safe[..., None]
     # beyond the stencil's reach the expansion says nothing
-    use = peak & (offset.abs() <= _STENCIL).all(-1)
-    offset = torch.where(use[..., None], offset, 0.0)
+    use = peak & (abs(offset) <= _STENCIL).all(-1)
+    offset = xp.where(use[..., None], offset, 0.0)
     # smoothing reads zeros beyond the border, which pull the maximum inwards
     reach = radius + _STENCIL
     near = (x < reach) | (x >= width - reach) | (y < reach) | (y >= height - reach)
     if near.any():
-        offset[near] = _fit_gaussian(heatmaps[near], x[near], y[near], radius)
+        fitted = _fit_gaussian(to_numpy(heatmaps[near]), to_numpy(x[near]), to_numpy(y[near]), radius)
+        offset[near] = like(fitted, offset)
     return offset
 
 
-def _fit_gaussian(heatmaps: Tensor, x: Tensor, y: Tensor, radius: int) -> Tensor:
+def _fit_gaussian(
+    heatmaps: npt.NDArray[np.float32], x: npt.NDArray[np.int64], y: npt.NDArray[np.int64], radius: int
+) -> npt.NDArray[np.float32]:
     """Offsets (N, 2) to the centre of the Gaussian that fits heatmaps (N, h, w) around a maximum, inside the border.
 
     The logarithm of a Gaussian is a quadratic: it is fitted by least squares, weighted by the squared values, since
     their noise grows in the logarithm as they fall (Guo, A Simple Algorithm for Fitting a Gaussian Function, IEEE
     Signal Processing Magazine, 2011).
     """
-    height, width = heatmaps.shape[1:]
-    heat, x, y = heatmaps.double().cpu(), x.cpu(), y.cpu()
+    count, height, width = heatmaps.shape
     reach = max(2, round(radius * 0.6))
-    steps = torch.arange(-reach, reach + 1)
-    dy, dx = (d.flatten() for d in torch.meshgrid(steps, steps, indexing='ij'))
+    dy, dx = (steps.reshape(-1) for steps in np.mgrid[-reach : reach + 1, -reach : reach + 1])
     rows, columns = y[:, None] + dy, x[:, None] + dx
     inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-    index = rows.clamp(0, height - 1) * width + columns.clamp(0, width - 1)
-    values = torch.where(inside, heat.flatten(1).gather(1, index), 0.0).clamp(min=0)
-    values = values / values.amax(1, keepdim=True).clamp(min=1e-30)
-    weights = torch.where(values > 1e-3, values.square(), 0.0)
-    terms = torch.stack((torch.ones_like(dx), dx, dy, dx * dx, dx * dy, dy * dy), -1).double()
-    normal = torch.einsum('np,pi,pj->nij', weights, terms, terms)
-    right = torch.einsum('np,pi->ni', weights * values.clamp(min=1e-3).log(), terms)
-    _, bx, by, cxx, cxy, cyy = torch.linalg.solve_ex(normal + 1e-9 * torch.eye(6), right)[0].unbind(1)
+    index = rows.clip(0, height - 1) * width + columns.clip(0, width - 1)
+    values = np.take_along_axis(heatmaps.reshape(count, -1), index, 1).astype(np.float64)
+    values = np.where(inside, values, 0.0).clip(0)
+    values = values / values.max(1, keepdims=True).clip(1e-30)
+    weights = np.where(values > 1e-3, values**2, 0.0)
+    terms = np.stack((np.ones_like(dx), dx, dy, dx * dx, dx * dy, dy * dy), -1).astype(np.float64)
+    normal = np.einsum('np,pi,pj->nij', weights, terms, terms, optimize=True)
+    right = (weights * np.log(values.clip(1e-3))) @ terms
+    _, bx, by, cxx, cxy, cyy = np.linalg.solve(normal + 1e-9 * np.eye(6), right[..., None])[..., 0].T
     det = 4 * cxx * cyy - cxy * cxy
     peak = (det > 1e-9) & (cxx < 0)
-    safe = torch.where(peak, det, 1.0)
-    offset = torch.stack((cxy * by - 2 * cyy * bx, cxy * bx - 2 * cxx * by), -1) / safe[:, None]
-    use = peak & (offset.abs() <= _STENCIL).all(-1)
-    place = torch.stack((x, y), -1)
-    limits = torch.tensor([width, height]) - 0.5
-    kept = torch.minimum((place + offset).clamp(min=-0.5), limits) - place
-    return torch.where(use[:, None], kept, 0.0).to(heatmaps)
+    safe = np.where(peak, det, 1.0)
+    offset = np.stack((cxy * by - 2 * cyy * bx, cxy * bx - 2 * cxx * by), -1) / safe[:, None]
+    use = peak & (np.abs(offset) <= _STENCIL).all(-1)
+    place = np.stack((x, y), -1)
+    kept = (place + offset).clip(-0.5, (width - 0.5, height - 0.5)) - place
+    return np.where(use[:, None], kept, 0.0).astype(np.float32)
 
 
 def _kernel(height: int) -> tuple[int, float]:
@@ -155,32 +173,28 @@ def _kernel(height: int) -> tuple[int, float]:
     return radius, 0.3 * (radius - 1) + 0.8
 
 
-def _smooth_around(heatmaps: Tensor, x: Tensor, y: Tensor, radius: int, sigma: float) -> Tensor:
+def _smooth_around(heatmaps: Arrays, x: Arrays, y: Arrays, radius: int, sigma: float) -> Arrays:
     """The smoothed heatmap (B, K, 5, 5) around each position, zero beyond the border."""
-    steps = torch.arange(-radius, radius + 1, device=heatmaps.device, dtype=torch.float32)
-    kernel = torch.exp(-(steps**2) / (2 * sigma**2))
+    kernel = np.exp(-(np.arange(-radius, radius + 1) ** 2) / (2 * sigma**2))
     kernel = kernel / kernel.sum()
     # only what the stencil reads is smoothed: a small part of a whole heatmap's work
     margin = radius + _STENCIL
-    padded = F.pad(heatmaps, (margin, margin, margin, margin))
-    reach = torch.arange(2 * margin + 1, device=heatmaps.device)
-    rows, columns = y[..., None, None] + reach[:, None], x[..., None, None] + reach
-    index = (rows * padded.shape[3] + columns).flatten(2)
-    windows = padded.flatten(2).gather(2, index).unflatten(2, (len(reach), len(reach)))
-    smooth = torch.stack([F.pad(kernel, (i, 2 * _STENCIL - i)) for i in range(2 * _STENCIL + 1)])
+    steps = like(np.arange(-margin, margin + 1), x)
+    values, inside = _around(heatmaps, y[..., None] + steps, x[..., None] + steps)
+    windows = library_of(heatmaps).where(inside, values, 0.0)
+    rows = [np.pad(kernel, (i, 2 * _STENCIL - i)) for i in range(2 * _STENCIL + 1)]
+    smooth = like(np.stack(rows).astype(np.float32), heatmaps)
     return smooth @ windows @ smooth.T
 
 
-def _soft(heatmaps: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    height, width = heatmaps.shape[2:]
-    steps = torch.arange(-_SOFT_RADIUS, _SOFT_RADIUS + 1, device=heatmaps.device)
-    dy, dx = (d.flatten() for d in torch.meshgrid(steps, steps, indexing='ij'))
-    near_x, near_y = x[..., None] + dx, y[..., None] + dy
-    index = near_y.clamp(0, height - 1) * width + near_x.clamp(0, width - 1)
-    values = heatmaps.flatten(2).gather(2, index)
-    top = _values(heatmaps, x, y)[..., None]
-    scaled = values / torch.where(top > 0, top, 1.0) * _SOFT_SHARPNESS
-    outside = (near_x < 0) | (near_x >= width) | (near_y < 0) | (near_y >= height)
-    weights = scaled.masked_fill(outside, -math.inf).softmax(dim=-1)
-    offset = torch.stack(((weights * dx).sum(-1), (weights * dy).sum(-1)), dim=-1)
-    return torch.where(top > 0, offset, 0.0)
+def _soft(heatmaps: Arrays, x: Arrays, y: Arrays) -> Arrays:
+    xp = library_of(heatmaps)
+    steps = like(np.arange(-_SOFT_RADIUS, _SOFT_RADIUS + 1), x)
+    values, inside = _around(heatmaps, y[..., None] + steps, x[..., None] + steps)
+    top = values[..., _SOFT_RADIUS, _SOFT_RADIUS][..., None, None]
+    # over the maximum, which is at the centre: no exponent is above 0
+    scaled = (values - top) / xp.where(top > 0, top, 1.0) * _SOFT_SHARPNESS
+    weights = xp.where(inside & (top > 0), xp.exp(scaled.clip(-80)), 0.0)
+    total = weights.sum((-1, -2)).clip(1e-10)
+    offset = xp.stack(((weights.sum(-2) * steps).sum(-1), (weights.sum(-1) * steps).sum(-1)), -1)
+    return as_float(offset / total[..., None])

@@ -398,6 +398,11 @@ def read_skeleton(source: str | Mapping[str, Any]) -> Skeleton:
     return Skeleton.from_dict(values)
 
 
+def is_human(skeleton: Skeleton) -> bool:
+    """Whether the keypoints are those of a person, as COCO or MPII have them, whom the person finder can find."""
+    return any(skeleton.keypoints == SKELETONS[name].keypoints for name in ('coco', 'mpii'))
+
+
 def skeleton_of(source: Any) -> Skeleton:
     """Skeleton of a model or of its pretrained config.
 

@@ -109,7 +109,7 @@ def box_losses(maps: Tensor, boxes: Tensor, kinds: Tensor, config: BoxConfig, st
     from torchvision.ops import complete_box_iou_loss
 
     logits, bins = split_maps(maps.float())
-    positions = box_positions(maps.shape[2], maps.shape[3], stride, maps.device)
+    positions = box_positions(maps.shape[2], maps.shape[3], stride, maps)
     scores = logits.sigmoid()
     with torch.no_grad():
         found = decode_sides(bins, positions)

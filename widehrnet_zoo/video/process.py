@@ -9,7 +9,6 @@ from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from ..detection import Detector, find_people, open_detector
 from ..errors import UserError
@@ -19,6 +18,7 @@ from ..inference.estimator import PoseEstimator
 from ..inference.people import Limits, choose_boxes
 from ..pose.results import PoseResult
 from ..pose.skeletons import skeleton_of
+from ..progress import progress_bar
 from .clips import Frame, VideoReader, VideoWriter, check_out
 from .follow import FollowConfig, Follower
 from .one_euro import OneEuro, SmoothConfig
@@ -119,7 +119,7 @@ def predict_video(
         frames = 0
         total = min(reader.num_frames or max_frames or 0, max_frames or reader.num_frames) or None
         try:
-            with tqdm(total=total, unit='frame', desc=Path(source).name, disable=not progress) as bar:
+            with progress_bar(total, 'frame', Path(source).name, disable=not progress) as bar:
                 for frame in reader:
                     result, numbers = people.look(frame, frames)
                     outputs.add(frames, frame, result, numbers)
