@@ -198,7 +198,7 @@ def test_a_file_of_coco_detections(tmp_path):
     [
         3,
         {},
-        [],
+        [{'image_id': 1, 'bbox': [1, 2, 3, 4], 'category_id': 3}],
         {'a.jpg': 5},
         {'a.jpg': [[1, 2, 3]]},
         {'a.jpg': [[1, 2, 3, float('nan')]]},

@@ -292,7 +292,7 @@ def test_every_format_is_written_through_one_door(tmp_path):
     assert sorted(f.name for f in (tmp_path / 'mmpose').iterdir()) == ['000785.json', 'seaside.json']
     assert_equal(read_parquet(tmp_path / 'parquet', image_size=(640, 481))[0],
                  read_csv(tmp_path / 'csv', image_size=(640, 481))[0])  # fmt: skip
-    with pytest.raises(UserError, match='choose json, csv'):
+    with pytest.raises(UserError, match='choose json, jsonl, csv'):
         save_results(results, tmp_path / 'x', 'xml')
 
 

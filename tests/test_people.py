@@ -319,6 +319,16 @@ def test_eval_of_whole_photos_counts_as_the_reference_does(tmp_path, monkeypatch
     assert report['switches']['boxes'] == 'detector torchvision' and report['switches']['pose_threshold'] == 0
     assert main([*command, '--protocol', 'pck']) == 2 and main([*command, '--boxes', 'x.json']) == 2
 
+    # photos of nobody alone, and a detector that found nobody
+    (tmp_path / 'nobody.json').write_text(json.dumps({**labels, 'annotations': []}))
+    command[2] = str(tmp_path / 'nobody.json')
+    assert main([*command, '--pose-threshold', '0', '--bootstrap', '5']) == 0
+    assert '0 of 0 people found, 6 of 6 poses false, in 4 photos' in capsys.readouterr().out
+    (tmp_path / 'empty.json').write_text('[]')
+    by_boxes = ['eval', '--model', 'x', '--images', str(tmp_path), '--boxes', str(tmp_path / 'empty.json'), '--quiet']
+    assert main([*by_boxes, '--data', str(data), '--out', str(tmp_path / 'none')]) == 0
+    assert json.loads((tmp_path / 'none/report.json').read_text())['figures']['AP'] == 0
+
 
 def test_the_shipped_count_agrees_with_the_reference(shared, tmp_path):
     pytest.importorskip('pycocotools')

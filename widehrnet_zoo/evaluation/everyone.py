@@ -82,7 +82,7 @@ def evaluate_everyone(
     Raises:
         UserError: If inputs are missing, broken or do not fit together.
     """
-    labels = read_labels(data)
+    labels = read_labels(data, nobody=True)
     check_labels(labels, images)
     skeleton = measured_skeleton(estimator, labels)
     check_fit(skeleton, labels, Protocol('coco'))

@@ -242,8 +242,7 @@ def measured_skeleton(estimator: PoseEstimator | None, labels: CocoLabels | None
         return SKELETONS['mpii'] if estimator is None else estimator.skeleton
     of_labels = labels.skeleton()
     if estimator is None:
-        num = len(labels.annotations[0]['keypoints']) // 3
-        return of_labels or Skeleton('custom', tuple(f'keypoint_{i}' for i in range(num)))
+        return of_labels or Skeleton('custom', tuple(f'keypoint_{i}' for i in range(labels.num_keypoints)))
     sigmas = labels.category.get('sigmas') and of_labels and of_labels.sigmas
     own = estimator.skeleton
     return replace(own, sigmas=sigmas) if sigmas and len(sigmas) == own.num_keypoints else own
@@ -260,7 +259,7 @@ def check_fit(skeleton: Skeleton, labels: CocoLabels | None, protocol: Protocol)
     Raises:
         UserError: If they cannot.
     """
-    expected = 16 if labels is None else len(labels.annotations[0]['keypoints']) // 3
+    expected = 16 if labels is None else labels.num_keypoints or skeleton.num_keypoints
     if skeleton.num_keypoints != expected:
         raise UserError(
             f'The labels have {expected} keypoints and the model {skeleton.num_keypoints}: choose a model '

@@ -48,8 +48,9 @@ class BoxFile:
             if not are_numbers(box) or len(box) not in (4, 5):
                 raise UserError(f'{path}: a box of {name!r} is {box!r}; expected four numbers and, at most, a score.')
             self._boxes.setdefault(name, []).append([*box, 1.0][:5])
-        if not any(self._boxes.values()):
-            raise UserError(f'{path} has no box of a person in it.')
+        # an empty list is what a detector writes that found nobody
+        if not self._boxes and content != []:
+            raise UserError(f'{path} has no box of a person in it, and names no photo as one of nobody.')
 
     def _list(self, name: str, boxes: Any) -> list[Any]:
         if not isinstance(boxes, list):
@@ -84,6 +85,8 @@ class BoxFile:
         key = self._key(name)
         if key is not None:
             return self._split(self._boxes[key])
+        if not self._boxes:
+            return self._split([])
         other = next(iter(self._boxes))
         if self._complete or isinstance(other, str) or not Path(name).stem.isdecimal():
             raise UserError(f'{self.path} has no boxes for {name}; it has {len(self._boxes)} photos, one is {other!r}.')

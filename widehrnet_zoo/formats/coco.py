@@ -41,9 +41,14 @@ class CocoLabels:
         """The annotations that are no crowd and have a labelled keypoint."""
         return [a for a in self.annotations if not a['iscrowd'] and a['num_keypoints'] > 0]
 
+    @property
+    def num_keypoints(self) -> int:
+        """Keypoints of a person; 0 where neither a name nor a person tells."""
+        return len(self.annotations[0]['keypoints']) // 3 if self.annotations else len(self.names)
+
     def keypoints(self, annotations: list[dict[str, Any]]) -> npt.NDArray[np.float64]:
         """Stacked keypoints of annotations, (N, K, 3): x, y in pixels and COCO's visibility."""
-        return np.array([a['keypoints'] for a in annotations], float).reshape(len(annotations), -1, 3)
+        return np.array([a['keypoints'] for a in annotations], float).reshape(len(annotations), self.num_keypoints, 3)
 
     def skeleton(self) -> Skeleton | None:
         """What the keypoints are, by the category.
@@ -59,7 +64,7 @@ class CocoLabels:
             UserError: If the category's lists are wrong.
         """
         category, names = self.category, self.names
-        count = len(self.annotations[0]['keypoints']) // 3
+        count = self.num_keypoints
         sigmas = category.get('sigmas')
         if sigmas is not None and not are_numbers(sigmas):
             raise UserError(f'"sigmas" of the category must be a number for each keypoint, not {sigmas!r:.80}.')
@@ -127,7 +132,7 @@ def is_id(value: Any) -> bool:
     )
 
 
-def read_labels(path: str | Path, keypoints: bool = True) -> CocoLabels:
+def read_labels(path: str | Path, keypoints: bool = True, nobody: bool = False) -> CocoLabels:
     """Read and check a COCO-keypoints file, or a file of COCO boxes.
 
     Missing `iscrowd` counts as 0, missing `num_keypoints` is counted, an annotation without `keypoints` has none.
@@ -136,6 +141,7 @@ def read_labels(path: str | Path, keypoints: bool = True) -> CocoLabels:
         path: The JSON.
         keypoints: Whether keypoints are needed. Without, boxes are enough: those of the category with keypoints, else
             of the category `person`, else of the only one.
+        nobody: Whether it is right that nobody is labelled in any photo.
 
     Returns:
         The labels.
@@ -207,7 +213,7 @@ def read_labels(path: str | Path, keypoints: bool = True) -> CocoLabels:
                 f'{path} has all boxes within one pixel: they are in pixels, not in fractions of the image.'
             )
         return labels
-    if not labels.people:
+    if not labels.people and not nobody:
         raise UserError(f'{path} has no person with a labelled keypoint (crowds do not count).')
     points = labels.keypoints(labels.people)
     seen = points[points[..., 2] > 0]
@@ -295,6 +301,8 @@ def labelled_boxes(labels: CocoLabels, images: str | Path, clip: bool = True, pa
         elif not (x + w > x and y + h > y):
             raise UserError(f'Annotation {person["id"]} has an empty bbox {person["bbox"]}.')
         rows.append((person['image_id'], person['id'], box, 1.0))
+    if not rows:
+        raise UserError('The labels leave no box to look at.')
     return _samples(labels, images, rows, padding)
 
 
@@ -346,6 +354,8 @@ def detected_boxes(
             and y + h > y
         ):
             rows.append((detection['image_id'], None, (x, y, x + w, y + h), float(detection['score'])))
+    if not found:
+        return _samples(labels, images, [], padding)
     if not rows:
         raise UserError(
             f'None of the {len(found)} boxes of {detections} is of an image and of the category '
@@ -359,16 +369,14 @@ def detected_boxes(
 
 
 def _samples(labels: CocoLabels, folder: str | Path, rows: list[tuple], padding: float) -> Samples:
-    if not rows:
-        raise UserError('The labels leave no box to look at.')
     order = {image_id: index for index, image_id in enumerate(labels.images)}
     rows = sorted(rows, key=lambda row: order[row[0]])
-    image_ids, annotation_ids, boxes, scores = zip(*rows, strict=True)
+    image_ids, annotation_ids, boxes, scores = zip(*rows, strict=True) if rows else ((),) * 4
     return Samples(
         tuple(Path(folder) / labels.images[i]['file_name'] for i in image_ids),
         image_ids,
         annotation_ids,
-        np.array(boxes, float),
+        np.array(boxes, float).reshape(-1, 4),
         np.array(scores, float),
         padding,
     )

@@ -43,6 +43,10 @@ def bootstrap(
     ]
     intervals = {}
     for name in draws[0]:
-        low, high = np.nanpercentile([d[name] for d in draws], (50 * (1 - level), 50 * (1 + level)))
+        values = [d[name] for d in draws]
+        if np.isnan(values).all():  # nobody, whom the figure needs, is in any photo
+            intervals[name] = (np.nan, np.nan)
+            continue
+        low, high = np.nanpercentile(values, (50 * (1 - level), 50 * (1 + level)))
         intervals[name] = float(low), float(high)
     return intervals

@@ -234,7 +234,7 @@ class CocoScore(CocoEvaluation):
                 'OKS needs sigmas, and this skeleton has none: give the category of the labels a list "sigmas", or use '
                 '--protocol pck.'
             )
-        num = len(labels.annotations[0]['keypoints']) // 3
+        num = labels.num_keypoints or len(sigmas)
         if num != len(sigmas):
             raise UserError(f'The labels have {num} keypoints and the skeleton has {len(sigmas)}.')
         for annotation in labels.annotations:
