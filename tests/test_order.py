@@ -33,6 +33,7 @@ ORDER = (
     'evaluation',
     'bench',
     'demo',
+    'web',
     'cli',
 )
 GRAPH = script('import_graph')

@@ -5,12 +5,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .web import add_runtime
+
 if TYPE_CHECKING:
     from torch import nn
 
     from ..pose.skeletons import Skeleton
 
-HELP = 'write a model for ONNX Runtime, OpenVINO, the kernels, torch.export or TorchScript'
+HELP = 'write a model for ONNX Runtime, OpenVINO, the kernels, torch.export, TorchScript or the browser'
 DESCRIPTION = 'Write a model for another runtime; the file is run and compared with PyTorch before it is kept.'
 EPILOG = """\
 examples:
@@ -19,6 +21,7 @@ examples:
   widehrnet export widehrnet_18_attn --format openvino --precision int8 --calibrate photos/ --out pose.xml
   widehrnet export runs/mine --format onnx --pipeline --out pose.onnx
   widehrnet export widehrnet_18_attn --format kernels --finder runs/finder --out pose.kernels
+  widehrnet export widehrnet_10_attn --format web --out site
   widehrnet predict photo.jpg --model pose.onnx --out poses
 
 With --pipeline, or --format kernels, a person finder is written beside the file, as pose.finder.onnx, and predict takes
@@ -36,13 +39,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('model', help='variant, variant.tag, hf-hub:ORG/NAME or folder')
     parser.add_argument('--weights', metavar='FILE', help='.safetensors, or an official .pth')
     parser.add_argument(
-        '--format', required=True, choices=('onnx', 'openvino', 'kernels', 'torch-export', 'torchscript'), dest='fmt'
+        '--format',
+        required=True,
+        choices=('onnx', 'openvino', 'kernels', 'torch-export', 'torchscript', 'web'),
+        dest='fmt',
     )
     parser.add_argument(
         '--out',
         type=Path,
         metavar='FILE',
-        help='the file (default: the model name, with .onnx, .xml, .kernels, .pt2 or .torchscript)',
+        help='the file (default: the model name, with .onnx, .xml, .kernels, .pt2 or .torchscript), or the folder of a '
+        'page (default: site)',
     )
     parser.add_argument('--size', type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'), help="instead of the model's own")
     parser.add_argument(
@@ -52,12 +59,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='uint8 crops in, keypoints out: normalise and decode inside the file (default for person finders)',
     )
     parser.add_argument(
-        '--finder', metavar='MODEL', help='person finder to write beside the file: a folder, file of weights or name'
+        '--finder',
+        metavar='MODEL',
+        help='person finder to write beside the file, or into the page: a folder, file of weights or name',
     )
     parser.add_argument('--precision', choices=('f32', 'bf16', 'int8'), default='f32', help='default: f32')
     parser.add_argument(
         '--calibrate', metavar='PATH', type=Path, help='folder of 100 or more photos of one person each, for int8'
     )
+    add_runtime(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -79,6 +89,10 @@ def run(args: argparse.Namespace) -> int:
     from ..export.export import FORMATS, export
     from ..pose.box_maps import gives_boxes
 
+    if args.fmt == 'web':
+        return _write_page(args)
+    if args.runtime is not None:
+        raise UserError('--runtime is for --format web: leave it out.')
     if args.precision == 'int8' and args.calibrate is None:
         raise UserError('int8 is calibrated on photos of people: give --calibrate FOLDER.')
     size = tuple(args.size) if args.size else None
@@ -129,3 +143,21 @@ def _finder(args: argparse.Namespace, skeleton: 'Skeleton') -> 'nn.Module | None
     if finder is None:
         raise UserError(f'{args.finder} is an exported file already: give the finder that it was made from.')
     return finder
+
+
+def _write_page(args: argparse.Namespace) -> int:
+    from ..errors import UserError
+    from ..web import write_site
+
+    if args.pipeline is False or args.precision != 'f32' or args.calibrate is not None:
+        raise UserError('A page has its networks in f32 with the pipeline inside: leave the other options out.')
+    folder = write_site(
+        [args.model],
+        args.out or Path('site'),
+        weights=args.weights,
+        finder=args.finder,
+        runtime=args.runtime,
+        size=tuple(args.size) if args.size else None,
+    )
+    sys.stdout.write(f'{folder}: a page for any static host; `widehrnet web` shows one on this machine.\n')
+    return 0

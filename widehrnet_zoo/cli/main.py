@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from ..errors import UserError
 from ..extras import needs_pytorch
 
-COMMANDS = ('predict', 'list', 'info', 'convert', 'eval', 'train', 'pack', 'export', 'bench', 'demo')
+COMMANDS = ('predict', 'list', 'info', 'convert', 'eval', 'train', 'pack', 'export', 'bench', 'demo', 'web')
 """Modules of this package in the order of the help: `HELP`, `DESCRIPTION`, `EPILOG`, `add_arguments`, `run` of each."""
 
 EPILOG = """\

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from ..errors import UserError
 from .arrays import Arrays, as_float, gather, library_of, like, to_numpy
 
-__all__ = ['DECODERS', 'Decoder', 'decode_heatmaps', 'flip_heatmaps']
+__all__ = ['DECODERS', 'Decoder', 'decode_heatmaps', 'flip_heatmaps', 'gaussian_of']
 
 Decoder = Literal['quarter', 'dark', 'soft']
 """Names of the decoders."""
@@ -173,10 +173,19 @@ def _kernel(height: int) -> tuple[int, float]:
     return radius, 0.3 * (radius - 1) + 0.8
 
 
+def gaussian_of(height: int) -> npt.NDArray[np.float64]:
+    """The Gaussian that `'dark'` smooths heatmaps of a number of rows with, for graphs that are written by hand."""
+    return _gaussian(*_kernel(height))
+
+
+def _gaussian(radius: int, sigma: float) -> npt.NDArray[np.float64]:
+    kernel = np.exp(-(np.arange(-radius, radius + 1) ** 2) / (2 * sigma**2))
+    return kernel / kernel.sum()
+
+
 def _smooth_around(heatmaps: Arrays, x: Arrays, y: Arrays, radius: int, sigma: float) -> Arrays:
     """The smoothed heatmap (B, K, 5, 5) around each position, zero beyond the border."""
-    kernel = np.exp(-(np.arange(-radius, radius + 1) ** 2) / (2 * sigma**2))
-    kernel = kernel / kernel.sum()
+    kernel = _gaussian(radius, sigma)
     # only what the stencil reads is smoothed: a small part of a whole heatmap's work
     margin = radius + _STENCIL
     steps = like(np.arange(-margin, margin + 1), x)

@@ -1,0 +1,310 @@
+"""The page that runs in the browser: its graph, its folder, and the page itself in Chromium."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_demo import CHROMIUM, SWITCHES
+from test_deploy import trained_like
+
+from widehrnet_zoo import PoseEstimator, UserError, create_model
+from widehrnet_zoo.cli.main import main
+from widehrnet_zoo.detection import PersonFinder, finder_ships
+from widehrnet_zoo.detection.finder import DEFAULT_FINDER
+from widehrnet_zoo.models.opening import open_network
+from widehrnet_zoo.pose.box_maps import bin_coordinates
+from widehrnet_zoo.pose.decoding import decode_heatmaps
+from widehrnet_zoo.pose.score_map import ScoreMap
+from widehrnet_zoo.web import serve, write_site
+from widehrnet_zoo.web.graph import LiveWriter, write_pose
+from widehrnet_zoo.web.runtime import VERSION, runtime_config
+from widehrnet_zoo.web.site import PAGE
+
+RUNTIME = os.environ.get('WIDEHRNET_ORT_WEB')
+SAMPLE = Path(PAGE).parents[1] / 'samples' / 'portraits.jpg'
+
+
+def run(writer, outputs, **given):
+    ort = pytest.importorskip('onnxruntime')
+    onnx = writer.onnx
+    types = {np.float32: onnx.TensorProto.FLOAT, np.uint8: onnx.TensorProto.UINT8}
+    inputs = [onnx.helper.make_tensor_value_info(n, types[v.dtype.type], v.shape) for n, v in given.items()]
+    results = [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, None) for n in outputs]
+    graph = onnx.helper.make_graph(writer.nodes, 'test', inputs, results, writer.initializers)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid('', 21)], ir_version=10)
+    session = ort.InferenceSession(model.SerializeToString(), providers=['CPUExecutionProvider'])
+    return session.run(None, given)
+
+
+def peaks(count, height, width, seed=0):
+    """Gaussians anywhere, half of them at the border, with a little noise."""
+    random = np.random.default_rng(seed)
+    centres = random.uniform(0, 1, (count, 2)) * (width - 1, height - 1)
+    centres[::2] = centres[::2].clip(2, 5) - random.uniform(0, 2.4, (len(centres[::2]), 2))
+    y, x = np.mgrid[:height, :width]
+    square = (x - centres[:, 0, None, None]) ** 2 + (y - centres[:, 1, None, None]) ** 2
+    maps = random.uniform(0.2, 1, (count, 1, 1)) * np.exp(-square / 8) + random.normal(0, 0.003, square.shape)
+    return maps[None].astype(np.float32)
+
+
+def test_the_decoder_in_the_graph_gives_what_dark_gives_at_the_border_too():
+    pytest.importorskip('onnx')
+    for height, width in ((64, 48), (32, 24)):
+        heatmaps = peaks(200, height, width)
+        writer = LiveWriter((height, width))
+        outputs = writer.dark('heatmaps')
+        points, scores = run(writer, outputs, heatmaps=heatmaps)
+        expected, heights = decode_heatmaps(torch.from_numpy(heatmaps), 'dark')
+        np.testing.assert_allclose(scores[..., 0], heights, atol=1e-6)
+        assert np.abs(points - expected.numpy()).max() < 0.02
+
+
+def test_chances_in_the_graph_are_those_of_the_score_map():
+    pytest.importorskip('onnx')
+    score_map = ScoreMap((0.1, 0.3, 0.4, 0.9), (0.05, 0.2, 0.7, 0.95))
+    writer = LiveWriter((8, 8))
+    given = np.linspace(-0.2, 1.3, 31, dtype=np.float32).reshape(1, -1, 1)
+    (chances,) = run(writer, [writer.chances('peaks', score_map)], peaks=given)
+    np.testing.assert_allclose(chances, score_map(given), atol=1e-6)
+
+
+def test_a_finder_is_no_pose_model_and_what_is_in_the_way_stays(tmp_path):
+    with pytest.raises(UserError, match='finds people, not keypoints'):
+        write_pose(open_network(create_model(DEFAULT_FINDER)), tmp_path / 'pose.onnx')
+    (tmp_path / 'mine').mkdir()
+    (tmp_path / 'mine' / 'thesis.txt').write_text('years of work')
+    with pytest.raises(UserError, match='not written by this command'):
+        write_site(out=tmp_path / 'mine', finder='any')
+    with pytest.raises(UserError, match=r'onnxruntime-web .*npm pack'):
+        write_site(out=tmp_path / 'site', finder='any', runtime=tmp_path / 'mine')
+    assert [p.name for p in tmp_path.rglob('*')] == ['mine', 'thesis.txt']
+
+
+def test_options_of_a_page_are_refused_for_other_formats(capsys):
+    assert main(['export', 'widehrnet_10', '--format', 'onnx', '--runtime', 'folder']) == 2
+    assert '--runtime is for --format web' in capsys.readouterr().err
+    assert main(['export', 'widehrnet_10', '--format', 'web', '--precision', 'int8']) == 2
+    assert 'in f32' in capsys.readouterr().err
+
+
+def test_the_script_is_small_and_names_no_other_address():
+    text = ''.join(file.read_text(encoding='utf-8') for file in sorted(PAGE.glob('*.js')))
+    lines = [line.strip() for line in text.splitlines()]
+    assert len([line for line in lines if line and not line.startswith(('//', '/*', '*'))]) < 400
+    assert not re.search(r'https?://', text)
+
+
+@pytest.fixture(scope='module')
+def finder(tmp_path_factory):
+    """The one that ships, or one that takes the whole picture for a person."""
+    if finder_ships():
+        return None
+    from safetensors.torch import save_file
+
+    model = trained_like(create_model(DEFAULT_FINDER))
+    head = model.get_classifier()
+    with torch.no_grad():
+        head.weight.mul_(0.01 / head.weight.abs().sum((1, 2, 3)).max())
+        head.bias.zero_()
+        head.bias[0] = 2.0
+        places = bin_coordinates(torch.full((4,), 450.0))
+        head.bias[1:] = (-((torch.arange(16) - places[:, None]) ** 2)).flatten()
+    file = tmp_path_factory.mktemp('finder') / 'finder.safetensors'
+    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, file)
+    return file
+
+
+@pytest.fixture(scope='module')
+def site(finder, tmp_path_factory):
+    for module in ('onnx', 'onnxruntime'):
+        pytest.importorskip(module)
+    out = tmp_path_factory.mktemp('web') / 'site'
+    return write_site(['widehrnet_10_attn'], out, finder=finder, runtime=RUNTIME)
+
+
+@pytest.mark.slow
+def test_the_folder_is_whole_and_can_be_written_again(site, finder):
+    names = {str(p.relative_to(site)) for p in site.rglob('*') if p.is_file() and p.parent.name != 'runtime'}
+    onnx = {'finder.onnx', 'widehrnet_10_attn.onnx'}
+    assert names == {p.name for p in PAGE.iterdir()} | onnx | {'LICENSE.txt', 'sample.jpg', 'site.json'}
+    config = json.loads((site / 'site.json').read_text())
+    assert config['models'][0]['sigmas'] and config['follow']['detect_every'] == 15
+    licence = (site / 'LICENSE.txt').read_text()
+    assert 'Apache License' in licence and 'Microsoft' in licence
+    (site / 'finder.onnx').write_bytes(b'')
+    write_site(['widehrnet_18_attn.people_128x96'], site, finder=finder, runtime=RUNTIME)
+    assert (site / 'finder.onnx').stat().st_size > 1e6
+    write_site(['widehrnet_10_attn'], site, finder=finder, runtime=RUNTIME)
+
+
+@pytest.fixture(scope='module')
+def address(site):
+    if not RUNTIME:
+        pytest.skip('WIDEHRNET_ORT_WEB does not name an unpacked npm package onnxruntime-web')
+    with serve(site) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f'http://127.0.0.1:{server.server_address[1]}/'
+        server.shutdown()
+        thread.join()
+
+
+WATCH = """
+window.seen = [];
+document.addEventListener('people', ({ detail }) => window.seen.push({
+  people: detail.people, size: [detail.picture.width, detail.picture.height] }));
+"""
+
+
+@pytest.fixture
+def open_page(address):
+    """Opens the page; at the end, no request may have gone to another machine."""
+    playwright = pytest.importorskip('playwright.sync_api')
+    if CHROMIUM is None:
+        pytest.skip('no Chromium on this machine')
+    asked: list[str] = []
+    with playwright.sync_playwright() as driver:
+        browsers = []
+
+        def open_(*switches, search='?engine=wasm'):
+            fake = ['--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream']
+            browsers.append(driver.chromium.launch(executable_path=CHROMIUM, args=[*SWITCHES, *fake, *switches]))
+            page = browsers[-1].new_page()
+            page.set_default_timeout(180_000)
+            page.on('request', lambda request: asked.append(request.url))
+            page.on('pageerror', lambda error: asked.append(f'error: {error}'))
+            page.add_init_script(WATCH)
+            page.goto(address + search)
+            says(page, 'Ready')
+            return page
+
+        open_.allowed = []
+        yield open_
+        for browser in browsers:
+            browser.close()
+    own = (address, 'blob:', 'data:', *open_.allowed)
+    assert asked and [url for url in asked if not url.startswith(own)] == []
+
+
+def says(page, words):
+    page.wait_for_function(f'document.querySelector("#status").textContent.includes({words!r})')
+    return page.inner_text('#status')
+
+
+@pytest.mark.slow
+def test_the_runtime_of_the_cdn_is_checked_against_its_hashes(open_page, site, tmp_path):
+    config = json.loads((site / 'site.json').read_text())
+    if config['runtime']['version'] != VERSION:
+        pytest.skip(f'the hashes are those of onnxruntime-web {VERSION}')
+    config['runtime'] = runtime_config(None, tmp_path)
+    page = open_page()
+    open_page.allowed.append('https://cdn.jsdelivr.net/')
+
+    def answer(route, spoil=b''):
+        content = (site / 'runtime' / route.request.url.rpartition('/')[2]).read_bytes() + spoil
+        route.fulfill(body=content, headers={'Access-Control-Allow-Origin': '*'})
+
+    page.route('**/site.json', lambda route: route.fulfill(json=config))
+    page.route('https://cdn.jsdelivr.net/**', answer)
+    page.reload()
+    says(page, 'Ready')
+    page.unroute('https://cdn.jsdelivr.net/**')
+    page.route('https://cdn.jsdelivr.net/**', lambda route: answer(route, b' '))
+    page.reload()
+    says(page, 'It failed')
+
+
+@pytest.mark.slow
+def test_a_photo_gives_the_joints_of_the_estimator(open_page, finder):
+    page = open_page()
+    page.set_input_files('#file', SAMPLE)
+    says(page, 'found.')
+    found = page.evaluate('window.seen.at(-1).people')
+    detector = PersonFinder(DEFAULT_FINDER, finder, device='cpu')
+    expected = PoseEstimator('widehrnet_10_attn', device='cpu', detector=detector)(SAMPLE)
+    assert len(found) == len(expected) > 0
+    for person, keypoints, scores in zip(found, expected.keypoints, expected.scores, strict=True):
+        apart = np.hypot(*(np.array(person['points']) - keypoints).T)
+        assert apart[scores > 0.2].max() < 1.5
+        np.testing.assert_allclose(person['scores'], scores, atol=0.03)
+    assert re.match(rf'{len(found)} (person|people), confidence \d+ %', page.inner_text('#numbers'))
+    assert 'confidence' in page.get_attribute('#view', 'aria-label')
+    # the keyboard reaches everything
+    page.focus('#camera')
+    reached = []
+    for _ in range(6):
+        reached.append(page.evaluate('document.activeElement.id'))
+        page.keyboard.press('Tab')
+    assert reached[0] == 'camera' and {'file', 'sample', 'mirror', 'model'} <= set(reached)
+    pixels = '[...document.querySelector("#view").getContext("2d").getImageData(9, 9, 60, 9).data]'
+    before = page.evaluate(pixels)
+    page.check('#mirror')
+    assert page.evaluate(pixels) != before
+
+
+@pytest.mark.slow
+def test_a_text_file_gets_a_sentence(open_page, tmp_path):
+    page = open_page()
+    (tmp_path / 'notes.txt').write_text('this is no photo\n' * 9)
+    page.set_input_files('#file', tmp_path / 'notes.txt')
+    assert says(page, 'notes.txt') == 'notes.txt is neither a photo nor a video that this browser can read.'
+    page.click('#sample')
+    assert 'found.' in says(page, 'found.')
+
+
+def film(path, codec, frames=40):
+    """The sample photo, slowly moving to the left."""
+    av = pytest.importorskip('av')
+    photo = Image.open(SAMPLE).convert('RGB')
+    with av.open(str(path), 'w') as container:
+        stream = container.add_stream(codec, rate=10)
+        stream.width, stream.height, stream.pix_fmt = 640, 480, 'yuvj420p' if codec == 'mjpeg' else 'yuv420p'
+        for i in range(frames):
+            image = np.asarray(photo.crop((i, 0, i + 682, 511)).resize((640, 480)))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, 'rgb24')))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.slow
+def test_a_video_has_a_skeleton_in_every_frame_and_people_keep_their_numbers(open_page, tmp_path):
+    page = open_page()
+    page.set_input_files('#file', film(tmp_path / 'film.webm', 'libvpx'))
+    says(page, 'has ended')
+    seen = page.evaluate('window.seen')
+    assert len(seen) >= 5 and all(s['size'] == [640, 480] for s in seen)
+    assert all(s['people'] for s in seen)
+    numbers = [{p['number'] for p in s['people']} for s in seen]
+    assert any(all(n in now for now in numbers) for n in numbers[0])
+
+
+@pytest.mark.slow
+def test_the_camera_works_and_can_be_stopped(open_page, tmp_path):
+    page = open_page(f'--use-file-for-fake-video-capture={film(tmp_path / "camera.mjpeg", "mjpeg")}')
+    page.click('#camera')
+    page.wait_for_function('window.seen.filter(({ people }) => people.length).length >= 5')
+    assert 'frames per second' in page.inner_text('#numbers') and page.is_checked('#mirror')
+    assert 'The camera is on.' in page.inner_text('#status')
+    page.click('#stop')
+    assert says(page, 'Stopped.') and page.evaluate('document.querySelector("#video").srcObject') is None
+
+
+@pytest.mark.slow
+def test_the_script_is_typed_and_linted():
+    compiler, linter = shutil.which('tsc'), shutil.which('eslint')
+    if compiler is None or linter is None:
+        pytest.skip('no tsc and eslint (npm install -g typescript eslint) on this machine')
+    options = ['--noEmit', '--checkJs', '--strict', '--target', 'es2022', '--module', 'es2022', '--lib']
+    done = subprocess.run([compiler, *options, 'es2022,dom,dom.iterable', PAGE / 'main.js'], capture_output=True)
+    assert done.returncode == 0, done.stdout.decode()
+    rules = Path(__file__).resolve().parents[1] / 'scripts' / 'ci' / 'eslint.config.mjs'
+    done = subprocess.run([linter, '-c', rules, PAGE], cwd=rules.parents[2], capture_output=True)
+    assert done.returncode == 0, done.stdout.decode()

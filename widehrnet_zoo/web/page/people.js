@@ -1,0 +1,136 @@
+// @ts-check
+/**
+ * Who is where: each person once, followed from frame to frame, smoothed. The arithmetic and its settings are those of
+ * the Python package: `inference/people.py`, `video/follow.py` and `video/one_euro.py` say where they come from.
+ *
+ * @typedef {[number, number, number, number]} Box x1, y1, x2, y2 in pixels of the picture
+ * @typedef {{points: number[][], scores: number[]}} Pose keypoints in pixels of the picture, and their chances
+ * @typedef {Pose & {box: Box, boxScore: number, number: number}} Person with a number that stays from frame to frame
+ * @typedef {{time: number, points: number[][], speeds: number[][]}} Smoothed
+ * @typedef {Person & {frames: number, unseen: number, last: Smoothed | null}} Followed
+ */
+const [SURE, ENOUGH] = [0.2, 3];
+
+/** @param {number[]} values */
+const mean = (values) => values.reduce((a, b) => a + b, 0) / (values.length || 1);
+/** Mean of keypoint scores, each weighted by its square: hidden ones hardly count. @param {number[]} scores */
+export const confidence = (scores) => mean(scores.map((s) => s ** 3)) / (mean(scores.map((s) => s ** 2)) || 1);
+/** @param {Box} box */
+const area = ([x1, y1, x2, y2]) => Math.max(0, x2 - x1) * Math.max(0, y2 - y1);
+/** @param {Box} a @param {Box} b */
+function iou(a, b) {
+  const shared = area([Math.max(a[0], b[0]), Math.max(a[1], b[1]), Math.min(a[2], b[2]), Math.min(a[3], b[3])]);
+  return shared / Math.max(area(a) + area(b) - shared, 1e-9);
+}
+
+/** How far two poses are of one person: OKS of what is sure in both. @param {Person} a @param {Person} b */
+function likeness(a, b, /** @type {number[]} */ sigmas) {
+  const all = [...sigmas.keys()];
+  const both = all.filter((k) => a.scores[k] > SURE && b.scores[k] > SURE);
+  const size = Math.max(Math.min(area(a.box), area(b.box)), 1e-9);
+  return mean((both.length < ENOUGH ? all : both).map((k) => {
+    const apart = Math.hypot(a.points[k][0] - b.points[k][0], a.points[k][1] - b.points[k][1]);
+    return Math.exp(-(apart ** 2) / (2 * size * (2 * sigmas[k]) ** 2));
+  }));
+}
+
+/** Of those who are one person, the first. @template {Person} P @param {P[]} people @param {number[]} sigmas */
+function distinct(people, sigmas, /** @type {number} */ threshold) {
+  /** @type {P[]} */
+  const kept = [];
+  for (const p of people) if (kept.every((q) => likeness(p, q, sigmas) < threshold)) kept.push(p);
+  return kept;
+}
+
+/** The people of a photo, the surest first. @param {Person[]} people @param {any} limits @param {number[]} sigmas */
+export function choosePeople(people, limits, sigmas) {
+  const worth = (/** @type {Person} */ p) => p.boxScore * mean(p.scores);
+  const score = (/** @type {Person} */ p) => p.boxScore * confidence(p.scores.map((s) => Math.max(s, 0)));
+  const sure = people.filter((p) => mean(p.scores) >= limits.pose_threshold).sort((a, b) => worth(b) - worth(a));
+  const kept = distinct(sure, sigmas, limits.same_person).sort((a, b) => score(b) - score(a));
+  return kept.map((p, i) => ({ ...p, number: i + 1 }));
+}
+
+/** The 1 euro filter. @param {Smoothed | null} last @param {number[][]} points @returns {Smoothed} */
+function oneEuro(last, points, /** @type {number} */ time, /** @type {number} */ scale, /** @type {any} */ config) {
+  if (!last) return { time, points, speeds: points.map((p) => p.map(() => 0)) };
+  const step = time - last.time;
+  if (step <= 0) return last;
+  const weight = (/** @type {number} */ cutoff) => 1 / (1 + 1 / (2 * Math.PI * cutoff * step));
+  const speeds = last.speeds.map((speed, k) => speed.map((v, i) =>
+    v + weight(config.derivative_cutoff) * ((points[k][i] - last.points[k][i]) / step - v)));
+  const cutoffs = speeds.map((speed) => config.min_cutoff + (config.beta * Math.hypot(...speed)) / scale);
+  const smooth = last.points.map((p, k) => p.map((v, i) => v + weight(cutoffs[k]) * (points[k][i] - v)));
+  return { time, speeds, points: smooth };
+}
+
+/** People of a video or a camera, from frame to frame. */
+export class Follower {
+  /** @param {any} site site.json @param {number[]} sigmas */
+  constructor({ follow, smooth }, sigmas) {
+    this.config = follow;
+    this.smooth = smooth;
+    this.sigmas = sigmas;
+    this.met = 0;
+    /** @type {Followed[]} */
+    this.people = [];
+  }
+
+  /** Whether the finder is to look at a frame: every few frames, more often while somebody is lost. */
+  due(/** @type {number} */ frame) {
+    const lost = this.people.some((p) => p.unseen) && frame % 3 === 0;
+    return lost || !this.people.length || frame % this.config.detect_every === 0;
+  }
+
+  /** Add those found people who are not followed yet. @param {Box[]} boxes */
+  meet(boxes) {
+    for (const box of boxes) {
+      const nearest = [...this.people].sort((a, b) => iou(box, b.box) - iou(box, a.box))[0];
+      if (nearest && iou(box, nearest.box) >= this.config.same_box) {
+        if (nearest.unseen) Object.assign(nearest, { box, frames: 0 });
+        continue;
+      }
+      this.met += 1;
+      const fresh = { box, boxScore: 1, points: [], scores: [], frames: 0, unseen: 0, last: null };
+      this.people.push({ ...fresh, number: this.met });
+    }
+  }
+
+  /** Take in poses seen at the people's boxes, at a time in seconds. @param {Pose[]} poses @returns {Person[]} */
+  update(poses, /** @type {number} */ width, /** @type {number} */ height, /** @type {number} */ time) {
+    const [before, seen] = [this.people.map((p) => p.box), /** @type {Followed[]} */ ([])];
+    this.people.forEach((person, i) => {
+      const box = this.boxOf(poses[i], person, [width, height]);
+      if (box) seen.push(Object.assign(person, poses[i], { box, unseen: 0, frames: person.frames + 1 }));
+      else person.unseen += 1;
+    });
+    seen.sort((a, b) => b.frames - a.frames || a.number - b.number);
+    const kept = distinct(seen, this.sigmas, this.config.same_pose);
+    const shown = kept.map((person) => {
+      const [x1, y1, x2, y2] = before[this.people.indexOf(person)];
+      person.last = oneEuro(person.last, person.points, time, Math.max(1, Math.hypot(x2 - x1, y2 - y1)), this.smooth);
+      return { ...person, points: person.last.points };
+    });
+    // somebody never seen since being met was nobody
+    const stays = (/** @type {Followed} */ p) => p.unseen && p.unseen <= this.config.patience && p.points.length;
+    this.people = this.people.filter((p) => kept.includes(p) || stays(p));
+    return shown;
+  }
+
+  /** Where to look for a person next. @param {Pose} pose @param {Followed} person @returns {Box | null} for nobody */
+  boxOf({ points, scores }, person, /** @type {number[]} */ limits) {
+    const { keypoint_score, min_score, growth } = this.config;
+    const sure = points.filter((_, k) => scores[k] >= keypoint_score);
+    if (mean(scores) < min_score || !sure.length) return null;
+    const low = [0, 1].map((i) => Math.min(...sure.map((p) => p[i])));
+    const high = [0, 1].map((i) => Math.max(...sure.map((p) => p[i])));
+    // when keypoints drop out for a frame, the box must not collapse onto the rest
+    const least = [0, 1].map((i) => (person.frames ? 0.8 * (person.box[i + 2] - person.box[i]) : 0));
+    const [w, h] = [0, 1].map((i) => Math.max((high[i] - low[i]) * (1 + 2 * growth), least[i]));
+    const [x, y] = [0, 1].map((i) => (low[i] + high[i]) / 2);
+    const longer = Math.max(w, h);
+    if (longer < 4 || x < 0 || y < 0 || x > limits[0] || y > limits[1]) return null;
+    const [right, down] = [w, h].map((side) => Math.max(side, longer / 4) / 2);
+    return [x - right, y - down, x + right, y + down];
+  }
+}
