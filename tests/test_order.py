@@ -29,6 +29,7 @@ ORDER = (
     'detection',
     'inference',
     'video',
+    'collection',
     'training',
     'evaluation',
     'bench',

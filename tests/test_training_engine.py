@@ -2,6 +2,7 @@ import errno
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -127,6 +128,25 @@ def test_two_processes_give_the_curve_of_one_at_the_same_total_batch(whole_run, 
     else:
         # each process normalises by its own half of the batch: close, and not the same
         assert 2e-3 < difference < 0.2
+
+
+@pytest.mark.slow
+def test_two_launchers_as_of_two_machines_give_the_curve_of_one(whole_run, tmp_path):
+    recipe, out, _ = whole_run
+    file = tmp_path / 'two.json'
+    file.write_text(json.dumps({**recipe, 'out': str(tmp_path / 'two'), 'sync_bn': True}))
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = str(free.getsockname()[1])
+    command = [sys.executable, '-m', 'torch.distributed.run', '--nnodes', '2', '--nproc-per-node', '1']
+    command += ['--master-addr', '127.0.0.1', '--master-port', port]
+    rest = ['-m', 'widehrnet_zoo.cli.main', 'train', str(file), '--quiet']
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
+    children = [subprocess.Popen([*command, '--node-rank', rank, *rest], env=environment) for rank in '01']
+    assert [child.wait() for child in children] == [0, 0]
+    assert json.loads((tmp_path / 'two' / 'summary.json').read_text())['processes'] == 2
+    one, two = losses(out), losses(tmp_path / 'two')
+    assert one.keys() == two.keys() and max(abs(one[step] - two[step]) / one[step] for step in one) < 2e-3
 
 
 @pytest.mark.slow

@@ -53,6 +53,7 @@ tests_of() {
         heic) echo tests/test_images.py ;;
         detect) echo tests/test_detection.py tests/test_hub.py ;;
         demo) echo tests/test_demo.py tests/test_interchange_formats.py ;;
+        ray) echo tests/test_collection.py ;;
         parquet) echo tests/test_interchange.py tests/test_interchange_formats.py ;;
         *) echo "no tests are named here for the extra $1" >&2; exit 1 ;;
     esac

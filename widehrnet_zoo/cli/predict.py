@@ -28,6 +28,7 @@ examples:
   widehrnet predict photos/ --out poses --boxes boxes.json --no-picture
   widehrnet predict photos/ --out poses --detector torchvision --max-people 5
   widehrnet predict photos/ --out poses --format csv --no-picture
+  widehrnet predict s3://bucket/photos --ray --actors 16 --out s3://bucket/poses
   widehrnet predict video.mp4 --out poses --detector torchvision
   curl -s https://example.org/photo.jpg | widehrnet predict - --json | jq .people
   widehrnet predict photo.jpg --out poses --model widehrnet_18_attn.coco_256x192 --weights official.pth
@@ -57,9 +58,6 @@ TOGETHER = {
     'mmpose': 'poses_mmpose',
 }
 """Names of the files for all photos, by the formats of `widehrnet_zoo.formats`."""
-
-SUFFIXES = {'.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm', '.pgm', '.avif'}
-"""Files that are taken from folders, beside `HEIF_SUFFIXES`; a file that is named is read whatever its extension."""
 
 _RAW = frozenset(
     ('.arw', '.cr2', '.cr3', '.dng', '.iiq', '.nef', '.nrw', '.orf', '.pef', '.raf', '.raw', '.rw2', '.srw', '.x3f')
@@ -127,6 +125,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='HZ',
         help='smoothing of somebody at rest: less is calmer, 0 is none (default: 1)',
     )
+    machines = parser.add_argument_group('many machines')
+    machines.add_argument(
+        '--ray', action='store_true', help='on a Ray cluster, or this machine: photos, folders or Parquet to Parquet'
+    )
+    machines.add_argument('--actors', type=int, default=2, metavar='N', help='models at work with --ray (default: 2)')
     output = parser.add_argument_group('output')
     output.add_argument(
         '--threshold', type=float, default=0.2, metavar='SCORE', help='do not draw keypoints below (default: 0.2)'
@@ -157,6 +160,11 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UserError: If there is nothing to do, or an option is wrong.
     """
+    if args.ray:
+        from .predict_ray import run_ray
+
+        return run_ray(args)
+
     from ..errors import UserError
     from ..files import check_folder
     from ..formats import check_format, save_results
@@ -299,7 +307,7 @@ def find_photos(
     """
     import glob
 
-    from ..pose.images import HEIF_SUFFIXES, has_heif
+    from ..pose.images import HEIF_SUFFIXES, PHOTO_SUFFIXES, has_heif
     from ..video import is_video
 
     skipped: dict[Path, str] = {}
@@ -320,7 +328,7 @@ def find_photos(
                 reason = 'needs pip install "widehrnet_zoo[heic]"'
             elif is_video(path):
                 reason = 'a video: name it'
-            elif suffix not in SUFFIXES and suffix not in HEIF_SUFFIXES:
+            elif suffix not in PHOTO_SUFFIXES and suffix not in HEIF_SUFFIXES:
                 continue
             if not path.is_file() or _is_result(path):
                 continue

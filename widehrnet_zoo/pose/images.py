@@ -45,6 +45,10 @@ _TURNS = {
 }
 """How an image is turned upright, by its EXIF orientation."""
 
+_OF_OTHERS = ('.gif', '.tif', '.tiff', '.ppm', '.pgm', '.avif')
+PHOTO_SUFFIXES = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.webp', '.bmp', *_OF_OTHERS)
+"""Files that are taken from folders, beside `HEIF_SUFFIXES`; a file that is named is read whatever its extension."""
+
 HEIF_SUFFIXES = ('.heic', '.heif', '.hif')
 """Photos of phones that are read with pillow-heif."""
 

@@ -1,0 +1,36 @@
+"""`widehrnet predict --ray`: a collection of photos, on many machines."""
+
+import argparse
+import re
+import sys
+
+from ..collection import predict_collection
+from ..errors import UserError
+from .people import people_options
+
+
+def run_ray(args: argparse.Namespace) -> int:
+    """Do the photos, and say how many.
+
+    Args:
+        args: What `widehrnet predict` parsed.
+
+    Returns:
+        0, or 1 if some photos failed.
+
+    Raises:
+        UserError: As `predict_collection`; or if an option is not for collections.
+    """
+    for name in ('boxes', 'format', 'json', 'draw_boxes'):
+        if getattr(args, name):
+            raise UserError(f'--ray writes Parquet for each photo: leave --{name.replace("_", "-")} out.')
+    # pathlib makes one slash of the two of an address
+    out = re.sub(r'^(\w\w+):/(?!/)', r'\1://', str(args.out or 'poses'))
+    names = ('model', 'weights', 'device', 'decoder', 'flip_test', 'batch_size', 'bf16', 'engine')
+    options = {name: getattr(args, name) for name in names}
+    counts = predict_collection(
+        args.paths, out, actors=args.actors, progress=not args.quiet, **options, **people_options(args)
+    )
+    failed = f'; {counts["failed"]} failed' if counts['failed'] else ''
+    sys.stdout.write(f'{counts["photos"]} photos, {counts["people"]} people: {out}{failed}\n')
+    return 1 if counts['failed'] else 0
