@@ -168,18 +168,19 @@ class VideoReader:
         return np.ascontiguousarray(np.rot90(image, turns))
 
     def _missing(self, count: int, broken: int, end: float) -> str | None:
-        if broken:
-            return f'{self.path} is damaged: {broken} parts of it could not be decoded; {count} frames could.'
         # counts and durations of a header are often wrong: only a file whose end is missing is not whole
         duration = (self._container.duration or 0) / self._av.time_base
         start = (self._container.start_time or 0) / self._av.time_base
         says = f'it says {duration:.1f} s' if duration else 'its end is missing'
         if count < self._stream.frames:
             says = f'it says {self._stream.frames} frames'
-        elif duration and end - start >= duration - 2 / self.rate:
+        elif not broken and duration and end - start >= duration - 2 / self.rate:
             return None
+        # where a file is cut off, its last part is broken too
         if is_cut_off(self.path):
             return f'{self.path} is not whole: {says}, and {count} frames could be read.'
+        if broken:
+            return f'{self.path} is damaged: {broken} parts of it could not be decoded; {count} frames could.'
         return None
 
 
