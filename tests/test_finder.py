@@ -76,6 +76,9 @@ def test_finders_and_pose_models_are_told_apart():
     with pytest.raises(UserError, match='multiples of 32'):
         PersonFinder(finder, size=(300, 300))
     assert PersonFinder(finder).size == (320, 320)
+    # NumPy has no bfloat16
+    boxes, scores = PersonFinder(finder, size=(64, 64), bf16=True, engine='eager')(np.zeros((50, 50, 3), np.uint8))
+    assert boxes.dtype == scores.dtype == np.float32
 
 
 @pytest.fixture

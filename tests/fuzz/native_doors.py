@@ -296,3 +296,45 @@ def torchscript(content: bytes, folder: Path) -> None:
 @apart
 def torch_export(content: bytes, folder: Path) -> None:
     estimate(put(folder, 'x.pt2', content))
+
+
+def kernels_input() -> Callable[[Random], bytes]:
+    (seed,) = exported('.kernels').values()
+    (length,) = struct.unpack_from('<Q', seed)
+    header, data = json.loads(seed[8 : 8 + length]), seed[8 + length :]
+
+    def make(random: Random) -> bytes:
+        if random.randrange(4) == 0:
+            return mutate_bytes(random, seed)
+        changed = json.loads(json.dumps(header))
+        texts = changed['__metadata__']
+        steps = json.loads(texts['program'])
+        for _ in range(random.choice((1, 1, 2, 4))):
+            step, array = random.choice(steps), changed[random.choice([n for n in changed if n != '__metadata__'])]
+            number = random.choice((-1, 0, 1, 2, 7, 16, 64, 10**4, 2**31, 2**40, 2**63, 1.5, 'x', None))
+            match random.randrange(7):
+                case 0 if step[1]:
+                    step[1][random.randrange(len(step[1]))] = number
+                case 1:
+                    step[3] = number
+                case 2 if step[2]:
+                    step[2][random.randrange(len(step[2]))] = random.choice(random.choice(steps)[2] or ['none'])
+                case 3:
+                    steps[steps.index(step)] = random.choice(steps)
+                case 4 if len(steps) > 1:
+                    steps.remove(step)
+                case 5:
+                    array[random.choice(('shape', 'data_offsets'))] = [number, random.choice((0, 64, len(data)))]
+                case 6:
+                    array['dtype'] = random.choice(('I32', 'F32', 'F64', 'BF16', ''))
+        texts['program'] = json.dumps(steps)
+        text = json.dumps(changed).encode()
+        return struct.pack('<Q', len(text)) + text + data
+
+    return make
+
+
+@door('exported: kernels', later(kernels_input), 40)
+@apart
+def kernels(content: bytes, folder: Path) -> None:
+    estimate(put(folder, 'x.kernels', content))

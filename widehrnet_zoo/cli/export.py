@@ -124,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
     sys.stdout.write(f'{path}: {args.fmt} {args.precision}, at most {difference:.2g} {what} away from PyTorch.\n')
     if finder is not None:
         sys.stdout.write(f'{path.with_suffix(f".finder{path.suffix}")}: the person finder that belongs to it.\n')
-    elif args.pipeline and not gives_boxes(backend.skeleton):
+    elif (args.pipeline or args.fmt == 'kernels') and not gives_boxes(backend.skeleton):
         sys.stdout.write(
             'No person finder is beside it: without boxes the whole photo is one person. Give --finder for one.\n'
         )

@@ -152,8 +152,8 @@ class PersonFinder:
             rows = rows[np.argsort(-rows[:, 5], kind='stable')]
             rows = rows[rows[:, 5] >= self.min_score]
             return rows[:, 1:5], rows[:, 5], rows[:, 0].astype(np.intp)
-        maps = backend.from_crops(canvases, backend.mean, backend.std)
+        maps = as_float(backend.from_crops(canvases, backend.mean, backend.std))
         if str(getattr(maps, 'device', 'cpu')) == 'cpu':
             maps = to_numpy(maps)
-        boxes, scores, index = map(to_numpy, find_boxes(as_float(maps), self.min_score, self.overlap))
+        boxes, scores, index = map(to_numpy, find_boxes(maps, self.min_score, self.overlap))
         return boxes, scores, index
