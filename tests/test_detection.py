@@ -136,7 +136,10 @@ def tiny_yolos(tmp_path):
         id2label={0: 'N/A', 1: 'Person', 2: 'cat'},
         label2id={'N/A': 0, 'Person': 1, 'cat': 2},
     )
-    transformers.YolosForObjectDetection(config).save_pretrained(tmp_path)
+    model = transformers.YolosForObjectDetection(config)
+    # people whatever the numbers are that this version of transformers begins with
+    model.class_labels_classifier.layers[-1].bias.data[1] = 5
+    model.save_pretrained(tmp_path)
     transformers.YolosImageProcessor(size={'height': 32, 'width': 48}).save_pretrained(tmp_path)
     return tmp_path
 

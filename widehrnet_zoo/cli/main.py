@@ -97,8 +97,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _explain(error: Exception) -> int:
     text = ' '.join(str(error).split())
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        text = f'{os.fspath(error.filename)}: {error.strerror}.'
+    if isinstance(error, OSError) and isinstance(error.filename, str) and error.strerror:
+        text = f'{error.filename}: {error.strerror}.'
     if isinstance(error, (UserError, ImportError, OSError)):
         sys.stderr.write(f'widehrnet: {text}\n')
         return 2
