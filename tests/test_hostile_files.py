@@ -269,7 +269,7 @@ def test_labels_of_the_wrong_kind_are_named(tmp_path, content, said):
 )
 def test_a_result_with_values_of_another_kind_is_not_read_back(change):
     result = PoseResult([[[1, 2]]], [[0.5]], [[0, 0, 9, 9]], [1], Skeleton('one', ('a',)), (9, 9))
-    with pytest.raises(UserError, match='no result'):
+    with pytest.raises(UserError, match='not a result'):
         PoseResult.from_dict({**result.to_dict(), **change})
 
 
