@@ -22,8 +22,10 @@ async function get(url, integrity, progress) {
  */
 export async function openRuntime({ address, files }, progress) {
   const asked = new URLSearchParams(location.search);
-  const gpu = asked.get('engine') === 'wasm' ? null : /** @type {any} */ (navigator).gpu;
-  const engine = (await gpu?.requestAdapter().catch(() => null)) ? 'webgpu' : 'wasm';
+  const adapter = await /** @type {any} */ (navigator).gpu?.requestAdapter().catch(() => null);
+  // a GPU that the processor only plays is far slower than WebAssembly
+  const best = adapter && !adapter.info?.isFallbackAdapter ? 'webgpu' : 'wasm';
+  const engine = [asked.get('engine') ?? ''].find((name) => name in files) ?? best;
   const [script, binary] = await Promise.all(files[engine].map((/** @type {[string, string | null]} */ [name, hash]) =>
     get(new URL(address + name, document.baseURI).href, hash, progress)));
   const ort = await import(URL.createObjectURL(script));
