@@ -196,11 +196,11 @@ class PoseWriter(NetworkWriter):
 
     def normalise(self, x: str, mean: tuple[float, ...], std: tuple[float, ...]) -> str:
         """uint8 crops (B, H, W, 3) to float32 (B, 3, H, W)."""
-        scale = (1 / (255 * np.array(std))).astype(np.float32)
-        shift = (-np.array(mean) / np.array(std)).astype(np.float32)
-        y = self.op('Cast', x, to=self.onnx.TensorProto.FLOAT)
-        y = self.op('Add', self.op('Mul', y, self.constant(scale)), self.constant(shift))
-        return self.op('Transpose', y, perm=[0, 3, 1, 2])
+        scale = (1 / (255 * np.array(std))).astype(np.float32).reshape(3, 1, 1)
+        shift = (-np.array(mean) / np.array(std)).astype(np.float32).reshape(3, 1, 1)
+        # channels first: runtimes are slow over a last axis of three, and a byte is moved faster than a float
+        y = self.op('Cast', self.op('Transpose', x, perm=[0, 3, 1, 2]), to=self.onnx.TensorProto.FLOAT)
+        return self.op('Add', self.op('Mul', y, self.constant(scale)), self.constant(shift))
 
     def decode(self, heatmaps: str, stride: int) -> str:
         """Heatmaps (B, K, h, w) to keypoints (B, K, 3): x, y in crop pixels and score, as `decode_heatmaps` 'quarter'.
