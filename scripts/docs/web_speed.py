@@ -32,7 +32,8 @@ PAGE = """<!doctype html>
 const pixels = (count) => Uint8Array.from({ length: count }, (_, i) => (i * 7919) % 251);
 window.ours = async (config, threads) => {
   const ort = await import('/site/runtime/ort.wasm.bundle.min.mjs');
-  Object.assign(ort.env.wasm, { numThreads: threads, wasmPaths: { wasm: '/site/runtime/ort-wasm-simd-threaded.wasm' } });
+  const wasm = '/site/runtime/ort-wasm-simd-threaded.wasm';
+  Object.assign(ort.env.wasm, { numThreads: threads, wasmPaths: { wasm } });
   const session = await ort.InferenceSession.create('/site/' + config.file, { executionProviders: ['wasm'] });
   const [height, width] = config.size;
   const image = new ort.Tensor('uint8', pixels(3 * height * width), [1, height, width, 3]);
