@@ -132,6 +132,9 @@ def run(args: argparse.Namespace) -> int:
 
     if args.out is not None:
         check_folder(args.out)
+    given = args.model is not None or args.weights is not None
+    if args.results is not None and given:
+        raise UserError('--model or --weights and --results exclude each other: one is measured, the other scored.')
     if args.detector is not None:
         return _everyone(args)
     if args.protocol == 'boxes':
@@ -157,14 +160,12 @@ def run(args: argparse.Namespace) -> int:
     )
     estimator = None
     if args.results is None:
-        if args.model is None and args.weights is None:
+        if not given:
             raise UserError('Give --model or --weights to measure a model, or --results to score a file of results.')
         from ..inference.estimator import PoseEstimator
 
         size = tuple(args.size) if args.size else None
         estimator = PoseEstimator(args.model, args.weights, args.device, size=size, bf16=args.bf16, engine=args.engine)
-    elif args.model is not None or args.weights is not None:
-        raise UserError('--model or --weights and --results exclude each other: one is measured, the other scored.')
     report = evaluate(
         protocol,
         args.data,
@@ -197,8 +198,6 @@ def _boxes(args: argparse.Namespace) -> int:
         size = tuple(args.size) if args.size else None
         model = DEFAULT_FINDER if args.model is None and args.weights is None else args.model
         finder = PersonFinder(model, args.weights, args.device, size=size, bf16=args.bf16, engine=args.engine)
-    elif args.model is not None or args.weights is not None:
-        raise UserError('--model or --weights and --results exclude each other: one is measured, the other scored.')
     report = evaluate_boxes(
         args.data,
         args.images,

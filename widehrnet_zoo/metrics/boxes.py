@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import UserError
-from ..formats.coco import CocoLabels, are_numbers, is_id, read_json
-from .coco import CocoEvaluation
+from ..formats.coco import CocoLabels, are_numbers
+from .coco import CocoEvaluation, result_entries
 
 SMALLEST_SHARE, SMALLEST = 0.08, 24
 """People of less than this share of the photo's height, or of fewer pixels, neither count nor are missed."""
@@ -31,12 +31,8 @@ def read_box_results(path: Any) -> list[dict[str, Any]]:
     Raises:
         UserError: If it has another form; the message names the entry.
     """
-    results = read_json(path)
-    if not isinstance(results, list):
-        raise UserError(f'{path} is not a COCO results file: expected a list of objects.')
+    results = result_entries(path)
     for index, result in enumerate(results):
-        if not isinstance(result, dict) or not is_id(result.get('image_id')):
-            raise UserError(f'{path}: entry {index} lacks "image_id".')
         if not are_numbers(result.get('bbox')) or len(result['bbox']) != 4 or not are_numbers([result.get('score')]):
             raise UserError(f'{path}: entry {index} needs "bbox" (x, y, width, height) and "score", finite numbers.')
     return results

@@ -89,6 +89,27 @@ def to_results(
     return results
 
 
+def result_entries(path: str | Path) -> list[dict[str, Any]]:
+    """The entries of a file in COCO's results format, each with an `image_id`.
+
+    Args:
+        path: The JSON.
+
+    Returns:
+        Its entries, whose other fields were not looked at.
+
+    Raises:
+        UserError: If it is not a list of objects with `image_id`; the message names the entry.
+    """
+    results = read_json(path)
+    if not isinstance(results, list):
+        raise UserError(f'{path} is not a COCO results file: expected a list of objects.')
+    for index, result in enumerate(results):
+        if not isinstance(result, dict) or not is_id(result.get('image_id')) or not is_id(result.get('ann', 0)):
+            raise UserError(f'{path}: entry {index} needs "image_id", and "ann" if it is there, as a number or a text.')
+    return results
+
+
 def read_results(path: str | Path, num_keypoints: int | None = None) -> list[dict[str, Any]]:
     """Read a file in COCO's results format.
 
@@ -102,14 +123,10 @@ def read_results(path: str | Path, num_keypoints: int | None = None) -> list[dic
     Raises:
         UserError: If it has another form; the message names the entry.
     """
-    results = read_json(path)
-    if not isinstance(results, list):
-        raise UserError(f'{path} is not a COCO results file: expected a list of objects.')
+    results = result_entries(path)
     for index, result in enumerate(results):
-        if not isinstance(result, dict) or not {'image_id', 'keypoints', 'score'} <= result.keys():
-            raise UserError(f'{path}: entry {index} lacks one of "image_id", "keypoints" and "score".')
-        if not is_id(result['image_id']) or not is_id(result.get('ann', 0)):
-            raise UserError(f'{path}: entry {index} has something else than a number or a text as "image_id" or "ann".')
+        if not {'keypoints', 'score'} <= result.keys():
+            raise UserError(f'{path}: entry {index} lacks "keypoints" or "score".')
         if not are_numbers(result['keypoints']) or not are_numbers([result['score']]):
             raise UserError(f'{path}: entry {index} has keypoints or a score that are not finite numbers.')
         count = len(result['keypoints'])
