@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from widehrnet_zoo import PoseEstimator
 from widehrnet_zoo.files import write_whole
+from widehrnet_zoo.pose.arrays import to_numpy
 from widehrnet_zoo.pose.crops import STRIDE, box_views, crop_people
 from widehrnet_zoo.pose.decoding import decode_heatmaps, flip_heatmaps
 from widehrnet_zoo.pose.images import read_image
@@ -55,10 +56,10 @@ def look(estimator: PoseEstimator, image: npt.NDArray[np.uint8], maps: Array) ->
             heatmaps = estimator.heatmaps(np.ascontiguousarray(part[:, :, ::-1]) if mirrored else part)
             if mirrored:
                 heatmaps = flip_heatmaps(heatmaps, estimator.skeleton.flip_order)
-            xy, score = decode_heatmaps(heatmaps, 'dark')
+            xy, score = map(to_numpy, decode_heatmaps(heatmaps, 'dark'))
             places = maps[start : start + BATCH]
-            points.append(np.einsum('nij,nkj->nki', places[:, :, :2], xy.numpy() * STRIDE) + places[:, None, :, 2])
-            scores.append(score.numpy())
+            points.append(np.einsum('nij,nkj->nki', places[:, :, :2], xy * STRIDE) + places[:, None, :, 2])
+            scores.append(score)
         yield np.concatenate(points), np.concatenate(scores)
 
 
