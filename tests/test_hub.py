@@ -342,13 +342,13 @@ def test_the_skeletons_of_the_data_sets_come_back_whole(tmp_path):
 
 
 def test_weights_of_our_own_are_published_with_their_card(hub, monkeypatch, capsys):
-    name = 'widehrnet_18_attn.people_128x96'
+    name = 'widehrnet_10_attn.people_256x192'
     publish_weights = script('publish_weights')
     monkeypatch.setattr(sys, 'argv', ['publish', name, f'zoo/{name}'])
     publish_weights.main()
     assert f"create_model('hf-hub:zoo/{name}@" in capsys.readouterr().out
     published, shipped = load(f'hf-hub:zoo/{name}'), create_model(name, pretrained=True)
-    assert published.pretrained_cfg['input_size'] == (3, 128, 96)
+    assert published.pretrained_cfg['input_size'] == (3, 256, 192)
     assert all(torch.equal(v, published.state_dict()[k]) for k, v in shipped.state_dict().items())
     repo = hub.repos[f'zoo/{name}']
     files = repo.commits[repo.refs['main']]

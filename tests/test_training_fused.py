@@ -137,7 +137,7 @@ def test_a_teacher_on_kernels_shows_the_same():
     from widehrnet_zoo.training.config import TeacherConfig
     from widehrnet_zoo.training.teacher import Teacher
 
-    config = TeacherConfig(model='widehrnet_18_attn.people_128x96')
+    config = TeacherConfig(model='widehrnet_10_attn.people_256x192')
     heatmaps, pixels = torch.rand(2, 17, 32, 24), torch.rand(2, 3, 128, 96) * 255
     plain, fused = (Teacher(config, SKELETONS['coco'], fused=fused) for fused in (False, True))
     assert type(plain.model) is not type(fused.model)

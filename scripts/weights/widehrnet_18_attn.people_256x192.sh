@@ -5,11 +5,14 @@
 #
 # PEOPLE: folder with train.json, val.json and images/.
 # RUNS: folder for the runs, by default runs.
-# Starts from what widehrnet_18_attn.people_128x96.sh leaves in RUNS, and from labels that the weights of this tag
-# themselves, as they ship, have judged.
+# The labels of the full size are judged by the weights of this tag themselves, as they ship.
 set -euo pipefail
 data=$(realpath "${1:?usage: $0 PEOPLE [RUNS]}") runs=$(realpath -m "${2:-runs}")
 cd "$(dirname "$0")/../.." && mkdir -p "$runs"
+
+widehrnet train people_128x96 --labels "$data"/train.json --images "$data"/images \
+    --val-labels "$data"/val.json --epochs 73 --processes 2 --set fused=true --set precision=bf16 \
+    --out "$runs"/people_128x96
 
 widehrnet eval --protocol pck --flip-test --data "$data"/train.json --images "$data"/images \
     --model widehrnet_18_attn.people_256x192 --out "$runs"/on_train
