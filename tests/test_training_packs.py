@@ -124,7 +124,7 @@ def test_missing_mixed_and_damaged_packs_are_named(kites, tmp_path):
         open_packs(broken(lambda file: file.unlink()), progress=False)
     content = files[1].read_bytes()
     for cut in (content[:-100], b'', b'\xff' * 100, content[:200]):
-        with pytest.raises(UserError, match='no whole pack'):
+        with pytest.raises(UserError, match='not a complete pack'):
             open_packs(broken(lambda file, cut=cut: file.write_bytes(cut)), progress=False)
     flipped = content[:-50] + bytes([content[-50] ^ 1]) + content[-49:]
     with pytest.raises(UserError, match='is damaged'):

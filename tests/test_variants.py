@@ -70,7 +70,13 @@ def test_the_light_variant_costs_about_a_third_of_18():
 def test_each_tag_knows_its_data(name):
     cfg = timm.get_pretrained_cfg(name)
     data, _, size = cfg.tag.partition('_')
-    skeleton = {**SKELETONS, 'people': SKELETONS['coco'], 'untrained': SKELETONS['coco'], 'person': PERSON_BOXES}[data]
+    skeleton = {
+        **SKELETONS,
+        'people': SKELETONS['coco'],
+        'everyday': SKELETONS['coco'],
+        'untrained': SKELETONS['coco'],
+        'person': PERSON_BOXES,
+    }[data]
     assert cfg.label_names == skeleton.keypoints
     assert cfg.num_classes == skeleton.num_keypoints
     if size:

@@ -112,10 +112,7 @@ class ExportedBackend:
         if not self.metadata.pipeline:
             return self(normalise(crops, mean, std))
         if self._heatmaps is None:  # from an older version, or in one of PyTorch's formats
-            raise UserError(
-                f'{self.path.name} gives keypoints alone, and PoseEstimator needs heatmaps: export it again to ONNX or '
-                'OpenVINO, or without --pipeline.'
-            )
+            raise UserError(f'{self.path.name} gives keypoints or boxes alone, and no heatmaps.')
         if (tuple(mean), tuple(std)) != (self.mean, self.std):
             raise UserError(f'{self.path.name} normalises crops itself: leave mean and std out.')
         return self._checked(self._heatmaps, crops)

@@ -120,11 +120,16 @@ class PoseEstimator:
         found_size = size or getattr(backend, 'size', None)
         found_skeleton = skeleton or getattr(backend, 'skeleton', None)
         if found_size is None or found_skeleton is None:
-            raise UserError('a backend must say its size=(height, width) and its skeleton, or they must be given.')
+            raise UserError('A backend must say its size=(height, width) and its skeleton, or they must be given.')
         if gives_boxes(found_skeleton):
             raise UserError(
                 'This model finds people, not keypoints: give PoseEstimator a pose model, and this one to '
                 'widehrnet_zoo.detection.PersonFinder.'
+            )
+        if not getattr(backend, 'gives_heatmaps', True):
+            raise UserError(
+                f'{backend.path.name} gives keypoints alone, and PoseEstimator needs heatmaps: export it again to ONNX '
+                'or OpenVINO, or without --pipeline.'
             )
         try:
             height, width = (index(side) for side in found_size)
