@@ -128,7 +128,7 @@ class PoseEstimator:
             )
         if not getattr(backend, 'gives_heatmaps', True):
             raise UserError(
-                f'{backend.path.name} gives keypoints alone, and PoseEstimator needs heatmaps: export it again to ONNX '
+                f'{self.backend.path.name} gives keypoints alone, and PoseEstimator needs heatmaps: export it again to ONNX '
                 'or OpenVINO, or without --pipeline.'
             )
         try:
