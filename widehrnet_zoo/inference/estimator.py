@@ -127,9 +127,10 @@ class PoseEstimator:
                 'widehrnet_zoo.detection.PersonFinder.'
             )
         if not getattr(backend, 'gives_heatmaps', True):
+            name = getattr(backend, 'path', Path('this')).name
             raise UserError(
-                f'{self.backend.path.name} gives keypoints alone, and PoseEstimator needs heatmaps: export it again to ONNX '
-                'or OpenVINO, or without --pipeline.'
+                f'{name} gives keypoints alone, and PoseEstimator needs heatmaps: export it again to ONNX or OpenVINO, '
+                'or without --pipeline.'
             )
         try:
             height, width = (index(side) for side in found_size)
