@@ -62,8 +62,8 @@ def test_score_of_a_person_by_hand():
         skeleton=Skeleton('three', ('a', 'b', 'c')),
         image_size=(10, 10),
     )
-    # 0.5 * (0.81 + 0.25 + 0.01) / (0.9 + 0.5 + 0.1); nothing seen is 0
-    np.testing.assert_allclose(result.person_scores, [0.5 * 1.07 / 1.5, 0], rtol=1e-5)
+    # (0.81 + 0.25 + 0.01) / (0.9 + 0.5 + 0.1); nothing seen is 0
+    np.testing.assert_allclose(result.person_scores, [0.5**0.5 * 1.07 / 1.5, 0], rtol=1e-5)
 
 
 def test_everyone_is_found_and_all_crops_go_through_the_network_together():

@@ -82,7 +82,7 @@ class PersonFinder:
         device: 'str | torch.device | None' = None,
         *,
         size: tuple[int, int] | None = None,
-        min_score: float = 0.3,
+        min_score: float = 0.18,
         overlap: float = 0.6,
         max_people: int | None = None,
         bf16: bool = False,

@@ -330,7 +330,7 @@ class PoseEstimator:
             padding=self.padding if padding is None else padding,
             batch_size=batch_size,
             finder=self._finder(detector, kept),
-            keep=lambda result: choose_people(result, kept),
+            keep=lambda result: choose_people(result, kept, self.score_map is not None),
             workers=workers,
             inside=inside,
             skip=skip,
