@@ -114,8 +114,7 @@ class PoseResult:
         """float32 (N,): root of the box's score times the mean of the keypoint scores, each weighted by itself.
 
         So keypoints that are hidden or outside the photo, whose scores are low, hardly count, and the keypoints say
-        more than the box. This ranks poses better than mmpose's rule (`rescore`), which the published protocol keeps: see
-        docs/evaluation.md.
+        more than the box. This ranks poses better than mmpose's rule (`rescore`), which the published protocol keeps.
         """
         scores = np.maximum(self.scores.astype(float), 0)
         mean = (scores**2).sum(-1) / np.maximum(scores.sum(-1), np.finfo(float).tiny)
