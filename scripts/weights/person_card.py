@@ -195,7 +195,7 @@ def main() -> int:
         count=len(labels.images),
         subject='; '.join(f'{key}: {value}' for key, value in report['subject'].items()) + '.',
         figures=rows(figures),
-        nobody=f'{said}.' if said else '',
+        nobody=f'{said[0].upper()}{said[1:]}.' if said else '',
         crops=milliseconds(partial(pose, image, boxes=boxes)),
         times=rows(timed),
         tried=listed(facts['tried']),
