@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from widehrnet_zoo import PoseEstimator
 from widehrnet_zoo.files import write_whole
+from widehrnet_zoo.metrics.oks import keypoint_similarity
 from widehrnet_zoo.pose.arrays import to_numpy
 from widehrnet_zoo.pose.crops import STRIDE, box_views, crop_people
 from widehrnet_zoo.pose.decoding import decode_heatmaps, flip_heatmaps
@@ -77,8 +78,7 @@ def agreement(points: Array, scores: Array, area: Array, sigmas: Array) -> tuple
         share of those views.
     """
     median = np.median(points, 0)
-    square = ((points - median) ** 2).sum(-1)
-    near = np.exp(-square / (2 * (2 * sigmas) ** 2 * area[:, None])) >= 0.5
+    near = keypoint_similarity(points, median, area, sigmas.tolist()) >= 0.5
     count = near.sum(0)
     mean = (points * near[..., None]).sum(0) / np.maximum(count, 1)[..., None]
     mean = np.where(count[..., None] > 0, mean, median)

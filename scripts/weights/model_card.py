@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from card_text import listed, rows
 from PIL import Image, ImageDraw
 
 from widehrnet_zoo.errors import UserError
@@ -27,6 +28,7 @@ from widehrnet_zoo.formats.coco import CocoLabels, read_labels
 from widehrnet_zoo.metrics.bootstrap import bootstrap
 from widehrnet_zoo.metrics.calibration import calibration_bins, expected_calibration_error, keypoint_hits
 from widehrnet_zoo.metrics.coco import read_results
+from widehrnet_zoo.metrics.oks import keypoint_similarity
 from widehrnet_zoo.metrics.people import match_results
 from widehrnet_zoo.models.registry import list_models
 from widehrnet_zoo.pose.results import PoseResult
@@ -157,9 +159,8 @@ class People:
         self.people = [person for person in labels.people if any(person['keypoints'][2::3])]
         self.truth = np.array([person['keypoints'] for person in self.people], float).reshape(-1, 17, 3)
         self.found = match_results(self.people, results, COCO.num_keypoints)
-        area = np.array([person['area'] for person in self.people], float)[:, None]
-        square = ((self.found[..., :2] - self.truth[..., :2]) ** 2).sum(-1)
-        similarity = np.exp(-square / (2 * (area + np.spacing(1)) * (2 * SIGMAS) ** 2))
+        area = [person['area'] for person in self.people]
+        similarity = keypoint_similarity(self.found, self.truth, area, COCO.sigmas)
         self.similarity = np.where(self.truth[..., 2] > 0, np.nan_to_num(similarity), np.nan)
         self.oks = np.nanmean(self.similarity, 1)
         order = {image_id: i for i, image_id in enumerate(dict.fromkeys(p['image_id'] for p in self.people))}
@@ -290,17 +291,6 @@ def calibration(run: Path, labels: Path, score_map: ScoreMap, picture: Path) -> 
         f'everyday validation photos, without flip test, its expected calibration error is {after:.3f} (peaks: '
         f'{before:.3f}).'
     )
-
-
-def rows(values: list[list[Any]]) -> str:
-    """Rows of a Markdown table."""
-    cells = [[f'{value:,}' if isinstance(value, int) else str(value) for value in row] for row in values]
-    return '\n'.join(f'| {" | ".join(row)} |' for row in cells)
-
-
-def listed(sentences: list[str]) -> str:
-    """A Markdown list."""
-    return '\n'.join(f'- {sentence}' for sentence in sentences)
 
 
 def with_interval(value: float, interval: tuple[float, float] | list[float] | None) -> str:

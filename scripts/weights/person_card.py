@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from card_text import listed, rows
 
 from widehrnet_zoo import PoseEstimator
 from widehrnet_zoo.detection import PersonFinder
@@ -98,17 +99,6 @@ Of a photo, letterboxed, on the CPU by the default engine; three crops of `wideh
 
 {limits}
 """
-
-
-def rows(values: list[list[Any]]) -> str:
-    """Rows of a Markdown table."""
-    cells = [[f'{value:,}' if isinstance(value, int) else str(value) for value in row] for row in values]
-    return '\n'.join(f'| {" | ".join(row)} |' for row in cells)
-
-
-def listed(sentences: list[str]) -> str:
-    """A Markdown list."""
-    return '\n'.join(f'- {sentence}' for sentence in sentences)
 
 
 def milliseconds(work: Callable[[], Any]) -> float:

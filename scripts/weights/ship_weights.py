@@ -49,9 +49,7 @@ def measure_boxes(
     name: str, state: dict[str, torch.Tensor], labels: Path, photos: Path, out: Path | None, draws: int
 ) -> dict[str, float]:
     """The figures of a person finder on the validation photos."""
-    model = widehrnet_zoo.create_model(name)
-    model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
-    report = evaluate_boxes(labels, photos, PersonFinder(model), out=out, draws=draws, name=name)
+    report = evaluate_boxes(labels, photos, PersonFinder(loaded(name, state)), out=out, draws=draws, name=name)
     return {short: report.figures[name] for short, name in BOX_FIGURES.items()}
 
 
@@ -65,7 +63,7 @@ def measure(
     draws: int = 0,
 ) -> dict[str, float]:
     """The figures of keypoint weights on the validation photos, with flip test, from the annotated boxes."""
-    estimator = widehrnet_zoo.PoseEstimator(loaded(name, state, padding), size=size)
+    estimator = widehrnet_zoo.PoseEstimator(loaded(name.partition('.')[0], state, padding), size=size)
     reports = {}
     for folder, named, _ in FIGURES.values():
         if (folder, named) not in reports:
@@ -84,9 +82,9 @@ def measure(
     return {short: reports[folder, named].figures[figure] for short, (folder, named, figure) in FIGURES.items()}
 
 
-def loaded(name: str, state: dict[str, torch.Tensor], padding: float | None) -> torch.nn.Module:
+def loaded(name: str, state: dict[str, torch.Tensor], padding: float | None = None) -> torch.nn.Module:
     """A network with these weights, whose view of a box is as wide as asked."""
-    model = widehrnet_zoo.create_model(name.partition('.')[0])
+    model = widehrnet_zoo.create_model(name)
     model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
     if padding is not None:
         model.padding = padding  # type: ignore[assignment]
@@ -148,7 +146,9 @@ def main() -> None:
         if args.padding:
             entry['padding'] = args.padding
         if args.kept_out:
-            estimator = widehrnet_zoo.PoseEstimator(loaded(args.name, half, args.padding), size=(height, width))
+            estimator = widehrnet_zoo.PoseEstimator(
+                loaded(args.name.partition('.')[0], half, args.padding), size=(height, width)
+            )
             score_map = fit_score_map(*peaks_and_hits(estimator, args.kept_out, args.data))
             entry['score_map'] = score_map.to_config()
             once = args.report and args.report / 'once'

@@ -10,6 +10,7 @@ from ..errors import UserError
 from ..extras import require
 from ..formats.coco import CocoLabels
 from ..pose.score_map import ScoreMap
+from .oks import keypoint_similarity
 from .people import match_results
 
 __all__ = ['calibration_bins', 'expected_calibration_error', 'fit_score_map', 'keypoint_hits']
@@ -40,9 +41,7 @@ def keypoint_hits(
     if any('area' not in person for person in labels.people):
         raise UserError('Calibration needs the "area" of every labelled person: OKS is measured by it.')
     truth = np.array([person['keypoints'] for person in labels.people], float).reshape(found.shape)
-    area = np.array([person['area'] for person in labels.people], float)
-    square = ((found[..., :2] - truth[..., :2]) ** 2).sum(-1)
-    similarity = np.exp(-square / (2 * (area[:, None] + np.spacing(1)) * (2 * np.asarray(sigmas, float)) ** 2))
+    similarity = keypoint_similarity(found, truth, [person['area'] for person in labels.people], sigmas)
     counted = (truth[..., 2] > 0) & np.isfinite(found).all(-1)
     return found[..., 2][counted], similarity[counted] >= RIGHT
 

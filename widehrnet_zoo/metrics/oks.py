@@ -8,6 +8,34 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.floating]
 
 
+def keypoint_similarity(
+    keypoints: npt.ArrayLike, reference: npt.ArrayLike, area: npt.ArrayLike, sigmas: Sequence[float]
+) -> FloatArray:
+    """Similarity of each keypoint, `exp(-d_k^2 / (2 * area * (2 * sigma_k)^2))`, of which `oks` is the mean.
+
+    Args:
+        keypoints: (..., K, 2) or (..., K, 3) predictions in image pixels.
+        reference: (K, 2) or (K, 3), or broadcastable, in image pixels.
+        area: Area of the object in square pixels, broadcastable to the leading shape.
+        sigmas: (K,) falloffs; COCO's are in `Skeleton.sigmas`.
+
+    Returns:
+        (..., K) similarities in 0..1.
+
+    Raises:
+        ValueError: If the numbers of keypoints differ.
+    """
+    keypoints, reference = np.asarray(keypoints, float)[..., :2], np.asarray(reference, float)[..., :2]
+    sigma = np.asarray(sigmas, float)
+    if not keypoints.shape[-2] == reference.shape[-2] == len(sigma):
+        raise ValueError(
+            f'{keypoints.shape[-2]} predicted keypoints, {reference.shape[-2]} reference keypoints and '
+            f'{len(sigma)} sigmas: the three must agree.'
+        )
+    square = ((keypoints - reference) ** 2).sum(-1)
+    return np.exp(-square / (2 * (np.asarray(area, float)[..., None] + np.spacing(1)) * (2 * sigma) ** 2))
+
+
 def oks(
     keypoints: npt.ArrayLike,
     reference: npt.ArrayLike,
@@ -34,15 +62,7 @@ def oks(
     Raises:
         ValueError: If the numbers of keypoints differ.
     """
-    keypoints, reference = np.asarray(keypoints, float)[..., :2], np.asarray(reference, float)[..., :2]
-    sigma = np.asarray(sigmas, float)
-    if not keypoints.shape[-2] == reference.shape[-2] == len(sigma):
-        raise ValueError(
-            f'{keypoints.shape[-2]} predicted keypoints, {reference.shape[-2]} reference keypoints and '
-            f'{len(sigma)} sigmas: the three must agree.'
-        )
-    square = ((keypoints - reference) ** 2).sum(-1)
-    similarity = np.exp(-square / (2 * (np.asarray(area, float)[..., None] + np.spacing(1)) * (2 * sigma) ** 2))
+    similarity = keypoint_similarity(keypoints, reference, area, sigmas)
     mask = np.broadcast_to(True if labelled is None else np.asarray(labelled, bool), similarity.shape)
     count = mask.sum(-1)
     return np.where(count > 0, (similarity * mask).sum(-1) / np.maximum(count, 1), 0.0)
