@@ -129,3 +129,21 @@ def test_the_table_has_a_line_for_each_row():
         'speedup': 1.0, 'gmacs_per_s': None,
     }  # fmt: skip
     assert table([row]).splitlines()[-1] == '| m | eager | f32 | 2 | 4.0 | 3.0-5.0 | 2.0 | 1.00 |  |'
+
+
+def test_a_video_is_timed_in_turn_and_in_threads(tmp_path, capsys):
+    pytest.importorskip('av')
+    from safetensors.torch import save_file
+
+    from widehrnet_zoo.bench.video import make_video
+    from widehrnet_zoo.models.registry import create_model
+
+    save_file(create_model('widehrnet_10').state_dict(), tmp_path / 'random.safetensors')
+    video = make_video(tmp_path / 'three.mp4', frames=3)
+    args = ['bench', 'widehrnet_10', '--weights', str(tmp_path / 'random.safetensors'), '--video', str(video)]
+    assert main([*args, '--runs', '1', '--threads', '1', '--quiet', '--out', str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert '3 frames' in printed and 'drawing' in printed and 'in threads' in printed
+    times = json.loads((tmp_path / 'bench.json').read_text())['video']
+    # the stages make up the whole
+    assert sum(times['stages'].values()) == pytest.approx(1000 / times['in_turn'][0], rel=0.01)

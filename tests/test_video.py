@@ -2,6 +2,8 @@
 
 import json
 import logging
+import threading
+import time
 from fractions import Fraction
 
 import numpy as np
@@ -330,6 +332,77 @@ def test_an_interruption_leaves_readable_parts(tmp_path, caplog):
     assert len(lines_of(tmp_path / 'out.jsonl.part')) == 13
     assert len(frames_of(tmp_path / 'out.part.mp4')[0]) == 13
     assert not (tmp_path / 'out.mp4').exists() and not (tmp_path / 'out.jsonl').exists()
+
+
+def threads_of_video():
+    return [t.name for t in threading.enumerate() if t.name.startswith(('read', 'draw'))]
+
+
+def test_threads_give_what_one_thread_gives(tmp_path):
+    source = encode(tmp_path / 'in.mp4', sound=True)
+    drawn_in = set()
+
+    def draw(image, result):
+        drawn_in.add(threading.current_thread())
+        time.sleep(0.002)  # the frames before it pile up
+        return result.draw(image)
+
+    for name, threads in (('one', False), ('more', True)):
+        drawn_in.clear()
+        (tmp_path / name).mkdir()
+        run(source, tmp_path / name, threads=threads, draw=draw)
+        assert (threading.main_thread() in drawn_in) != threads and len(drawn_in) == 1
+    assert (tmp_path / 'one' / 'out.jsonl').read_text() == (tmp_path / 'more' / 'out.jsonl').read_text()
+    one, more = (frames_of(tmp_path / name / 'out.mp4')[0] for name in ('one', 'more'))
+    assert len(one) == len(more) == 20
+    for a, b in zip(one, more, strict=True):
+        assert a.pts == b.pts and np.array_equal(a.image, b.image)
+    assert threads_of_video() == []
+
+
+@pytest.mark.parametrize('where', ['read', 'look', 'draw'])
+def test_an_error_in_any_thread_comes_out_and_leaves_no_thread(tmp_path, where, monkeypatch):
+    class Broken(Exception):
+        pass
+
+    def fail_at(number, function):
+        calls = iter(range(100))
+
+        def call(*args):
+            if next(calls) == number:
+                raise Broken(where)
+            return function(*args)
+
+        return call
+
+    options = {}
+    if where == 'read':
+        monkeypatch.setattr(VideoReader, '_upright', fail_at(9, VideoReader._upright))
+    elif where == 'look':
+        options['on_frame'] = fail_at(9, lambda *args: None)
+    else:
+        options['draw'] = fail_at(9, lambda image, result: image)
+    with pytest.raises(Broken, match=where):
+        run(encode(tmp_path / 'in.mp4'), tmp_path, **options)
+    assert threads_of_video() == []
+    # nothing of the frames before is lost, and none after is there
+    monkeypatch.undo()
+    assert len(frames_of(tmp_path / 'out.part.mp4')[0]) == (10 if where == 'look' else 9)
+    assert len(lines_of(tmp_path / 'out.jsonl.part')) >= 9
+
+
+def test_what_the_detector_took_for_somebody_is_judged_as_in_photos(tmp_path):
+    source = encode(tmp_path / 'in.mp4', 3)
+
+    def unsure(image):
+        boxes, _ = everybody(image)
+        return boxes, [0.02] * len(boxes)
+
+    # the root of 0.02 times keypoint scores of 0.9 is 0.13
+    run(source, tmp_path, detector=unsure)
+    assert [e['people'] for e in lines_of(tmp_path / 'out.jsonl')] == [[]] * 3
+    run(source, tmp_path, detector=unsure, limits=Limits(pose_threshold=0.1))
+    assert [len(e['people']) for e in lines_of(tmp_path / 'out.jsonl')] == [1] * 3
 
 
 def test_a_killed_run_leaves_a_part_that_plays(tmp_path):

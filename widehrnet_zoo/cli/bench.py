@@ -12,6 +12,7 @@ examples:
   widehrnet bench
   widehrnet bench widehrnet_18_attn --paths eager,kernels,onnx,openvino --precisions f32,bf16 --batches 1 8
   widehrnet bench --paths train,train-fused --precisions f32,bf16 --batches 32 --size 128 96 --threads 1 --runs 5
+  widehrnet bench widehrnet_10_attn --video --runs 3
   widehrnet bench --vs resnet50 mobilenetv2_100 mine.onnx --out runs/bench --cold
 
 A path that does not run in a precision is left out. Times are of one call after another of the same kind, the
@@ -52,6 +53,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--people', type=int, metavar='N', help='also the stages from a 1080p photo with N people to their keypoints'
     )
+    parser.add_argument(
+        '--video',
+        nargs='?',
+        const='',
+        metavar='FILE',
+        help='instead: frames per second of a video, by the first model as it is by default (without FILE: one of 720p '
+        'with three people)',
+    )
     parser.add_argument('--out', type=Path, metavar='DIR', help='bench.json, bench.md and bench.png')
     parser.add_argument('--quiet', action='store_true', help='no progress bar')
 
@@ -89,6 +98,8 @@ def run(args: argparse.Namespace) -> int:
     threads = args.threads or default_threads()
     if threads < 1 or args.runs < 1 or min(args.batches) < 1 or (args.people or 1) < 1:
         raise UserError('Threads, runs, batches and people are at least 1.')
+    if args.video is not None:
+        return _bench_video(args, threads)
     size = tuple(args.size)
     chosen = [(path, precision) for precision in precisions for path in paths if path in ALLOWED[precision]]
     contenders = [
@@ -131,4 +142,26 @@ def run(args: argparse.Namespace) -> int:
         write_whole(args.out / 'bench.json', json.dumps(content, indent=1))
         write_whole(args.out / 'bench.md', text)
         chart(rows, f'{size[0]}x{size[1]}, {about["processor"]}, {threads} threads', args.out / 'bench.png')
+    return 0
+
+
+def _bench_video(args: argparse.Namespace, threads: int) -> int:
+    import json
+    from dataclasses import asdict
+
+    import torch
+
+    from ..bench.run import machine
+    from ..bench.video import time_video, video_table
+    from ..files import write_whole
+    from ..inference.estimator import PoseEstimator
+
+    torch.set_num_threads(threads)
+    estimator = PoseEstimator(args.models[0], args.weights, 'cpu')
+    times = time_video(estimator, Path(args.video) if args.video else None, min(args.runs, 5), not args.quiet)
+    about, text = machine(threads), video_table(times)
+    sys.stdout.write(f'{args.models[0]}, {about["processor"]}, {threads} threads\n\n{text}')
+    if args.out is not None:
+        write_whole(args.out / 'bench.json', json.dumps({'machine': about, 'video': asdict(times)}, indent=1))
+        write_whole(args.out / 'bench.md', text)
     return 0

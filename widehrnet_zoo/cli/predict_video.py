@@ -48,6 +48,7 @@ def run_video(video: Path, target: Path, estimator: PoseEstimator, args: argpars
         None if args.no_picture else target.with_name(f'{target.name}_pose{suffix}'),
         target.with_name(f'{target.name}_pose.jsonl'),
         detector=detector,
+        limits=None if args.boxes is None else estimator.limits.changed({'pose_threshold': 0.0}),
         follow=FollowConfig(detect_every=detect_every, **poses),
         smooth=SmoothConfig(min_cutoff=args.smooth) if args.smooth else None,
         draw=draw,

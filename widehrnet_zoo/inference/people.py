@@ -62,6 +62,16 @@ class Limits:
         if people is not None and (isinstance(people, bool) or not isinstance(people, (int, np.integer)) or people < 1):
             raise UserError(f'max_people must be a whole number from 1, or None for all, not {people!r:.40}.')
 
+    def least_score(self, chances: bool) -> float:
+        """`pose_threshold`, or what stands for `None`.
+
+        Args:
+            chances: Whether keypoint scores are chances to be right, by a score map.
+        """
+        if self.pose_threshold is not None:
+            return self.pose_threshold
+        return POSE_THRESHOLD if chances else POSE_THRESHOLD / 2
+
     def changed(self, values: dict[str, Any]) -> 'Limits':
         """These limits with some values changed.
 
@@ -110,10 +120,7 @@ def choose_people(result: PoseResult, limits: Limits, chances: bool = True) -> P
     Returns:
         The poses that are kept, the highest score first.
     """
-    threshold = limits.pose_threshold
-    if threshold is None:
-        threshold = POSE_THRESHOLD if chances else POSE_THRESHOLD / 2
-    rows = np.flatnonzero(result.person_scores >= threshold)
+    rows = np.flatnonzero(result.person_scores >= limits.least_score(chances))
     poses = Poses(result.keypoints[rows], result.scores[rows], result.boxes[rows])
     rows = rows[distinct_people(poses, result.box_scores[rows], result.skeleton.sigmas, limits.same_person)]
     if limits.largest:

@@ -132,6 +132,8 @@ def _stroke(
         return
     along = b - a
     length = float(along @ along)
+    # as numbers of Python they leave the arrays float32
+    (across, down), radius, opacity = along.tolist(), float(radius), float(opacity)
     # strips follow a slanting line closely, so that the work is in proportion to what is painted
     for top in range(low[1], high[1], _STRIP):
         bottom = min(top + _STRIP, high[1])
@@ -145,11 +147,14 @@ def _stroke(
             continue
         x = np.arange(left, right, dtype=np.float32) - np.float32(a[0])
         y = np.arange(top, bottom, dtype=np.float32)[:, None] - np.float32(a[1])
-        share = ((x * along[0] + y * along[1]) / length).clip(0, 1) if length > 0 else 0.0
-        distance = np.hypot(x - share * along[0], y - share * along[1])
-        alpha = (radius + 0.5 - distance).clip(0, 1) * min(2 * radius, 1) * opacity
-        rows, columns = np.nonzero(alpha)
-        patch = canvas[top:bottom, left:right]
-        weight = alpha[rows, columns, None].astype(np.float32)
-        mixed = patch[rows, columns] * (1 - weight) + np.array(colour, np.float32) * weight
-        patch[rows, columns] = np.rint(mixed).astype(np.uint8)
+        if length > 0:
+            share = x * (across / length) + y * (down / length)
+            np.clip(share, 0, 1, out=share)
+            x, y = x - share * across, y - share * down
+        alpha = (radius + 0.5) - np.sqrt(x * x + y * y)
+        np.clip(alpha, 0, 1, out=alpha)
+        alpha *= min(2 * radius, 1) * opacity
+        # channel by channel: loops over three numbers would take most of the time
+        for channel, value in enumerate(colour):
+            plane = canvas[top:bottom, left:right, channel]
+            np.rint(plane + (np.float32(value) - plane) * alpha, out=plane, casting='unsafe')

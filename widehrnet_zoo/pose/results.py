@@ -18,7 +18,7 @@ from .drawing import draw_poses
 from .images import ImageSource
 from .skeletons import Skeleton
 
-__all__ = ['Keypoint', 'PoseResult', 'rescore']
+__all__ = ['Keypoint', 'PoseResult', 'person_scores', 'rescore']
 
 
 def rescore(
@@ -39,6 +39,21 @@ def rescore(
     scores = np.asarray(keypoint_scores, float)
     counted = scores > threshold
     return np.asarray(box_scores, float) * (scores * counted).sum(-1) / np.maximum(counted.sum(-1), 1)
+
+
+def person_scores(keypoint_scores: npt.ArrayLike, box_scores: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    """Scores of people; see `PoseResult.person_scores`.
+
+    Args:
+        keypoint_scores: (N, K).
+        box_scores: (N,).
+
+    Returns:
+        float32 (N,).
+    """
+    scores = np.maximum(np.asarray(keypoint_scores, float), 0)
+    mean = (scores**2).sum(-1) / np.maximum(scores.sum(-1), np.finfo(float).tiny)
+    return (np.sqrt(np.maximum(np.asarray(box_scores, float), 0)) * mean).astype(np.float32)
 
 
 class Keypoint(NamedTuple):
@@ -116,9 +131,7 @@ class PoseResult:
         So keypoints that are hidden or outside the photo, whose scores are low, hardly count, and the keypoints say
         more than the box. This ranks poses better than mmpose's rule (`rescore`), which the published protocol keeps.
         """
-        scores = np.maximum(self.scores.astype(float), 0)
-        mean = (scores**2).sum(-1) / np.maximum(scores.sum(-1), np.finfo(float).tiny)
-        return (np.sqrt(np.maximum(self.box_scores.astype(float), 0)) * mean).astype(np.float32)
+        return person_scores(self.scores, self.box_scores)
 
     def named(self, index: int) -> dict[str, Keypoint]:
         """Keypoints of one person by name.

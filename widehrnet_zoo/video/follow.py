@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from ..errors import UserError
 from ..inference.people import Poses, pose_likeness
+from ..pose.results import person_scores
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class FollowConfig:
 class _Person:
     number: int
     box: npt.NDArray[np.float64]
+    box_score: float = 1.0
     frames: int = 0
     unseen: int = 0
     keypoints: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 2)))
@@ -57,11 +59,14 @@ class Follower:
     Args:
         sigmas: (K,) OKS falloffs of the keypoints; `None` takes 0.1 for each.
         config: When people are found and lost.
+        new_score: A detected box whose person (`PoseResult.person_scores`) scores lower at first is of nobody.
     """
 
-    def __init__(self, sigmas: Sequence[float] | None = None, config: FollowConfig | None = None):
+    def __init__(
+        self, sigmas: Sequence[float] | None = None, config: FollowConfig | None = None, new_score: float = 0.0
+    ):
         self.config = config or FollowConfig()
-        self._sigmas = sigmas
+        self._sigmas, self._new_score = sigmas, new_score
         self._people: list[_Person] = []
         self._met = 0
 
@@ -80,7 +85,7 @@ class Follower:
         every = self.config.detect_every
         return not self._people or (every > 0 and frame % every == 0)
 
-    def meet(self, boxes: npt.ArrayLike, most: int | None = None) -> None:
+    def meet(self, boxes: npt.ArrayLike, most: int | None = None, scores: npt.ArrayLike | None = None) -> None:
         """Add those detected people who are not followed yet.
 
         Somebody unseen at the moment takes over the detected box.
@@ -88,8 +93,11 @@ class Follower:
         Args:
             boxes: (N, 4) x1, y1, x2, y2 in pixels.
             most: The most people to follow at a time; `None` for all.
+            scores: (N,) the detector's; `None` for boxes that are taken as they are.
         """
-        for box in np.asarray(boxes, float).reshape(-1, 4):
+        boxes = np.asarray(boxes, float).reshape(-1, 4)
+        certain = np.full(len(boxes), np.inf) if scores is None else np.asarray(scores, float)
+        for box, score in zip(boxes, certain, strict=True):
             overlaps = _iou(box, self.boxes)
             if len(overlaps) and overlaps.max() >= self.config.same_box:
                 person = self._people[int(overlaps.argmax())]
@@ -99,7 +107,7 @@ class Follower:
             if most is not None and len(self._people) >= most:
                 continue
             self._met += 1
-            self._people.append(_Person(self._met, box))
+            self._people.append(_Person(self._met, box, float(score)))
 
     def update(
         self, keypoints: npt.ArrayLike, scores: npt.ArrayLike, image_size: tuple[int, int]
@@ -118,7 +126,8 @@ class Follower:
         seen = []
         for row, person in enumerate(self._people):
             box = self._box(keypoints[row], scores[row], person, image_size)
-            if box is None:
+            is_new = not person.keypoints.size
+            if box is None or (is_new and person_scores(scores[row], person.box_score) < self._new_score):
                 person.unseen += 1
                 continue
             person.box, person.keypoints, person.scores = box, keypoints[row], scores[row]

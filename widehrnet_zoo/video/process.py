@@ -1,11 +1,12 @@
 """A whole video: people found, followed, smoothed, drawn, and written as JSON lines."""
 
-import json
-import logging
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +20,12 @@ from ..inference.people import Limits, choose_boxes
 from ..pose.results import PoseResult
 from ..pose.skeletons import skeleton_of
 from ..progress import progress_bar
-from .clips import Frame, VideoReader, VideoWriter, check_out
+from .clips import Frame, VideoReader, check_out
 from .follow import FollowConfig, Follower
 from .one_euro import OneEuro, SmoothConfig
+from .outputs import AHEAD, Outputs
 
 SMOOTH = SmoothConfig()
-
-_log = logging.getLogger(__name__)
 
 
 def _draw(image: npt.NDArray[np.uint8], result: PoseResult) -> Any:
@@ -64,6 +64,7 @@ def predict_video(
     smooth: SmoothConfig | None = SMOOTH,
     max_frames: int | None = None,
     progress: bool = True,
+    threads: bool = True,
     draw: Callable[[npt.NDArray[np.uint8], PoseResult], Any] = _draw,
     on_frame: Callable[[int, PoseResult], None] | None = None,
 ) -> VideoSummary:
@@ -85,13 +86,15 @@ def predict_video(
             box of one person. By default, `'auto'`, the estimator's own. A `BoxFile` is asked by the frame's number,
             from 0 (for the first, the video's name does too); frames that it does not name keep the people they have.
         min_box_score: Detected boxes with a lower score are left out.
-        limits: Which of the people found are followed; by default the estimator's own. Whether a pose is of nobody, or
-            of somebody who is followed already, is said by `follow`.
+        limits: Which of the people found are followed; by default the estimator's own. Their `pose_threshold` holds for
+            people who are met; when they are lost again, and who is followed already, is said by `follow`.
         follow: When people are found and lost.
         smooth: Settings of the 1 euro filter; `None` for none.
         max_frames: Stop after so many.
         progress: Show a progress bar.
-        draw: Draws the people of a frame on it; gives an image of the same size.
+        threads: Read a few frames ahead, and draw and encode, in two threads of their own; else all is done in turn.
+        draw: Draws the people of a frame on it; gives an image of the same size. With `threads` it is called in another
+            thread, a frame at a time.
         on_frame: Called with the number and result of each frame.
 
     Returns:
@@ -111,16 +114,20 @@ def predict_video(
     sigmas = skeleton_of(estimator).sigmas
     limits = limits or getattr(estimator, 'limits', None) or Limits()
     min_box_score = max(min_box_score, limits.box_threshold or 0.0)
-    follower = Follower(sigmas, follow or FollowConfig())
+    chances = getattr(estimator, 'score_map', None) is not None
+    follower = Follower(sigmas, follow or FollowConfig(), limits.least_score(chances))
     opened = _open(detector, estimator, limits)
     people = _People(estimator, opened, min_box_score, limits, follower, smooth, Path(source).name)
     with VideoReader(source) as reader:
-        outputs = _Outputs(reader, None if out is None else Path(out), lines, draw)
+        outputs = Outputs(reader, None if out is None else Path(out), lines, draw, threads)
         frames = 0
         total = min(reader.num_frames or max_frames or 0, max_frames or reader.num_frames) or None
         try:
-            with progress_bar(total, 'frame', Path(source).name, disable=not progress) as bar:
-                for frame in reader:
+            with (
+                progress_bar(total, 'frame', Path(source).name, disable=not progress) as bar,
+                closing(_ahead(iter(reader), AHEAD if threads else 0)) as coming,
+            ):
+                for frame in coming:
                     result, numbers = people.look(frame, frames)
                     outputs.add(frames, frame, result, numbers)
                     if on_frame is not None:
@@ -149,6 +156,22 @@ def _open(detector: Detector | str | None, estimator: Any, limits: Limits) -> De
     return detector
 
 
+def _ahead(frames: Iterator[Frame], count: int) -> Generator[Frame]:
+    """Frames in their order, up to `count` of them read in a thread before they are asked for."""
+    if not count:
+        yield from frames
+        return
+    with ThreadPoolExecutor(1, 'read') as pool:
+        coming: deque[Future[Frame | None]] = deque(pool.submit(next, frames, None) for _ in range(count))
+        try:
+            while (frame := coming.popleft().result()) is not None:
+                coming.append(pool.submit(next, frames, None))
+                yield frame
+        finally:
+            for future in coming:
+                future.cancel()
+
+
 class _People:
     """From a frame to the people in it."""
 
@@ -171,25 +194,29 @@ class _People:
     def met(self) -> int:
         return len(self._seen)
 
-    def _detect(self, image: npt.NDArray[np.uint8], index: int) -> npt.ArrayLike:
+    def _detect(self, image: npt.NDArray[np.uint8], index: int) -> tuple[npt.ArrayLike, npt.ArrayLike | None]:
+        """New boxes, and scores to judge them by where a detector found them."""
         detector, name = self._detector, str(index)
         if detector is None:
-            return [[0, 0, image.shape[1], image.shape[0]]] if not self._follower.numbers else []
+            return ([[0, 0, image.shape[1], image.shape[0]]] if not self._follower.numbers else []), None
         if isinstance(detector, BoxFile):
             if not detector.knows(name):
                 if index:
-                    return []
+                    return [], None
                 name = self._name
-        elif not self._follower.due(index):
-            return []
+            return find_people(detector, image, name, self._min_score)[0], None
+        if not self._follower.due(index):
+            return [], None
         boxes, scores = find_people(detector, image, name, self._min_score)
-        return boxes if isinstance(detector, BoxFile) else boxes[choose_boxes(boxes, scores, self._limits)]
+        rows = choose_boxes(boxes, scores, self._limits)
+        return boxes[rows], scores[rows]
 
     def look(self, frame: Frame, index: int) -> tuple[PoseResult, list[int]]:
         """People of a frame and their numbers."""
         follower, image = self._follower, frame.image
         height, width = image.shape[:2]
-        follower.meet(self._detect(image, index), 1 if self._limits.largest else self._limits.max_people)
+        detected, sure = self._detect(image, index)
+        follower.meet(detected, 1 if self._limits.largest else self._limits.max_people, sure)
         boxes, numbers = follower.boxes, follower.numbers
         result = self._estimator(image, boxes)
         rows = follower.update(result.keypoints, result.scores, (width, height))
@@ -212,54 +239,3 @@ class _People:
             ),
             chosen,
         )
-
-
-class _Outputs:
-    """The files that grow with the video."""
-
-    def __init__(
-        self,
-        reader: VideoReader,
-        video: Path | None,
-        lines: Path | None,
-        draw: Callable[[npt.NDArray[np.uint8], PoseResult], Any],
-    ):
-        self._reader, self.video, self._lines, self._draw = reader, video, lines, draw
-        self._writer: VideoWriter | None = None
-        self._part = None if lines is None else lines.with_name(f'{lines.name}.part')
-        self._file: IO[str] | None = None if self._part is None else self._part.open('w', encoding='utf-8')
-
-    def add(self, index: int, frame: Frame, result: PoseResult, numbers: list[int]) -> None:
-        if self._file is not None:
-            whole = result.to_dict()
-            people = [{'id': n, **person} for n, person in zip(numbers, whole['people'], strict=True)]
-            entry = {'frame': index, 'time': round(frame.time, 6), 'image_size': whole['image_size'], 'people': people}
-            self._file.write(json.dumps(entry, ensure_ascii=False, allow_nan=False) + '\n')
-            self._file.flush()
-        if self.video is None:
-            return
-        if self._writer is None:
-            self._writer = VideoWriter(self.video, self._reader, (frame.image.shape[1], frame.image.shape[0]))
-        self._writer.write(np.asarray(self._draw(frame.image, result)), frame.pts)
-
-    def stop(self) -> None:
-        """Leave what there is in the part files."""
-        left = []
-        if self._file is not None and self._part is not None and self._part.exists():
-            self._file.close()
-            if self._part.stat().st_size:
-                left.append(self._part.name)
-            else:
-                self._part.unlink()
-        if self._writer is not None:
-            self._writer.stop()
-            left.append(self._writer.part.name)
-        if left:
-            _log.warning('what was done is in %s.', ' and '.join(left))
-
-    def finish(self) -> None:
-        if self._file is not None and self._part is not None and self._lines is not None:
-            self._file.close()
-            self._part.replace(self._lines)
-        if self._writer is not None and not self._writer.finish():
-            _log.warning('%s cannot hold the sound of %s; .mkv can.', self._writer.path, self._reader.path)

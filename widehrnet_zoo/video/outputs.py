@@ -1,0 +1,111 @@
+"""The files that grow with a video: the one with the people drawn on it, and the JSON lines."""
+
+import json
+import logging
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..pose.results import PoseResult
+from .clips import Frame, VideoReader, VideoWriter
+
+__all__ = ['AHEAD', 'Outputs']
+
+AHEAD = 4
+"""Frames that wait between two threads, at most."""
+
+_log = logging.getLogger(__name__)
+
+
+class Outputs:
+    """The files that grow with the video.
+
+    Args:
+        reader: The source.
+        video: The video to write, if any.
+        lines: The JSON lines to write, if any.
+        draw: Draws the people of a frame on it.
+        threads: Draw and encode in a thread of its own.
+    """
+
+    def __init__(
+        self,
+        reader: VideoReader,
+        video: Path | None,
+        lines: Path | None,
+        draw: Callable[[npt.NDArray[np.uint8], PoseResult], Any],
+        threads: bool = True,
+    ):
+        self._reader, self.video, self._lines, self._draw = reader, video, lines, draw
+        self._writer: VideoWriter | None = None
+        self._pool = ThreadPoolExecutor(1, 'draw') if threads and video is not None else None
+        self._waiting: deque[Future[None]] = deque()
+        self._broken = False
+        self._part = None if lines is None else lines.with_name(f'{lines.name}.part')
+        self._file: IO[str] | None = None if self._part is None else self._part.open('w', encoding='utf-8')
+
+    def add(self, index: int, frame: Frame, result: PoseResult, numbers: list[int]) -> None:
+        """Add a frame; its line of JSON is in the file at once, its picture comes when it is drawn.
+
+        Args:
+            index: Its number, from 0.
+            frame: It.
+            result: The people in it.
+            numbers: The number of each.
+        """
+        if self._file is not None:
+            whole = result.to_dict()
+            people = [{'id': n, **person} for n, person in zip(numbers, whole['people'], strict=True)]
+            entry = {'frame': index, 'time': round(frame.time, 6), 'image_size': whole['image_size'], 'people': people}
+            self._file.write(json.dumps(entry, ensure_ascii=False, allow_nan=False) + '\n')
+            self._file.flush()
+        if self._pool is not None:
+            self._waiting.append(self._pool.submit(self._show, frame, result))
+            while len(self._waiting) > AHEAD:
+                self._waiting.popleft().result()
+        elif self.video is not None:
+            self._show(frame, result)
+
+    def _show(self, frame: Frame, result: PoseResult) -> None:
+        assert self.video is not None
+        if self._broken:
+            return  # a video goes up to the frame that failed
+        self._broken = True
+        if self._writer is None:
+            self._writer = VideoWriter(self.video, self._reader, (frame.image.shape[1], frame.image.shape[0]))
+        self._writer.write(np.asarray(self._draw(frame.image, result)), frame.pts)
+        self._broken = False
+
+    def stop(self) -> None:
+        """Leave what there is in the part files; frames that wait are drawn first."""
+        if self._pool is not None:
+            self._pool.shutdown()
+        left = []
+        if self._file is not None and self._part is not None and self._part.exists():
+            self._file.close()
+            if self._part.stat().st_size:
+                left.append(self._part.name)
+            else:
+                self._part.unlink()
+        if self._writer is not None:
+            self._writer.stop()
+            left.append(self._writer.part.name)
+        if left:
+            _log.warning('what was done is in %s.', ' and '.join(left))
+
+    def finish(self) -> None:
+        """Give the files their names, once all is drawn."""
+        while self._waiting:
+            self._waiting.popleft().result()
+        if self._pool is not None:
+            self._pool.shutdown()
+        if self._file is not None and self._part is not None and self._lines is not None:
+            self._file.close()
+            self._part.replace(self._lines)
+        if self._writer is not None and not self._writer.finish():
+            _log.warning('%s cannot hold the sound of %s; .mkv can.', self._writer.path, self._reader.path)
