@@ -30,6 +30,8 @@ examples:
   widehrnet predict photos/ --out poses --format csv --no-picture
   widehrnet predict s3://bucket/photos --ray --actors 16 --out s3://bucket/poses
   widehrnet predict video.mp4 --out poses --detector torchvision
+  widehrnet predict /dev/video0 --json | jq --unbuffered .people
+  widehrnet predict rtsp://192.168.1.20/stream --out poses
   curl -s https://example.org/photo.jpg | widehrnet predict - --json | jq .people
   widehrnet predict photo.jpg --out poses --model widehrnet_18_attn.coco_256x192 --weights official.pth
 
@@ -44,7 +46,9 @@ nothing else, unless --out is given as well.
 poses.parquet, poses_coco.json, or the folder poses_mmpose. It can be given several times.
 
 For video.mp4, DIR gets video_pose.mp4 and video_pose.jsonl, a line per frame; --boxes are then those of its first
-frame, or, in a file, of frames by their number.
+frame, or, in a file, of frames by their number. Cameras (/dev/video0) and streams (rtsp://, http://, ...) go on until
+Ctrl-C, which ends them as the end of a file does; they are taken up again when they break off. With --json the lines of
+one video, camera or stream go to stdout as they are made.
 
 --boxes FILE is {"photo.jpg": [[x1, y1, x2, y2, score], ...], ...} or COCO detections.
 """
@@ -81,7 +85,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'paths',
         nargs='+',
         metavar='PATH',
-        help='photos, videos, folders of photos (with their subfolders), wildcards; - is a photo from stdin',
+        help='photos, videos, folders of photos (with their subfolders), wildcards, a camera, the address of a stream; '
+        '- is a photo from stdin',
     )
     parser.add_argument(
         '--out', type=Path, metavar='DIR', help='folder for the results, made if absent (default: poses)'
@@ -144,7 +149,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='all photos in one file besides: json, jsonl, csv, parquet (extra parquet), coco (results), mmpose (a '
         'folder)',
     )
-    output.add_argument('--json', action='store_true', help='write a line of JSON for each photo to stdout')
+    output.add_argument('--json', action='store_true', help='write a line of JSON for each photo, or frame, to stdout')
     output.add_argument('--quiet', action='store_true', help='no progress bar')
 
 
@@ -169,21 +174,27 @@ def run(args: argparse.Namespace) -> int:
     from ..files import check_folder
     from ..formats import check_format, save_results
     from ..progress import progress_bar
-    from ..video import is_video
+    from ..video import is_stream, is_video, shown, stream_name
 
     # in a pipe nothing is written beside it, unless it is asked for
     out = args.out if args.out is not None or (args.json and not args.format) else Path('poses')
-    found, missing, skipped = find_photos(args.paths, out)
+    streams = [path for path in args.paths if is_stream(path)]
+    found, missing, skipped = find_photos([path for path in args.paths if path not in streams], out)
     photos = [pair for pair in found if not is_video(pair[0])]
-    videos = [pair for pair in found if is_video(pair[0])]
+    files = [pair for pair in found if is_video(pair[0])]
+    videos: list[tuple[str | Path, Path]] = [(v[0], t) for v, t in zip(files, name_outputs(files), strict=True)]
+    videos += [(stream, Path(stream_name(stream))) for stream in streams]
     failed = [(name, f'there is no file {name}') for name in missing]
-    if not found:
+    if not found and not streams:
         reasons = [reason for _, reason in failed] + ([_skipped(skipped)] if skipped else [])
         raise UserError(f'No photos found: {"; ".join(reasons) or "the folders hold none"}.')
-    if videos and args.json:
+    if videos and args.json and len(videos) + len(photos) > 1:
         raise UserError(
-            f'--json is for photos, and {videos[0][0]} is a video, which gets a file of JSON lines: leave it out.'
+            'With --json a video comes alone, so that its lines are not mixed with others: give '
+            f'{shown(videos[0][0])} a command of its own, or leave --json out.'
         )
+    if len(streams) > 1:
+        raise UserError('A camera or stream goes on until it is stopped: give each a command of its own.')
     if not 0 <= args.threshold <= 1:
         raise UserError(f'The threshold is a score from 0 to 1, not {args.threshold:g}.')
     if out is not None:
@@ -256,19 +267,22 @@ def run(args: argparse.Namespace) -> int:
         assert out is not None
         save_results(together, out / TOGETHER[name], name)
     frames = 0
-    for video, target in zip(videos, name_outputs(videos), strict=True):
+    for video, target in videos:
         from .predict_video import run_video
 
         try:
-            assert out is not None
-            summary = run_video(video[0], out / target, estimator, args)
+            summary = run_video(video, None if out is None else out / target, estimator, args)
         except UserError as error:
-            failed.append((str(video[0]), str(error)))
+            failed.append((shown(video), str(error)))
             continue
         frames += summary.frames
         people += summary.people
         if summary.problem:
-            failed.append((str(video[0]), summary.problem))
+            failed.append((shown(video), summary.problem))
+        if summary.skipped:
+            sys.stderr.write(
+                f'widehrnet: {shown(video)}: {summary.skipped} frames left out, which came faster than they were done\n'
+            )
     for name, reason in failed:
         sys.stderr.write(f'widehrnet: {reason if name in reason else f"{name}: {reason}"}\n')
     if skipped:

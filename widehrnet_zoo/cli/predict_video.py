@@ -1,6 +1,7 @@
 """The videos of `widehrnet predict`."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,18 @@ from ..pose.results import PoseResult
 from ..video.follow import FollowConfig
 from ..video.one_euro import SmoothConfig
 from ..video.process import VideoSummary, predict_video
+from ..video.streams import is_stream
 from .boxes import read_boxes
 
 
-def run_video(video: Path, target: Path, estimator: PoseEstimator, args: argparse.Namespace) -> VideoSummary:
-    """Do one video: `TARGET_pose.mp4` (or `.mkv`, `.mov` as the source) and `TARGET_pose.jsonl`.
+def run_video(
+    video: str | Path, target: Path | None, estimator: PoseEstimator, args: argparse.Namespace
+) -> VideoSummary:
+    """Do one video: `TARGET_pose.mp4` (or `.mkv`, `.mov` as the source), and `TARGET_pose.jsonl` or lines to stdout.
 
     Args:
-        video: The file.
-        target: Where results go, without suffix.
+        video: The file, camera or address.
+        target: Where results go, without suffix; `None` for stdout alone.
         estimator: The model.
         args: What `widehrnet predict` parsed.
 
@@ -36,8 +40,12 @@ def run_video(video: Path, target: Path, estimator: PoseEstimator, args: argpars
         raise UserError(f'--smooth is a frequency of at least 0, not {args.smooth:g}.')
     detector, detect_every = _detector(args, estimator)
     poses = {} if args.pose_threshold is None else {'min_score': args.pose_threshold}
-    suffix = video.suffix.lower() if video.suffix.lower() in ('.mkv', '.mov') else '.mp4'
-    target.parent.mkdir(parents=True, exist_ok=True)
+    suffix = Path(video).suffix.lower() if not is_stream(video) else ''
+    picture = keypoints = None
+    if target is not None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        picture = target.with_name(f'{target.name}_pose{suffix if suffix in (".mkv", ".mov") else ".mp4"}')
+        keypoints = target.with_name(f'{target.name}_pose.jsonl')
 
     def draw(image: npt.NDArray[np.uint8], result: PoseResult) -> Any:
         return result.draw(image, threshold=args.threshold, boxes=args.draw_boxes)
@@ -45,8 +53,8 @@ def run_video(video: Path, target: Path, estimator: PoseEstimator, args: argpars
     return predict_video(
         video,
         estimator,
-        None if args.no_picture else target.with_name(f'{target.name}_pose{suffix}'),
-        target.with_name(f'{target.name}_pose.jsonl'),
+        None if args.no_picture else picture,
+        sys.stdout if args.json else keypoints,
         detector=detector,
         limits=None if args.boxes is None else estimator.limits.changed({'pose_threshold': 0.0}),
         follow=FollowConfig(detect_every=detect_every, **poses),

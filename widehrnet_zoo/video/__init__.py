@@ -1,13 +1,14 @@
 """Video in, video and JSON lines of keypoints out (extra `video`).
 
-`clips` reads and writes files, `follow` keeps people from frame to frame, `one_euro` smooths, `process` puts them
-together.
+`clips` reads and writes files, `streams` reads cameras and streams, `follow` keeps people from frame to frame,
+`one_euro` smooths, `outputs` writes, `process` puts them together.
 """
 
 from .clips import SUFFIXES, is_video
 from .follow import FollowConfig
 from .one_euro import OneEuro, SmoothConfig
 from .process import VideoSummary, predict_video
+from .streams import is_stream, shown, stream_name
 
 __all__ = [
     'SUFFIXES',
@@ -15,6 +16,9 @@ __all__ = [
     'OneEuro',
     'SmoothConfig',
     'VideoSummary',
+    'is_stream',
     'is_video',
     'predict_video',
+    'shown',
+    'stream_name',
 ]

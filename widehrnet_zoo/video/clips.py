@@ -2,7 +2,7 @@
 
 import contextlib
 import heapq
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -72,11 +72,13 @@ class VideoReader:
         path: The file.
 
     Attributes:
+        name: Of the source, in messages.
         time_base: Seconds per unit of time stamps.
         rate: Frames per second on average.
         num_frames: Number of frames that the file says it has; 0 if it does not say.
         sample_aspect_ratio: Width over height of a pixel, upright.
         audio: The sound's stream, or `None`.
+        is_live: Whether it goes on until it is stopped.
         problem: What was broken, once the frames are read; `None` if nothing was.
 
     Raises:
@@ -84,19 +86,24 @@ class VideoReader:
         ImportError: If PyAV is not installed.
     """
 
+    is_live = False
+
     def __init__(self, path: str | Path):
         self._av = require('av', 'video')
-        self.path = Path(path)
+        self.path, self.name = Path(path), str(path)
         if not self.path.is_file():
             raise UserError(f'There is no file {path}.')
+        self._open(lambda: _open(path))
+
+    def _open(self, open_: Callable[[], Any]) -> None:
         try:
-            self._container = _open(path)
+            self._container = open_()
         except self._av.error.FFmpegError as error:
-            raise UserError(f'{path} cannot be read as a video: {error.strerror}.') from error
+            raise UserError(f'{self.name} cannot be read as a video: {self._why(error)}.') from error
         videos = [s for s in self._container.streams.video if not _is_cover(s)]
         if not videos or videos[0].codec_context is None:
             self._container.close()
-            raise UserError(f'{path} has no video in it that can be decoded.')
+            raise UserError(f'{self.name} has no video in it that can be decoded.')
         self._stream = videos[0]
         self._stream.thread_type = 'AUTO'
         self.time_base: Fraction = self._stream.time_base or Fraction(1, 1000)
@@ -106,11 +113,18 @@ class VideoReader:
         self.sample_aspect_ratio: Fraction | None = self._stream.sample_aspect_ratio or None
         self.problem: str | None = None
 
+    def _why(self, error: Any) -> str:
+        # it stands for everything that took longer than it may
+        return 'nothing came in time' if isinstance(error, self._av.error.ExitError) else str(error.strerror)
+
     def _duration(self) -> float | None:
         if self._stream.duration:
             return float(self._stream.duration * self.time_base)
         duration = self._container.duration
         return duration / self._av.time_base if duration else None
+
+    def stop(self) -> None:
+        """Let nothing more come, also where the frames are read in another thread."""
 
     def close(self) -> None:
         """Close the file."""
@@ -129,11 +143,11 @@ class VideoReader:
         packets = self._container.demux()
         while True:
             try:
-                packet = next(packets)
+                packet = self._next(packets)
             except StopIteration:
                 break
             except self._av.error.FFmpegError as error:
-                self.problem = f'{self.path} breaks off after {count} frames: {error.strerror}.'
+                self.problem = f'{self.name} breaks off after {count} frames: {self._why(error)}.'
                 break
             if packet.pts is not None:
                 end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
@@ -148,10 +162,18 @@ class VideoReader:
                 continue
             for picture in decoded:
                 last = self._stamp(picture.pts, last)
+                if self._is_late(float(last * self.time_base)):
+                    continue
                 yield Frame(self._upright(picture), last, float(last * self.time_base))
                 count += 1
         if self.problem is None:
             self.problem = self._missing(count, broken, end)
+
+    def _next(self, packets: Iterator[Any]) -> Any:
+        return next(packets)
+
+    def _is_late(self, time: float) -> bool:
+        return False
 
     def _stamp(self, pts: int | None, last: int | None) -> int:
         if last is None:
@@ -202,7 +224,7 @@ class VideoWriter:
     def __init__(self, path: str | Path, reader: VideoReader, image_size: tuple[int, int]):
         self.path = check_out(path)
         self._av = require('av', 'video')
-        self._reader = reader
+        self._reader, self._time_base = reader, reader.time_base
         self.part = self.path.with_name(f'{self.path.stem}.part.mp4')
         self._container = self._av.open(str(self.part), 'w', options=PLAYABLE)
         self._stream = self._container.add_stream('libx264', rate=reader.rate)
@@ -219,12 +241,12 @@ class VideoWriter:
 
         Args:
             image: uint8 (height, width, 3), RGB.
-            pts: Its time stamp, in the reader's time base.
+            pts: Its time stamp, in the time base that the reader had at first.
         """
         height, width = image.shape[:2]
         image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), 'edge')
         frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(image), 'rgb24')
-        frame.pts, frame.time_base = pts, self._reader.time_base
+        frame.pts, frame.time_base = pts, self._time_base
         self._container.mux(self._stream.encode(frame))
 
     def stop(self) -> None:

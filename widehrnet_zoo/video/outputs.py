@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,7 @@ class Outputs:
     Args:
         reader: The source.
         video: The video to write, if any.
-        lines: The JSON lines to write, if any.
+        lines: The JSON lines to write, if any; into an open file they are written as they come.
         draw: Draws the people of a frame on it.
         threads: Draw and encode in a thread of its own.
     """
@@ -37,17 +37,18 @@ class Outputs:
         self,
         reader: VideoReader,
         video: Path | None,
-        lines: Path | None,
+        lines: Path | IO[str] | None,
         draw: Callable[[npt.NDArray[np.uint8], PoseResult], Any],
         threads: bool = True,
     ):
-        self._reader, self.video, self._lines, self._draw = reader, video, lines, draw
+        self._reader, self.video, self._draw = reader, video, draw
+        self._lines = lines if isinstance(lines, Path) else None
         self._writer: VideoWriter | None = None
         self._pool = ThreadPoolExecutor(1, 'draw') if threads and video is not None else None
         self._waiting: deque[Future[None]] = deque()
         self._broken = False
-        self._part = None if lines is None else lines.with_name(f'{lines.name}.part')
-        self._file: IO[str] | None = None if self._part is None else self._part.open('w', encoding='utf-8')
+        self._part = None if self._lines is None else self._lines.with_name(f'{self._lines.name}.part')
+        self._file = self._part.open('w', encoding='utf-8') if self._part else cast('IO[str] | None', lines)
 
     def add(self, index: int, frame: Frame, result: PoseResult, numbers: list[int]) -> None:
         """Add a frame; its line of JSON is in the file at once, its picture comes when it is drawn.
@@ -108,4 +109,4 @@ class Outputs:
             self._file.close()
             self._part.replace(self._lines)
         if self._writer is not None and not self._writer.finish():
-            _log.warning('%s cannot hold the sound of %s; .mkv can.', self._writer.path, self._reader.path)
+            _log.warning('%s cannot hold the sound of %s; .mkv can.', self._writer.path, self._reader.name)

@@ -1,12 +1,12 @@
 """A whole video: people found, followed, smoothed, drawn, and written as JSON lines."""
 
+import contextlib
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from .clips import Frame, VideoReader, check_out
 from .follow import FollowConfig, Follower
 from .one_euro import OneEuro, SmoothConfig
 from .outputs import AHEAD, Outputs
+from .streams import open_source
 
 SMOOTH = SmoothConfig()
 
@@ -42,6 +43,7 @@ class VideoSummary:
         out: The video written, if any.
         keypoints: The JSON lines written, if any.
         problem: What was broken in the file; everything before and after is done all the same. `None` if nothing was.
+        skipped: Frames of a live stream that were left out to keep up with it.
     """
 
     frames: int
@@ -49,13 +51,14 @@ class VideoSummary:
     out: Path | None
     keypoints: Path | None
     problem: str | None
+    skipped: int = 0
 
 
 def predict_video(
     source: str | Path,
     estimator: Callable[..., PoseResult],
     out: str | Path | None = None,
-    keypoints: str | Path | None = None,
+    keypoints: str | Path | IO[str] | None = None,
     *,
     detector: Detector | str | None = 'auto',
     min_box_score: float = 0.0,
@@ -63,6 +66,7 @@ def predict_video(
     follow: FollowConfig | None = None,
     smooth: SmoothConfig | None = SMOOTH,
     max_frames: int | None = None,
+    max_lag: float | None = 1.0,
     progress: bool = True,
     threads: bool = True,
     draw: Callable[[npt.NDArray[np.uint8], PoseResult], Any] = _draw,
@@ -76,12 +80,17 @@ def predict_video(
     read at any moment; whole, it gets its name. A file that is damaged or breaks off gives what could be read, and
     `problem` says so. An interruption leaves the part files.
 
+    A camera or a stream goes on until Ctrl-C (`KeyboardInterrupt`) or `max_frames`, which end it as the end of a file
+    does. When it breaks off, it is taken up again: five tries in a row, with waits of 1 to 16 seconds, each with a
+    warning.
+
     Args:
-        source: A video file.
+        source: A video file, a camera such as `/dev/video0`, or an address that PyAV opens, such as `rtsp://...`.
         estimator: A `PoseEstimator`, or what is called like one: `estimator(image, boxes) -> PoseResult`.
         out: Video to write, .mp4, .mov or .mkv: the source with the people drawn on it.
-        keypoints: JSON lines to write, one per frame: `frame`, `time` in seconds, `image_size`, and `people` as in
-            `PoseResult.to_dict`, each with its number `id`. Keypoints are smoothed, in pixels of the source.
+        keypoints: JSON lines to write, one per frame, into a file of that name or an open one such as `sys.stdout`:
+            `frame`, `time` in seconds, `image_size`, and `people` as in `PoseResult.to_dict`, each with its number
+            `id`. Keypoints are smoothed, in pixels of the source. Each line is flushed.
         detector: Finds people: a name or a callable, see `widehrnet_zoo.detection`; `None` takes the whole frame as the
             box of one person. By default, `'auto'`, the estimator's own. A `BoxFile` is asked by the frame's number,
             from 0 (for the first, the video's name does too); frames that it does not name keep the people they have.
@@ -91,6 +100,8 @@ def predict_video(
         follow: When people are found and lost.
         smooth: Settings of the 1 euro filter; `None` for none.
         max_frames: Stop after so many.
+        max_lag: Seconds that results of a live stream may be late; where they are slower than it, frames are left out.
+            `None` takes all frames.
         progress: Show a progress bar.
         threads: Read a few frames ahead, and draw and encode, in two threads of their own; else all is done in turn.
         draw: Draws the people of a frame on it; gives an image of the same size. With `threads` it is called in another
@@ -108,8 +119,8 @@ def predict_video(
         raise UserError(f'The video would be written over its source {source}: give another name.')
     if max_frames is not None and max_frames < 1:
         raise UserError(f'max_frames must be at least 1, not {max_frames}.')
-    lines = None if keypoints is None else Path(keypoints)
-    if lines is not None and not lines.parent.is_dir():
+    lines = Path(keypoints) if isinstance(keypoints, (str, Path)) else keypoints
+    if isinstance(lines, Path) and not lines.parent.is_dir():
         raise UserError(f'There is no folder {lines.parent} to write {lines.name} into.')
     sigmas = skeleton_of(estimator).sigmas
     limits = limits or getattr(estimator, 'limits', None) or Limits()
@@ -118,26 +129,28 @@ def predict_video(
     follower = Follower(sigmas, follow or FollowConfig(), limits.least_score(chances))
     opened = _open(detector, estimator, limits)
     people = _People(estimator, opened, min_box_score, limits, follower, smooth, Path(source).name)
-    with VideoReader(source) as reader:
+    with open_source(source, max_lag) as reader:
         outputs = Outputs(reader, None if out is None else Path(out), lines, draw, threads)
         frames = 0
         total = min(reader.num_frames or max_frames or 0, max_frames or reader.num_frames) or None
         try:
             with (
-                progress_bar(total, 'frame', Path(source).name, disable=not progress) as bar,
-                closing(_ahead(iter(reader), AHEAD if threads else 0)) as coming,
+                progress_bar(total, 'frame', reader.path.name, disable=not progress) as bar,
+                contextlib.closing(_ahead(reader, AHEAD if threads else 0)) as coming,
+                # what is live has no other end
+                contextlib.suppress(*[KeyboardInterrupt] if reader.is_live else []),
             ):
                 for frame in coming:
                     result, numbers = people.look(frame, frames)
                     outputs.add(frames, frame, result, numbers)
-                    if on_frame is not None:
-                        on_frame(frames, result)
                     frames += 1
+                    if on_frame is not None:
+                        on_frame(frames - 1, result)
                     bar.update()
                     if frames == max_frames:
                         break
             if not frames:
-                raise UserError(reader.problem or f'{source} has no frame that could be read.')
+                raise UserError(reader.problem or f'{reader.name} has no frame that could be read.')
             outputs.finish()
         except BaseException as error:
             outputs.stop()
@@ -145,7 +158,8 @@ def predict_video(
             if isinstance(error, require('av', 'video').error.FFmpegError):
                 raise UserError(f'{out} cannot be written: {error.strerror}.') from error
             raise
-        return VideoSummary(frames, people.met, outputs.video, lines, reader.problem)
+        path = lines if isinstance(lines, Path) else None
+        return VideoSummary(frames, people.met, outputs.video, path, reader.problem, getattr(reader, 'skipped', 0))
 
 
 def _open(detector: Detector | str | None, estimator: Any, limits: Limits) -> Detector | None:
@@ -156,8 +170,9 @@ def _open(detector: Detector | str | None, estimator: Any, limits: Limits) -> De
     return detector
 
 
-def _ahead(frames: Iterator[Frame], count: int) -> Generator[Frame]:
+def _ahead(reader: VideoReader, count: int) -> Generator[Frame]:
     """Frames in their order, up to `count` of them read in a thread before they are asked for."""
+    frames = iter(reader)
     if not count:
         yield from frames
         return
@@ -168,6 +183,7 @@ def _ahead(frames: Iterator[Frame], count: int) -> Generator[Frame]:
                 coming.append(pool.submit(next, frames, None))
                 yield frame
         finally:
+            reader.stop()
             for future in coming:
                 future.cancel()
 
