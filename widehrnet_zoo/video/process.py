@@ -24,7 +24,7 @@ from .clips import Frame, VideoReader, check_out
 from .follow import FollowConfig, Follower
 from .one_euro import OneEuro, SmoothConfig
 from .outputs import AHEAD, Outputs
-from .streams import open_source
+from .streams import interruptible, open_source
 
 SMOOTH = SmoothConfig()
 
@@ -137,8 +137,7 @@ def predict_video(
             with (
                 progress_bar(total, 'frame', reader.path.name, disable=not progress) as bar,
                 contextlib.closing(_ahead(reader, AHEAD if threads else 0)) as coming,
-                # what is live has no other end
-                contextlib.suppress(*[KeyboardInterrupt] if reader.is_live else []),
+                interruptible(reader),
             ):
                 for frame in coming:
                     result, numbers = people.look(frame, frames)

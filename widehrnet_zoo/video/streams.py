@@ -1,7 +1,9 @@
 """Cameras and streams: all that PyAV opens beside files. What breaks off is taken up again."""
 
+import contextlib
 import logging
 import re
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +15,7 @@ from ..errors import UserError
 from ..extras import require
 from .clips import Frame, VideoReader
 
-__all__ = ['WAITS', 'StreamReader', 'is_stream', 'open_source', 'shown', 'stream_name']
+__all__ = ['WAITS', 'StreamReader', 'interruptible', 'is_stream', 'open_source', 'shown', 'stream_name']
 
 SCHEMES = ('http', 'https', 'rtmp', 'rtmps', 'rtp', 'rtsp', 'rtsps', 'srt', 'tcp', 'udp')
 WAITS = (1, 2, 4, 8, 16)
@@ -73,6 +75,35 @@ def open_source(source: str | Path, max_lag: float | None = 1.0) -> VideoReader:
         ImportError: If PyAV is not installed.
     """
     return StreamReader(source, max_lag) if is_stream(source) else VideoReader(source)
+
+
+@contextlib.contextmanager
+def interruptible(reader: VideoReader) -> Iterator[None]:
+    """Let Ctrl-C end what is live after the frame in work, so that all outputs have the same frames.
+
+    A second Ctrl-C raises `KeyboardInterrupt` as usual, which ends a live stream as well.
+
+    Args:
+        reader: A live one, or any other, which stays as it is.
+    """
+    if not reader.is_live:
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    is_ours = callable(before) and threading.current_thread() is threading.main_thread()
+
+    def stop(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGINT, before)
+        reader.stop()
+
+    if is_ours:
+        signal.signal(signal.SIGINT, stop)
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            yield
+    finally:
+        if is_ours:
+            signal.signal(signal.SIGINT, before)
 
 
 class StreamReader(VideoReader):
