@@ -12,6 +12,8 @@ from torch import nn
 if 'PYTEST_XDIST_WORKER' in os.environ:
     torch.set_num_threads(1)  # the processes share the cores
 
+os.environ['WIDEHRNET_CACHE'] = ''  # the user's own stays as it is
+
 SHARED = pathlib.Path(__file__).resolve().parents[2] / 'shared'
 
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from ..errors import UserError
 from ..extras import needs_pytorch
 from ..pose.skeletons import Skeleton
+from . import cache
 from .exported import SUFFIXES
 from .exported import open_backend as open_exported
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from .cache import CachedBackend
     from .pytorch import TorchBackend
 
 __all__ = ['HeatmapBackend', 'exported_path', 'open_backend', 'torch_module']
@@ -76,8 +78,10 @@ def open_backend(
     skeleton: Skeleton | None = None,
     bf16: bool = False,
     engine: str = 'auto',
-) -> 'HeatmapBackend | TorchBackend':
+) -> 'HeatmapBackend | TorchBackend | CachedBackend':
     """Open a model by whatever it is given as; see `PoseEstimator` for the arguments.
+
+    Where PyTorch has not been imported, a network that was opened before comes from the cache, without it.
 
     Raises:
         UserError: If the model cannot be opened, or the arguments do not fit it.
@@ -85,10 +89,19 @@ def open_backend(
     """
     path = exported_path(model)
     if path is None:
+        request = cache.Request(model, weights, device, size, skeleton, bf16, engine)
+        if 'torch' not in sys.modules and (found := cache.open_cached(request)) is not None:
+            return found
         with needs_pytorch('A network that is no exported file'):
-            from .pytorch import open_torch
+            from .pytorch import on_one_thread, open_torch
 
-        return open_torch(model, weights, device, size, skeleton, bf16, engine)
+        if not cache.STARTED_WITHOUT_PYTORCH:
+            return open_torch(model, weights, device, size, skeleton, bf16, engine)
+        # nothing else runs in this process yet
+        with on_one_thread():
+            opened = open_torch(model, weights, device, size, skeleton, bf16, engine)
+            cache.keep(request, opened)
+        return opened
     if weights is not None or size is not None or bf16 or engine != 'auto':
         raise UserError(
             'An exported file holds its weights, size and precision and has its own runtime: leave weights, size, '
@@ -100,7 +113,9 @@ def open_backend(
 
 
 def torch_module(backend: Any) -> 'nn.Module | None':
-    """The plain network that a backend runs, or `None` where it is no `TorchBackend`."""
+    """The plain network that a backend runs, or `None` where there is none."""
+    if isinstance(backend, cache.CachedBackend):
+        return backend.module
     # where there is one, its module has been imported
     pytorch = sys.modules.get(f'{__package__}.pytorch')
     return backend.module if pytorch is not None and isinstance(backend, pytorch.TorchBackend) else None

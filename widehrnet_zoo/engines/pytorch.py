@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from ..models.widehrnet import WideHRNet
 from ..pose.skeletons import Skeleton
 from .fork import check_fork
 
-__all__ = ['ENGINES', 'TorchBackend', 'find_device', 'open_torch']
+__all__ = ['ENGINES', 'TorchBackend', 'find_device', 'on_one_thread', 'open_torch']
 
 _logger = logging.getLogger(__name__)
 
@@ -172,6 +172,17 @@ def find_device(device: str | torch.device | None = None) -> torch.device:
         there = ['cpu'] + [f'cuda:{i}' for i in range(torch.cuda.device_count() if cuda else 0)] + ['mps'] * mps
         raise UserError(f'There is no device {str(device)!r} here: choose {", ".join(there)}.') from error
     return found
+
+
+@contextlib.contextmanager
+def on_one_thread() -> Iterator[None]:
+    """For many small operations, for which PyTorch's threads cost more than the work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def open_torch(

@@ -40,6 +40,7 @@ def describe_backend(
     Returns:
         `model`, `weights`, `precision` and `device`.
     """
+    backend = getattr(backend, 'torch_backend', backend)
     if isinstance(backend, TorchBackend):
         known = getattr(backend.module, 'pretrained_cfg', None) or {}
         name = name or '.'.join(v for v in (known.get('architecture'), known.get('tag')) if v)

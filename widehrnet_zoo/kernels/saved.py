@@ -17,7 +17,7 @@ from ..extras import require
 from ..files import write_whole
 from .program import STEPS, Program, Step
 
-__all__ = ['read_program', 'write_program']
+__all__ = ['decode_program', 'encode_program', 'read_program', 'write_program']
 
 _ABOUT, _STEPS = 'widehrnet_zoo', 'program'
 """Keys of the texts: what the file says of itself, and the steps."""
@@ -35,9 +35,14 @@ def write_program(program: Program, about: str, path: Path) -> None:
         about: What else the file says of itself.
         path: The file.
     """
+    write_whole(path, encode_program(program, about))
+
+
+def encode_program(program: Program, about: str) -> bytes:
+    """The content of the file that `write_program` writes."""
     steps = [[step.name, list(step.numbers), list(step.arrays), step.to] for step in program.steps]
     save = require('safetensors.numpy', 'export').save
-    write_whole(path, save(program.arrays, {_ABOUT: about, _STEPS: json.dumps(steps)}))
+    return save(program.arrays, {_ABOUT: about, _STEPS: json.dumps(steps)})
 
 
 def read_program(path: Path) -> tuple[Program, str]:
@@ -52,8 +57,13 @@ def read_program(path: Path) -> tuple[Program, str]:
     Raises:
         UserError: If the file is damaged, or something else.
     """
+    return decode_program(path.read_bytes(), path)
+
+
+def decode_program(content: bytes, path: Path) -> tuple[Program, str]:
+    """`read_program` of a file's content; the path is for the message."""
     try:
-        return _parse(path.read_bytes())
+        return _parse(content)
     except UserError:
         raise
     except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
