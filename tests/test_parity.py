@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from widehrnet_zoo.models.widehrnet import Fusion
+from widehrnet_zoo.models.blocks import Fusion
 from widehrnet_zoo.weights.official import convert_state_dict
 
 TOLERANCE = 1e-4  # of the largest heatmap value

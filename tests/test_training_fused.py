@@ -77,7 +77,7 @@ def test_strided_depthwise_convolutions_are_those_of_pytorch(channels, height, w
 
 def test_a_block_on_odd_sizes_and_uneven_channels_has_the_gradients_of_pytorch():
     from widehrnet_zoo.kernels.fused import fuse_training
-    from widehrnet_zoo.models.widehrnet import WideInvertedResidual
+    from widehrnet_zoo.models.blocks import WideInvertedResidual
 
     torch.manual_seed(0)
     plain = WideInvertedResidual(10, attn_layer='se', norm_layer=BatchNormAct2d)

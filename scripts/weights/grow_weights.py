@@ -29,7 +29,7 @@ from torch import Tensor, nn
 import widehrnet_zoo
 from widehrnet_zoo.files import write_whole
 from widehrnet_zoo.formats.coco import labelled_boxes, read_labels
-from widehrnet_zoo.models.widehrnet import shuffle_halves
+from widehrnet_zoo.models.blocks import shuffle_halves
 from widehrnet_zoo.weights.checkpoints import read_checkpoint
 
 

@@ -13,7 +13,7 @@ from timm.layers import BatchNormAct2d, ConvNormAct
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..models.widehrnet import DepthwiseSeparable
+from ..models.blocks import DepthwiseSeparable
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..extras import require
-from ..models.widehrnet import WideInvertedResidual
+from ..models.blocks import WideInvertedResidual
 
 _logger = logging.getLogger(__name__)
 

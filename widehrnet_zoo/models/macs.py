@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .widehrnet import Fusion
+from .blocks import Fusion
 
 __all__ = ['MacCount', 'count_macs', 'count_parameters', 'measure_macs']
 

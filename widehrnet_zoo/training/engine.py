@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ..errors import UserError
 from ..extras import require
 from ..files import write_whole
-from ..models.widehrnet import WideInvertedResidual
+from ..models.blocks import WideInvertedResidual
 from ..pose.skeletons import skeleton_of
 from ..weights.checkpoints import load_weights
 from .batches import normalise
