@@ -68,7 +68,7 @@ def test_score_of_a_person_by_hand():
 
 def test_everyone_is_found_and_all_crops_go_through_the_network_together():
     detector = Everybody()
-    estimator = dots(detector=detector, batch_size=16)
+    estimator = dots(detector=detector, batch_size=16, second_look=False)
     photos = [photo(n, seed=n) for n in (3, 1, 2)]
     results = estimator([photos[0][0], NOBODY, photos[1][0], photos[2][0]])
     assert [len(r) for r in results] == [3, 0, 1, 2]
@@ -224,11 +224,31 @@ def test_a_neighbour_in_the_view_does_not_give_keypoints():
     left, top, _, bottom = boxes[0]
     beside = [[left - 80, top, left, bottom]]
     given = dots(detector=None)(image, beside)
-    found = dots(detector=lambda image: (beside, [1.0]), pose_threshold=0)(image)
+    found = dots(detector=lambda image: (beside, [1.0]), pose_threshold=0, second_look=False)(image)
     seen = (given.scores[0] > 0.5) & (keypoints[0, :, 0] > left + 45)  # a seventh of the box away from it
     assert seen.sum() > 3 and (found.scores[0, seen] < 0.2).all()
     windows = box_windows(boxes, box_views(boxes, SIZE), SIZE)
     assert windows.shape == (1, 64, 48) and windows[0, 32, 24] == 1 and windows.min() < 0.2
+
+
+def test_a_second_look_takes_the_surer_pose_of_the_two():
+    image, keypoints, boxes = photo(2)
+    rough = np.add(boxes[:1], [-70, -25, 80, 40])
+    estimator = dots(detector=lambda image: (rough, [0.9]))
+    once, twice = estimator(image, second_look=False), estimator(image)
+    assert estimator.backend.batches == [1, 1, 1]
+    np.testing.assert_array_equal(once.boxes, rough.astype(np.float32))
+    assert (twice.boxes[0, :2] > boxes[0, :2] - 30).all() and (twice.boxes[0, 2:] < boxes[0, 2:] + 30).all()
+    assert np.abs(twice.keypoints - keypoints[:1]).mean() < 0.7 * np.abs(once.keypoints - keypoints[:1]).mean()
+    assert twice.person_scores[0] > once.person_scores[0]
+
+    class Tires(ReadsDots):
+        def __call__(self, images):
+            return super().__call__(images) / len(self.batches)
+
+    tired = PoseEstimator(backend=Tires(), detector=lambda image: (rough, [0.9]))(image)
+    np.testing.assert_array_equal(tired.keypoints, once.keypoints)
+    np.testing.assert_array_equal(tired.boxes, once.boxes)
 
 
 def test_a_child_in_front_of_a_grown_up_stays():

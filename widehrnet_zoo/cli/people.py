@@ -39,6 +39,11 @@ def add_limits(group: Any) -> None:
         '--min-size', type=float, metavar='PIXELS', help='leave out found people of a shorter box (default: 24)'
     )
     group.add_argument('--largest', action='store_true', help='find the largest person only')
+    group.add_argument(
+        '--second-look',
+        action=argparse.BooleanOptionalAction,
+        help='look again at each person found, in a closer box: better and slower (default: on for photos)',
+    )
 
 
 def people_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -50,7 +55,7 @@ def people_options(args: argparse.Namespace) -> dict[str, Any]:
     Returns:
         Its arguments.
     """
-    names = ('box_threshold', 'pose_threshold', 'max_people', 'min_size')
+    names = ('box_threshold', 'pose_threshold', 'max_people', 'min_size', 'second_look')
     limits = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if args.largest:
         limits['largest'] = True

@@ -77,7 +77,8 @@ class PoseEstimator:
             image as one person's box. By default, `'auto'`: the finder that was exported with the model, if one was;
             else `'default'` where the keypoints are a human skeleton (COCO, MPII) and the finder is in the
             installation; else `None`.
-        **limits: Of `Limits`: `box_threshold`, `pose_threshold`, `max_people`, `min_size`, `largest`, `same_person`.
+        **limits: Of `Limits`: `box_threshold`, `pose_threshold`, `max_people`, `min_size`, `largest`,
+            `second_look`, `same_person`.
 
     Raises:
         UserError: If the model, its weights, the device, the detector or an option cannot be had, or do not fit each
@@ -331,6 +332,7 @@ class PoseEstimator:
             batch_size=batch_size,
             finder=self._finder(detector, kept),
             keep=lambda result: choose_people(result, kept, self.score_map is not None),
+            second_look=kept.second_look,
             workers=workers,
             inside=inside,
             skip=skip,

@@ -38,6 +38,8 @@ class Limits:
         max_people: The most people to a photo, those of the highest score; `None` for all.
         min_size: Boxes whose longer side is shorter, in pixels of the photo, are left out.
         largest: Keep only the person with the largest box.
+        second_look: Look again at each person, in the box around the keypoints that were found, and take the surer pose
+            of the two: more people are found and their keypoints are better, for up to twice the crops.
         same_person: `pose_likeness` from which two poses are of one person; the less complete one goes. 1 keeps all.
 
     Raises:
@@ -49,6 +51,7 @@ class Limits:
     max_people: int | None = None
     min_size: float = 24.0
     largest: bool = False
+    second_look: bool = True
     same_person: float = 0.6
 
     def __post_init__(self) -> None:

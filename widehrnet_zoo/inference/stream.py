@@ -3,8 +3,9 @@
 In go photos, each with or without the boxes of its people, and with or without the scores of the boxes. Out comes one
 `Found` for each photo, in the order of the photos: its place, its image as it was read, and its `PoseResult`. Photos
 without boxes are shown to the finder, if there is one, several at a time, and `keep` says which of the people that it
-found stay. Without a finder the whole photo is one box, and where enough is found in it, a second look at what was
-found gives the result. A photo with no people gives a result of none.
+found stay. A finder's boxes are rough: a second look at the box around the keypoints of the first makes them closer.
+Without a finder the whole photo is one box, and what is found in it is looked at again likewise. A photo with no people
+gives a result of none.
 
 Photos are read and cropped in threads, ahead of the network; a forward pass takes the crops of several photos. At most
 `2 * workers` photos are read ahead of those that the next forward pass, or the finder, needs. The iterable of photos is
@@ -27,7 +28,7 @@ import numpy.typing as npt
 from ..errors import UserError
 from ..pose.crops import box_views, box_windows, check_boxes, crop_people
 from ..pose.images import ImageSource, read_image, read_size
-from ..pose.results import PoseResult
+from ..pose.results import PoseResult, person_scores
 from ..pose.skeletons import Skeleton
 
 __all__ = ['Finder', 'Forward', 'Found', 'Photo', 'stream']
@@ -98,6 +99,7 @@ def stream(
     batch_size: int = 16,
     finder: Finder | None = None,
     keep: Callable[[PoseResult], PoseResult] | None = None,
+    second_look: bool = True,
     workers: int = 2,
     inside: bool = True,
     skip: Callable[[int, UserError], None] | None = None,
@@ -113,6 +115,7 @@ def stream(
         batch_size: Crops per forward pass.
         finder: Finds people in the photos that have no boxes, in at most `batch_size` photos at once.
         keep: What stays of the people that the finder found.
+        second_look: Look at those people again, in the box around their keypoints, and take the surer pose of the two.
         workers: Threads that read photos; 0 reads them in the thread that takes the results.
         inside: Refuse boxes that lie outside their photo or look like fractions of it.
         skip: Called with the place of a photo that fails and its error, instead of raising it.
@@ -159,7 +162,7 @@ def stream(
                 find([job])
             return
         for job, found in zip(batch, boxes, strict=True):
-            job.take_found(*found)
+            job.take_found(*found, second_look)
             crops.extend((job, row, crop) for row, crop in enumerate(job.crops))
 
     try:
@@ -193,8 +196,8 @@ def stream(
                 points, scores = forward(np.stack([crop for _, _, crop in batch]), _windows(batch))
                 for (job, row, _), point, score in zip(batch, points, scores, strict=True):
                     job.fill(row, point, score)
-                    if job.left == 0 and job.look_again():
-                        crops.append((job, 0, job.crops[0]))
+                    if job.left == 0:
+                        crops.extend((job, again, job.crops[again]) for again in job.look_again())
             while jobs and jobs[0].left == 0:
                 job = jobs.popleft()
                 result = job.result()
@@ -257,6 +260,7 @@ class _Job:
         self.path = str(photo.image) if isinstance(photo.image, (str, Path)) else None
         self.left = -1  # crops that are not done yet; -1 until the boxes are known
         self.again = False
+        self.closer: npt.NDArray[np.float64] | None = None  # the boxes of a second look
         self.found = False
 
     def take(self, boxes: Any, scores: Any = None, shrunk: bool = False) -> None:
@@ -277,12 +281,13 @@ class _Job:
         self.boxes, self.box_scores = boxes, certain.astype(np.float32)
         self.keypoints = np.zeros((people, self.skeleton.num_keypoints, 2), np.float32)
         self.scores = np.zeros((people, self.skeleton.num_keypoints), np.float32)
-        self._cut()
+        self._cut(boxes)
 
-    def take_found(self, boxes: npt.ArrayLike, scores: npt.ArrayLike) -> None:
+    def take_found(self, boxes: npt.ArrayLike, scores: npt.ArrayLike, second_look: bool) -> None:
         """Cut the crops of boxes that a finder found, which lie in the photo."""
         self.inside, self.found = False, True
         self.take(boxes, scores, shrunk=True)
+        self.again = second_look
 
     def take_whole(self) -> None:
         """Cut the whole photo as one crop, to be looked at again."""
@@ -290,38 +295,55 @@ class _Job:
         self.take([[0, 0, width, height]], shrunk=True)
         self.again = True
 
-    def _cut(self) -> None:
-        self.views = box_views(self.boxes, self.size, self.padding)
+    def _cut(self, boxes: npt.NDArray[np.float64]) -> None:
+        self.views = box_views(boxes, self.size, self.padding)
         self.crops = crop_people(self.image, self.views, self.size)
         if self.found:
-            self.windows = box_windows(self.boxes, self.views, self.size)
+            self.windows = box_windows(boxes, self.views, self.size)
         self.left = len(self.crops)
 
     def fill(self, row: int, points: npt.NDArray[np.float32], scores: npt.NDArray[np.float32]) -> None:
+        self.left -= 1
+        if self.closer is not None:
+            # of the same box, so that the keypoints decide
+            first, second = person_scores([self.scores[row], scores], [1, 1])
+            if self.found and second < first:
+                return
+            self.boxes[row] = self.closer[row]
         view = self.views[row]
         self.keypoints[row] = points @ view[:, :2].T + view[:, 2]
         self.scores[row] = scores
-        self.left -= 1
 
-    def look_again(self) -> bool:
-        """Turn to the box around what was found in the whole photo, if that makes a box."""
+    def look_again(self) -> list[int]:
+        """Turn to the boxes around what was found, where that makes a box, and say in which rows."""
         if not self.again:
-            return False
+            return []
         self.again = False
+        closer, rows = self.boxes.copy(), []
+        for row in range(len(closer)):
+            box = self._around(row)
+            if box is not None:
+                closer[row] = box
+                rows.append(row)
+        if rows:
+            self.closer = closer
+            self._cut(closer)
+            self.left = len(rows)
+        return rows
+
+    def _around(self, row: int) -> npt.NDArray[np.float64] | None:
         height, width = self.image.shape[:2]
         # a keypoint left out may lie outside the next view, a wrong one only makes it larger: the box takes unsure ones
-        found = self.keypoints[0][self.scores[0] > _UNSURE]
-        if (self.scores[0] > _SURE).sum() < _ENOUGH:
-            return False
+        found = self.keypoints[row][self.scores[row] > _UNSURE]
+        if (self.scores[row] > _SURE).sum() < _ENOUGH:
+            return None
         low, high = found.min(0), found.max(0)
         margin = _MARGIN * (high - low)
         low, high = np.maximum(low - margin, 0), np.minimum(high + margin, (width, height))
         # a person smaller than that has nothing to show to a closer look
         if min(high - low) < 2 or max(high - low) < self.size[0] * _LEAST:
-            return False
-        self.boxes = np.concatenate([low, high])[None].astype(np.float64)
-        self._cut()
-        return True
+            return None
+        return np.concatenate([low, high]).astype(np.float64)
 
     def result(self) -> PoseResult:
         keypoints, boxes = self.keypoints, self.boxes
