@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
 from widehrnet_zoo.bench.contenders import Contender
@@ -14,6 +15,7 @@ from widehrnet_zoo.bench.run import bench
 from widehrnet_zoo.bench.timing import Timing, cold_start, interleave
 from widehrnet_zoo.cli.main import main
 from widehrnet_zoo.models.macs import count_macs
+from widehrnet_zoo.pose.crops import box_views, crop_people, normalise
 
 SIZE = (64, 64)
 
@@ -147,3 +149,33 @@ def test_a_video_is_timed_in_turn_and_in_threads(tmp_path, capsys):
     times = json.loads((tmp_path / 'bench.json').read_text())['video']
     # the stages make up the whole
     assert sum(times['stages'].values()) == pytest.approx(1000 / times['in_turn'][0], rel=0.01)
+
+
+def test_a_device_has_a_table_of_its_own(tmp_path, capsys):
+    args = ['bench', 'widehrnet_10_attn', '--device', 'cpu', '--paths', 'eager,graphs', '--precisions', 'f32,bf16']
+    args += ['--vs', 'mobilenetv2_100', '--size', '64', '64', '--batches', '1', '3', '--runs', '1', '--quiet']
+    assert main([*args, '--people', '2', '--out', str(tmp_path)]) == 0
+    said = json.loads((tmp_path / 'bench.json').read_text())
+    assert (tmp_path / 'bench.md').read_text() in capsys.readouterr().out
+    rows = said['rows']
+    assert len(rows) == 2 * 2 * 2 * 2 * 2 and len(said['photo']) == 8
+    for row in rows:
+        assert row['per_second'] == pytest.approx(1e3 * row['batch'] / row['median']) and row['memory'] is None
+        if row['precision'] == 'f32':
+            assert row['error'] < 1e-4
+        else:
+            assert 1e-4 < row['error'] < 0.2
+        shares = [share for _, share in row['kernels']]
+        assert shares == sorted(shares, reverse=True) and 0 < sum(shares) <= 1
+    assert main(['bench', '--device', 'cpu', '--paths', 'openvino']) == 2
+    assert main(['bench', '--device', 'cpu', '--cold']) == 2
+
+
+def test_crops_cut_on_the_device_are_those_of_numpy():
+    from widehrnet_zoo.bench.device import crop_on_device
+
+    image = np.random.default_rng(0).integers(0, 256, (90, 140, 3), np.uint8)
+    views = box_views([[5, 5, 80, 80], [60, 20, 150, 100]], (64, 48))
+    found = crop_on_device(torch.from_numpy(image), views, (64, 48))
+    expected = normalise(crop_people(image, views, (64, 48)))
+    assert found.shape == expected.shape and np.abs(found.numpy() - expected).max() < 1.1 / (255 * 0.224)

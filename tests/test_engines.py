@@ -67,6 +67,12 @@ def test_the_engine_follows_weights_that_change():
     assert far(fast.heatmaps(CROPS), plain.heatmaps(CROPS)) < 1e-4 < far(before, plain.heatmaps(CROPS))
     model.load_state_dict(small(num_blocks=2).state_dict())
     assert far(fast.heatmaps(CROPS), plain.heatmaps(CROPS)) < 1e-4
+    before = fast.heatmaps(CROPS)
+    model.classifier.weight = torch.nn.Parameter(model.classifier.weight.detach() * 3)
+    assert far(fast.heatmaps(CROPS), plain.heatmaps(CROPS)) < 1e-4 < far(before, plain.heatmaps(CROPS))
+    before = fast.heatmaps(CROPS)
+    model.classifier = torch.nn.Conv2d(model.classifier.in_channels, 17, 1)
+    assert far(fast.heatmaps(CROPS), plain.heatmaps(CROPS)) < 1e-4 < far(before, plain.heatmaps(CROPS))
 
 
 def keypoints_elsewhere(estimator, photo, results):
@@ -113,7 +119,7 @@ def test_what_the_kernels_cannot_run_is_run_by_the_next_best_unless_they_were_as
     if FAST == 'kernels':
         with pytest.raises(UserError, match='squeeze-excitation only'):
             estimator(other, engine='kernels')
-    with pytest.raises(UserError, match="no engine 'fast': choose auto, kernels, deployed, eager"):
+    with pytest.raises(UserError, match="no engine 'fast': choose auto, kernels, deployed, graphs, eager"):
         estimator(small(), engine='fast')
     assert OFFERED == ENGINES
 
@@ -123,3 +129,27 @@ def test_fused_still_works_and_warns():
     with pytest.warns(DeprecationWarning, match='`engine`'):
         fused = estimator(small(), fused=True)
     assert fused.backend.engine == 'kernels'
+
+
+def test_graphs_are_half_precision_at_fixed_batch_sizes():
+    model = small()
+    plain, half = estimator(model, engine='eager'), estimator(model, engine='graphs')
+    expected = plain.heatmaps(CROPS)
+    shapes = []
+    half.backend.runner.network.register_forward_hook(lambda _, given, found: shapes.append(tuple(given[0].shape)))
+    assert 0 < far(half.heatmaps(CROPS), expected) < 0.02
+    assert half.heatmaps(CROPS[:1]).shape == (1, *expected.shape[1:])
+    assert shapes == [(4, 3, 64, 64), (1, 3, 64, 64)]  # without a GPU there are no graphs, and the rest is the same
+    assert describe_model(half, None)['precision'] == 'float16, CUDA graphs'
+    assert describe_model(estimator(model, engine='graphs', bf16=True), None)['precision'] == 'bfloat16, CUDA graphs'
+    with torch.no_grad():
+        model.classifier.weight.mul_(2)
+    assert far(half.heatmaps(CROPS), plain.heatmaps(CROPS)) < 0.02
+
+
+def test_on_cuda_the_default_is_graphs(monkeypatch):
+    monkeypatch.setattr(pytorch, '_graphed', lambda module, bf16: (module, bf16))
+    model, cuda = small(), torch.device('cuda')
+    assert pytorch._fastest(model, cuda, True) == ('graphs', (model, True))
+    assert pytorch._fastest(torch.nn.Identity(), cuda, False)[0] == 'eager'
+    assert pytorch._fastest(model, torch.device('mps'), False)[0] == 'eager'

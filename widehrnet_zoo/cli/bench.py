@@ -14,6 +14,7 @@ examples:
   widehrnet bench --paths train,train-fused --precisions f32,bf16 --batches 32 --size 128 96 --threads 1 --runs 5
   widehrnet bench widehrnet_10_attn --video --runs 3
   widehrnet bench --vs resnet50 mobilenetv2_100 mine.onnx --out runs/bench --cold
+  widehrnet bench --device cuda --vs hrnet_w18_small resnet50 mobilenetv2_100 --people 8
 
 A path that does not run in a precision is left out. Times are of one call after another of the same kind, the
 contenders in turn.
@@ -31,11 +32,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         '--paths',
-        default='eager,deployed,kernels,onnx,openvino',
         help='of eager, deployed, kernels, compiled, aot, torch-export, torchscript, onnx, onnx-plain, openvino, '
-        'openvino-plain, train, train-fused (default: eager,deployed,kernels,onnx,openvino)',
+        'openvino-plain, train, train-fused (default: eager,deployed,kernels,onnx,openvino); with --device of eager, '
+        'compiled, graphs (default: all)',
     )
-    parser.add_argument('--precisions', default='f32', help='of f32, bf16, int8 (default: f32)')
+    parser.add_argument(
+        '--precisions', help='of f32, bf16, int8 (default: f32); with --device of f32, bf16, f16 (default: all)'
+    )
+    parser.add_argument(
+        '--device',
+        help='time networks in PyTorch on this device alone, such as cuda: precisions, memory formats, memory, error '
+        'and the largest kernels',
+    )
     parser.add_argument(
         '--vs',
         nargs='+',
@@ -46,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--weights', metavar='FILE', help='weights of the first model, for int8')
     parser.add_argument('--calibrate', metavar='PATH', type=Path, help='folder of 100 or more photos, for int8')
     parser.add_argument('--size', type=int, nargs=2, default=(256, 192), metavar=('HEIGHT', 'WIDTH'))
-    parser.add_argument('--batches', type=int, nargs='+', default=[1], metavar='N', help='default: 1')
+    parser.add_argument('--batches', type=int, nargs='+', metavar='N', help='default: 1; with --device 1, 32 and 256')
     parser.add_argument('--threads', type=int, help='threads of every runtime (default: all processors)')
     parser.add_argument('--runs', type=int, default=30, help='default: 30')
     parser.add_argument('--cold', action='store_true', help='also first result and peak memory in a new process')
@@ -89,7 +97,11 @@ def run(args: argparse.Namespace) -> int:
 
     if args.out is not None:
         check_folder(args.out)
-    paths, precisions = args.paths.split(','), args.precisions.split(',')
+    if args.device is not None:
+        return _on_device(args)
+    args.batches = args.batches or [1]
+    paths = (args.paths or 'eager,deployed,kernels,onnx,openvino').split(',')
+    precisions = (args.precisions or 'f32').split(',')
     unknown = [p for p in paths if p not in PATHS] + [p for p in precisions if p not in PRECISIONS]
     if unknown:
         raise UserError(
@@ -163,5 +175,63 @@ def _bench_video(args: argparse.Namespace, threads: int) -> int:
     sys.stdout.write(f'{args.models[0]}, {about["processor"]}, {threads} threads\n\n{text}')
     if args.out is not None:
         write_whole(args.out / 'bench.json', json.dumps({'machine': about, 'video': asdict(times)}, indent=1))
+        write_whole(args.out / 'bench.md', text)
+    return 0
+
+
+def _on_device(args: argparse.Namespace) -> int:
+    import json
+    from dataclasses import asdict
+
+    import torch
+
+    from ..bench.device import (
+        DEVICE_PATHS,
+        DTYPES,
+        DeviceContender,
+        bench_device,
+        device_table,
+        sample_images,
+        time_stages,
+    )
+    from ..bench.photo import photo_table
+    from ..bench.run import machine
+    from ..engines.pytorch import find_device
+    from ..errors import UserError
+    from ..files import write_whole
+
+    paths = args.paths.split(',') if args.paths else list(DEVICE_PATHS)
+    precisions = args.precisions.split(',') if args.precisions else list(DTYPES)
+    unknown = [p for p in paths if p not in DEVICE_PATHS] + [p for p in precisions if p not in DTYPES]
+    batches = args.batches or [1, 32, 256]
+    if unknown:
+        raise UserError(
+            f'There is no {unknown[0]!r} with --device: paths are {", ".join(DEVICE_PATHS)}; precisions '
+            f'{", ".join(DTYPES)}.'
+        )
+    if args.weights or args.calibrate or args.cold or args.threads:
+        raise UserError('--weights, --calibrate, --cold and --threads are not for --device: leave them out.')
+    if args.runs < 1 or min(batches) < 1 or (args.people or 1) < 1:
+        raise UserError('Runs, batches and people are at least 1.')
+    device, size, progress = find_device(args.device), tuple(args.size), not args.quiet
+    contenders = [
+        DeviceContender(model, path, precision, channels_last)
+        for model in (*args.models, *args.vs)
+        for path in paths
+        for precision in precisions
+        for channels_last in (False, True)
+    ]
+    rows = bench_device(contenders, device, sample_images(size), batches, args.runs, progress)
+    text, photo = device_table(rows), []
+    if args.people:
+        photo = time_stages(contenders, device, args.people, size, min(args.runs, 10), progress)
+        text += f'\nA photo of 1080p with {args.people} people, cut on the device, ms:\n\n{photo_table(photo)}'
+    about = machine(torch.get_num_threads())
+    if device.type == 'cuda':
+        about['device'] = torch.cuda.get_device_name(device)
+    sys.stdout.write(f'{about.get("device", device)}, {size[0]}x{size[1]}\n\n{text}')
+    if args.out is not None:
+        content = {'machine': about, 'size': size, 'rows': rows, 'photo': [asdict(stages) for stages in photo]}
+        write_whole(args.out / 'bench.json', json.dumps(content, indent=1))
         write_whole(args.out / 'bench.md', text)
     return 0

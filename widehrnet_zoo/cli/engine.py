@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-ENGINES = ('auto', 'kernels', 'deployed', 'eager')
+ENGINES = ('auto', 'kernels', 'deployed', 'graphs', 'eager')
 """Those of `widehrnet_zoo.engines.pytorch`, which would import PyTorch."""
 
 
@@ -25,7 +25,7 @@ def add_engine(parser: Any) -> None:
         '--engine',
         choices=ENGINES,
         default='auto',
-        help="what runs the network: this package's CPU kernels, PyTorch with folded convolutions, or plain PyTorch; "
-        'the same results (default: the fastest)',
+        help="what runs the network: this package's CPU kernels, PyTorch with folded convolutions, PyTorch in half "
+        'precision as CUDA graphs, or plain PyTorch (default: the fastest for the device)',
     )
     parser.add_argument('--fused', action=_Fused, nargs=0, help=argparse.SUPPRESS)

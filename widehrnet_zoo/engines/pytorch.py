@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,14 +21,15 @@ from ..models.opening import open_network
 from ..models.widehrnet import WideHRNet
 from ..pose.skeletons import Skeleton
 from .fork import check_fork
+from .graphs import GraphedNetwork
 
 __all__ = ['ENGINES', 'TorchBackend', 'find_device', 'on_one_thread', 'open_torch']
 
 _logger = logging.getLogger(__name__)
 
-ENGINES = ('auto', 'kernels', 'deployed', 'eager')
+ENGINES = ('auto', 'kernels', 'deployed', 'graphs', 'eager')
 """How a network is run: the best of the others for its device; this package's own CPU kernels; PyTorch on the deployed
-network, whose convolutions are folded; PyTorch on the network as it is."""
+network, whose convolutions are folded; PyTorch in half precision as CUDA graphs; PyTorch on the network as it is."""
 
 
 class TorchBackend:
@@ -40,11 +42,12 @@ class TorchBackend:
         device: Where it runs; `None` leaves it where it is.
         bf16: Products in bfloat16: by the kernels where they can, or else in PyTorch's autocast.
         engine: One of `ENGINES`. `'auto'` is `'kernels'` for a WideHRNet on a CPU, `'deployed'` where the package was
-            installed without kernels or the processor has none in bfloat16, and `'eager'` everywhere else.
+            installed without kernels or the processor has none in bfloat16; `'graphs'` for a WideHRNet on CUDA; and
+            `'eager'` everywhere else.
 
     Attributes:
         module: The plain network. Where its weights change, the engine follows at the next call.
-        engine: Which one runs: `'kernels'`, `'deployed'` or `'eager'`.
+        engine: Which one runs: `'kernels'`, `'deployed'`, `'graphs'` or `'eager'`.
 
     Raises:
         UserError: If the module gives no heatmaps, does not say what its input is, or cannot be run by the engine.
@@ -70,13 +73,15 @@ class TorchBackend:
         self.bf16 = bf16
         self._wanted = engine
         self.engine, self._runner = self._choose()
-        self._state = _state(tensors)
+        self._weights: _Weights | None = _Weights(self.module)
 
     def _choose(self) -> tuple[str, nn.Module]:
         if self._wanted == 'auto':
             return _fastest(self.module, self.device, self.bf16)
         if self._wanted == 'eager':
             return 'eager', self.module
+        if self._wanted == 'graphs':
+            return 'graphs', _graphed(self.module, self.bf16)
         deployed = deploy(self.module)
         if self._wanted == 'deployed':
             return 'deployed', deployed
@@ -85,23 +90,22 @@ class TorchBackend:
     @property
     def runner(self) -> nn.Module:
         """What runs: the module itself, or what was made of it."""
-        if self._runner is not self.module:
-            state = _state(_tensors(self.module))
-            if self._runner is None or state != self._state:
-                self.engine, self._runner = self._choose()
-                self._state = state
+        if self._runner is not self.module and (self._weights is None or self._weights.changed()):
+            self._weights = _Weights(self.module)
+            self.engine, self._runner = self._choose()
         return self._runner
 
     def __getstate__(self) -> dict[str, Any]:
         # what was made of the module is made again where it is opened, for the processor that is there
-        return {**self.__dict__, '_runner': self.module if self._runner is self.module else None}
+        return {**self.__dict__, '_runner': self.module if self._runner is self.module else None, '_weights': None}
 
     def __call__(self, images: Tensor) -> Tensor:
         """Normalised crops (B, 3, H, W) to heatmaps (B, K, H/4, W/4)."""
         runner = self.runner
-        if self.engine == 'kernels':
+        if self.engine in ('kernels', 'graphs'):
             return runner(images.float())
-        images = images.to(next((t.dtype for t in _tensors(runner) if t.is_floating_point()), images.dtype))
+        tensors = itertools.chain(runner.parameters(), runner.buffers())
+        images = images.to(next((t.dtype for t in tensors if t.is_floating_point()), images.dtype))
         context = torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
         with context:
             return runner(images)
@@ -119,16 +123,37 @@ def _tensors(module: nn.Module) -> list[Tensor]:
     return [*module.parameters(), *module.buffers()]
 
 
-def _state(tensors: list[Tensor]) -> tuple[Any, ...]:
-    """Changes when a weight does: by an optimiser, `load_state_dict` or `to`."""
-    if not tensors or tensors[0].is_inference():
-        return ()
-    first = tensors[0]
-    return (first.data_ptr(), first.dtype, sum(tensor._version for tensor in tensors))
+class _Weights:
+    """Tells when a module's weights change: by an optimiser, `load_state_dict`, `to`, or other tensors or layers.
+
+    Before every call; to walk through the module again would take half as long as the kernels do.
+    """
+
+    def __init__(self, module: nn.Module):
+        self._places: list[tuple[Any, str, Any]] = [
+            (holder, name, value)
+            for m in module.modules()
+            for holder in (m._parameters, m._buffers, m._modules)
+            for name, value in holder.items()
+        ]
+        self._tensors = [value for *_, value in self._places if isinstance(value, Tensor)]
+        self._state = self._now()
+
+    def _now(self) -> tuple[Any, ...]:
+        if not self._tensors or self._tensors[0].is_inference():
+            return ()
+        first = self._tensors[0]
+        return (first.data_ptr(), first.dtype, sum(tensor._version for tensor in self._tensors))
+
+    def changed(self) -> bool:
+        """Whether they are others than when this was made."""
+        return any(holder.get(name) is not value for holder, name, value in self._places) or self._now() != self._state
 
 
 def _fastest(module: nn.Module, device: torch.device, bf16: bool) -> tuple[str, nn.Module]:
     hooked = any(m._forward_hooks or m._forward_pre_hooks for m in module.modules())
+    if device.type == 'cuda' and type(module) is WideHRNet and not hooked:
+        return 'graphs', _graphed(module, bf16)
     if device.type != 'cpu' or type(module) not in (WideHRNet, DeployedWideHRNet) or hooked:
         return ('kernels' if isinstance(module, KernelNetwork) else 'eager'), module
     try:
@@ -146,6 +171,10 @@ def _fastest(module: nn.Module, device: torch.device, bf16: bool) -> tuple[str, 
         except UserError:  # an attention that the kernels do not know, or no bfloat16 on this processor
             pass
     return ('eager', module) if bf16 else ('deployed', deployed)
+
+
+def _graphed(module: nn.Module, bf16: bool) -> nn.Module:
+    return GraphedNetwork(module, torch.bfloat16 if bf16 else torch.float16)
 
 
 @functools.cache

@@ -101,6 +101,8 @@ def _files(path: Path) -> Iterable[Path]:
 def _precision(backend: TorchBackend) -> str:
     if backend.engine == 'kernels':
         return f'{"bfloat16 products" if backend.bf16 else "float32"}, kernels'
+    if backend.engine == 'graphs':
+        return f'{"bfloat16" if backend.bf16 else "float16"}, CUDA graphs'
     if backend.bf16:
         return 'bfloat16 autocast'
     dtype = next((p.dtype for p in backend.module.parameters() if p.is_floating_point()), torch.float32)

@@ -69,8 +69,9 @@ class PoseEstimator:
         batch_size: Crops per forward pass, of one image or of several.
         bf16: Products in bfloat16: by the kernels where they can, or else in PyTorch's autocast.
         engine: What runs a network that is no exported file: `'kernels'`, this package's own for CPUs; `'deployed'`,
-            PyTorch with folded convolutions; `'eager'`, PyTorch on the network as it is; by default the fastest for
-            the device. All are equal within rounding.
+            PyTorch with folded convolutions; `'graphs'`, PyTorch in half precision as CUDA graphs; `'eager'`, PyTorch
+            on the network as it is; by default the fastest for the device: the kernels on a CPU, graphs on CUDA. All
+            but `'graphs'` are equal within rounding; its error is stated by `widehrnet bench --device cuda`.
         fused: Deprecated: `engine='kernels'`, which is the default on a CPU.
         detector: Finds the people in images that come without boxes: a name as `open_detector` takes it, such as
             `'default'` (the person finder that ships), or any callable, as `Detector` says; `None` takes the whole
@@ -411,7 +412,10 @@ class PoseEstimator:
         points, scores = decode_heatmaps(heatmaps, decoder)
         found, sure = to_numpy(points) * STRIDE, to_numpy(scores)
         if not np.isfinite(sure).all():
-            raise UserError('The model gives NaN or infinite heatmaps: its weights are damaged, or overflow in bf16.')
+            raise UserError(
+                'The model gives NaN or infinite heatmaps: its weights are damaged, or overflow in low precision, '
+                "which engine='eager' without bf16 does not use."
+            )
         return found, sure if peaks or self.score_map is None else self.score_map(sure)
 
     def _check_options(self, decoder: str, flip_test: bool, batch_size: int) -> None:
