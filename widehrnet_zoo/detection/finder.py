@@ -10,7 +10,7 @@ from PIL import Image
 
 from ..engines.opening import HeatmapBackend, open_backend
 from ..errors import UserError
-from ..pose.arrays import as_float, to_numpy
+from ..pose.arrays import as_float, cpu_to_numpy, to_numpy
 from ..pose.box_maps import find_boxes, gives_boxes
 from ..pose.images import ImageSource, read_image
 
@@ -152,8 +152,6 @@ class PersonFinder:
             rows = rows[np.argsort(-rows[:, 5], kind='stable')]
             rows = rows[rows[:, 5] >= self.min_score]
             return rows[:, 1:5], rows[:, 5], rows[:, 0].astype(np.intp)
-        maps = as_float(backend.from_crops(canvases, backend.mean, backend.std))
-        if str(getattr(maps, 'device', 'cpu')) == 'cpu':
-            maps = to_numpy(maps)
+        maps = cpu_to_numpy(as_float(backend.from_crops(canvases, backend.mean, backend.std)))
         boxes, scores, index = map(to_numpy, find_boxes(maps, self.min_score, self.overlap))
         return boxes, scores, index

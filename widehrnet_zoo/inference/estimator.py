@@ -14,7 +14,7 @@ from ..detection import Detector, find_people_in, finder_ships, open_detector
 from ..engines.fork import check_fork
 from ..engines.opening import HeatmapBackend, open_backend, torch_module
 from ..errors import UserError
-from ..pose.arrays import Arrays, as_float, like, to_numpy
+from ..pose.arrays import Arrays, as_float, cpu_to_numpy, like, to_numpy
 from ..pose.box_maps import gives_boxes
 from ..pose.crops import MEAN, STD, STRIDE, normalise, padding_of
 from ..pose.decoding import DECODERS, decode_heatmaps, flip_heatmaps
@@ -404,9 +404,7 @@ class PoseEstimator:
         peaks: bool = False,
         windows: npt.NDArray[np.float32] | None = None,
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        heatmaps = self.heatmaps(crops, flip_test, shift)
-        if str(getattr(heatmaps, 'device', 'cpu')) == 'cpu':
-            heatmaps = to_numpy(heatmaps)  # many small operations, for which PyTorch's threads cost more than the work
+        heatmaps = cpu_to_numpy(self.heatmaps(crops, flip_test, shift))
         if windows is not None:
             heatmaps = heatmaps * like(windows[:, None], heatmaps)
         points, scores = decode_heatmaps(heatmaps, decoder)

@@ -11,7 +11,19 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ['Arrays', 'as_float', 'count_up', 'gather', 'library_of', 'like', 'sigmoid', 'softmax', 'to_numpy', 'topk']
+__all__ = [
+    'Arrays',
+    'as_float',
+    'count_up',
+    'cpu_to_numpy',
+    'gather',
+    'library_of',
+    'like',
+    'sigmoid',
+    'softmax',
+    'to_numpy',
+    'topk',
+]
 
 Arrays: TypeAlias = Any
 """A NumPy array or a PyTorch tensor; what comes out is of the kind of what went in."""
@@ -30,6 +42,11 @@ def as_float(values: Arrays) -> Arrays:
 def to_numpy(values: Arrays) -> npt.NDArray[Any]:
     """On the CPU, as NumPy's."""
     return values if isinstance(values, np.ndarray) else values.detach().cpu().numpy()
+
+
+def cpu_to_numpy(values: Arrays) -> Arrays:
+    """As NumPy's where it is on the CPU: for many small operations PyTorch's threads cost more than the work."""
+    return to_numpy(values) if str(getattr(values, 'device', 'cpu')) == 'cpu' else values
 
 
 def like(values: npt.NDArray[Any], other: Arrays) -> Arrays:
