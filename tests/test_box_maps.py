@@ -10,6 +10,7 @@ from widehrnet_zoo.pose.box_maps import (
     box_positions,
     decode_sides,
     find_boxes,
+    flip_maps,
     split_maps,
 )
 
@@ -60,12 +61,31 @@ def test_a_wide_distribution_is_read_at_its_mean_bin():
     assert bin_coordinates(left).item() == pytest.approx(6, abs=1e-4)
 
 
+@pytest.mark.parametrize('kind', [torch.as_tensor, np.asarray])
+def test_maps_of_a_mirrored_photo_are_turned(kind):
+    there, mirrored = [[8.0, 6, 15, 30], [-4, 0, 30, 40]], [[33.0, 6, 40, 30], [18, 0, 52, 40]]
+    maps = maps_of(mirrored, [(4, 8), (5, 6)], [0.6, 0.8])
+    np.testing.assert_array_equal(flip_maps(kind(maps)), maps_of(there, [(4, 3), (5, 5)], [0.6, 0.8]))
+
+
+def test_a_box_is_the_mean_of_those_like_it_that_are_half_as_sure():
+    boxes = [[0, 0, 20, 40], [2, 0, 20, 40], [-2, 0, 20, 40], [0, 0, 9, 40]]
+    found, scores, _ = find_boxes(maps_of(boxes, [(4, 2), (4, 3), (5, 2), (5, 1)], [0.8, 0.5, 0.3, 0.6]), 0.45, 0.5)
+    assert scores.tolist() == pytest.approx([0.8, 0.6], abs=1e-5)
+    # the third is too unsure, the fourth is another's; the second counts 0.9 * 0.5, above the threshold or not
+    assert found[0, 0].item() == pytest.approx(2 * 0.45 / (0.8 + 0.45), abs=1e-3)
+    again, _, _ = find_boxes(maps_of(boxes, [(4, 2), (4, 3), (5, 2), (5, 1)], [0.8, 0.5, 0.3, 0.6]), 0.7, 0.5)
+    assert again[0].tolist() == pytest.approx(found[0].tolist(), abs=1e-3)
+
+
 def test_the_lower_of_two_that_overlap_goes_but_not_across_photos():
     one = maps_of([[0, 0, 20, 40], [1, 0, 20, 40], [25, 0, 45, 40]], [(4, 2), (4, 3), (4, 8)], [0.6, 0.8, 0.7])
     other = maps_of([[0, 0, 20, 40]], [(4, 2)], [0.5])
     boxes, scores, image = find_boxes(torch.cat((one, other)))
     assert image.tolist() == [0, 0, 1] and scores.tolist() == pytest.approx([0.8, 0.7, 0.5], abs=1e-5)
-    assert boxes[0, 0].item() == pytest.approx(1, abs=1e-3) and boxes[2, 0].item() == pytest.approx(0, abs=1e-3)
+    # the mean of 1 and 0 by IoU times score
+    assert boxes[0].tolist() == pytest.approx([0.8 / (0.8 + 0.95 * 0.6), 0, 20, 40], abs=1e-3)
+    assert boxes[2, 0].item() == pytest.approx(0, abs=1e-3)
     assert len(find_boxes(one, overlap=1.0)[0]) == 3 and len(find_boxes(one, min_score=0.75)[0]) == 1
     assert find_boxes(one, limit=2)[1].tolist() == pytest.approx([0.8, 0.7], abs=1e-5)
 

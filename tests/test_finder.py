@@ -13,11 +13,11 @@ from widehrnet_zoo.detection.protocol import find_people
 from widehrnet_zoo.errors import UserError
 from widehrnet_zoo.inference.estimator import PoseEstimator
 from widehrnet_zoo.models.registry import create_model
-from widehrnet_zoo.pose.box_maps import NUM_MAPS, PERSON_BOXES
+from widehrnet_zoo.pose.box_maps import NUM_MAPS, PERSON_BOXES, flip_maps
 
 
 class Scripted(torch.nn.Module):
-    """A finder whose maps are given."""
+    """A finder whose maps are given, and turned for the second half of a batch, which is the first one mirrored."""
 
     def __init__(self, maps, size):
         super().__init__()
@@ -27,7 +27,9 @@ class Scripted(torch.nn.Module):
 
     def forward(self, images):
         self.seen = images
-        return self.maps[: len(images)]
+        half = self.maps[: len(images) // 2]
+        assert torch.equal(images[: len(half)], images[len(half) :].flip(-1))
+        return torch.cat((half, flip_maps(half)))
 
 
 def test_letterbox_keeps_proportions_and_says_where_the_photo_lies():
@@ -185,7 +187,7 @@ def test_exported_finders_find_the_same_with_the_suppression_in_the_file(suffix,
     assert export(model, path, size=(64, 96)) < (0.1 if suffix != '.pt2' else 1e-3)
     assert open_backend(path).metadata.pipeline == (suffix != '.pt2')
     images = [np.random.default_rng(i).integers(0, 256, (50, 70 + i, 3), np.uint8) for i in range(3)]
-    wanted = PersonFinder(model, size=(64, 96), min_score=0.2).find(images)
+    wanted = PersonFinder(model, size=(64, 96), min_score=0.2, flip_test=suffix == '.pt2').find(images)
     assert min(len(scores) for _, scores in wanted) > 3
     found = PersonFinder(path, min_score=0.2).find(images)
     for (boxes, scores), (others, their) in zip(wanted, found, strict=True):

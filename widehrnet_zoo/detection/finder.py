@@ -11,7 +11,7 @@ from PIL import Image
 from ..engines.opening import HeatmapBackend, open_backend
 from ..errors import UserError
 from ..pose.arrays import as_float, cpu_to_numpy, to_numpy
-from ..pose.box_maps import find_boxes, gives_boxes
+from ..pose.box_maps import OVERLAP, find_boxes, flip_maps, gives_boxes
 from ..pose.images import ImageSource, read_image
 
 if TYPE_CHECKING:
@@ -65,8 +65,9 @@ class PersonFinder:
         device: Where it runs.
         size: Height and width of the input, multiples of 32, instead of the model's own.
         min_score: Lower boxes are left out; a score is the IoU that a box can be expected to have.
-        overlap: Of two boxes with a larger IoU the lower one goes. An exported file has its own, 0.6, and a lowest
+        overlap: Of two boxes with a larger IoU the lower one goes. An exported file has its own, 0.45, and a lowest
             score of 0.05.
+        flip_test: Average with the mirrored photo: closer boxes for twice the work. An exported file does without.
         max_people: The most boxes to a photo, the highest first; `None` for all.
         bf16: Run in bfloat16.
         engine: What runs it; see `PoseEstimator`.
@@ -83,7 +84,8 @@ class PersonFinder:
         *,
         size: tuple[int, int] | None = None,
         min_score: float = 0.18,
-        overlap: float = 0.6,
+        overlap: float = OVERLAP,
+        flip_test: bool = True,
         max_people: int | None = None,
         bf16: bool = False,
         engine: str = 'auto',
@@ -104,6 +106,7 @@ class PersonFinder:
                 f'as {DEFAULT_FINDER}.'
             )
         self.min_score, self.overlap, self.max_people = min_score, overlap, max_people
+        self.flip_test = flip_test
 
     @property
     def size(self) -> tuple[int, int]:
@@ -152,6 +155,11 @@ class PersonFinder:
             rows = rows[np.argsort(-rows[:, 5], kind='stable')]
             rows = rows[rows[:, 5] >= self.min_score]
             return rows[:, 1:5], rows[:, 5], rows[:, 0].astype(np.intp)
+        if self.flip_test:
+            canvases = np.concatenate([canvases, canvases[:, :, ::-1]])
         maps = cpu_to_numpy(as_float(backend.from_crops(canvases, backend.mean, backend.std)))
+        if self.flip_test:
+            half = len(canvases) // 2
+            maps = (maps[:half] + flip_maps(maps[half:])) / 2
         boxes, scores, index = map(to_numpy, find_boxes(maps, self.min_score, self.overlap))
         return boxes, scores, index

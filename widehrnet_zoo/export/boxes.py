@@ -5,13 +5,13 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..pose.box_maps import BINS, box_positions, distances_of
+from ..pose.box_maps import ALIKE, BINS, OVERLAP, box_positions, distances_of
 from .onnx_graph import PoseWriter
 
-__all__ = ['LEAST', 'MOST', 'OVERLAP', 'box_difference', 'write_boxes']
+__all__ = ['LEAST', 'MOST', 'box_difference', 'write_boxes']
 
-LEAST, OVERLAP, MOST = 0.05, 0.6, 1000
-"""Lowest score, largest IoU of two boxes, and most boxes of a photo in an exported file."""
+LEAST, MOST = 0.05, 1000
+"""Lowest score and most boxes of a photo in an exported file."""
 
 
 def write_boxes(writer: PoseWriter, maps: str, size: tuple[int, int], stride: int = 4) -> str:
@@ -50,7 +50,31 @@ def write_boxes(writer: PoseWriter, maps: str, size: tuple[int, int], stride: in
     image = op('Slice', kept, ints(0), ints(1), ints(1))
     place = op('Concat', image, op('Slice', kept, ints(2), ints(3), ints(1)), axis=1)
     score = op('GatherND', op('Transpose', scores, perm=[0, 2, 1]), place)
-    return op('Concat', op('Cast', image, to=float_type), op('GatherND', boxes, place), score, axis=1)
+
+    # each as the mean of those like it, as `average_boxes`, over all positions of its photo: (N, P)
+    mine, photo = op('GatherND', boxes, place), op('Reshape', image, ints(-1))
+    others = op('Gather', boxes, photo, axis=0)
+    theirs = op('Reshape', op('Gather', scores, photo, axis=0), ints(0, count))
+    edges = op('Unsqueeze', mine, ints(1))
+
+    def part(value: str, axis: int, start: int, end: int) -> str:
+        return op('Slice', value, ints(start), ints(end), ints(axis))
+
+    def area(value: str, axis: int) -> str:
+        sides = op('Sub', part(value, axis, 2, 4), part(value, axis, 0, 2))
+        return op('ReduceProd', sides, ints(axis), keepdims=0)
+
+    low = op('Max', part(others, 2, 0, 2), part(edges, 2, 0, 2))
+    high = op('Min', part(others, 2, 2, 4), part(edges, 2, 2, 4))
+    common = op('ReduceProd', op('Relu', op('Sub', high, low)), ints(2), keepdims=0)
+    union = op('Sub', op('Add', area(others, 2), op('Unsqueeze', area(mine, 1), ints(1))), common)
+    overlaps = op('Div', common, op('Max', union, floats(1e-9)))
+    alike = op('GreaterOrEqual', overlaps, floats(ALIKE))
+    sure = op('GreaterOrEqual', op('Mul', theirs, floats(2.0)), score)
+    weights = op('Mul', op('Cast', op('And', alike, sure), to=float_type), op('Mul', overlaps, theirs))
+    weights = op('Unsqueeze', op('Div', weights, op('ReduceSum', weights, ints(1), keepdims=1)), ints(1))
+    means = op('Squeeze', op('MatMul', weights, others), ints(1))
+    return op('Concat', op('Cast', image, to=float_type), means, score, axis=1)
 
 
 def box_difference(found: Tensor, expected: Tensor, tolerance: float) -> float:

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from ..engines.metadata import STRIDE
-from ..pose.box_maps import find_boxes
+from ..pose.box_maps import OVERLAP, find_boxes
 from ..pose.decoding import decode_heatmaps
-from .boxes import LEAST, MOST, OVERLAP
+from .boxes import LEAST, MOST
 
 __all__ = ['BoxPipeline', 'PosePipeline']
 

@@ -16,18 +16,22 @@ import math
 import numpy as np
 
 from ..errors import UserError
-from .arrays import Arrays, as_float, count_up, library_of, sigmoid, softmax, topk
+from .arrays import Arrays, as_float, count_up, library_of, like, sigmoid, softmax, topk
 from .skeletons import Skeleton
 
 __all__ = [
+    'ALIKE',
     'BINS',
     'NUM_MAPS',
+    'OVERLAP',
     'PERSON_BOXES',
+    'average_boxes',
     'bin_coordinates',
     'box_positions',
     'decode_sides',
     'distances_of',
     'find_boxes',
+    'flip_maps',
     'gives_boxes',
     'split_maps',
     'suppress',
@@ -44,10 +48,18 @@ PERSON_BOXES = Skeleton(
 )
 """Names of the maps, which stand in a finder's config where a pose model has its keypoints."""
 
+OVERLAP = 0.45
+"""Largest IoU of two boxes of a photo."""
+
+ALIKE = 0.65
+"""IoU with a box from which others, of at least half its score, are averaged into it."""
+
 _NEAR, _FAR = 4.0, 512.0
 """Below `_NEAR` input pixels the bins are about evenly spaced; `_FAR` is the largest distance."""
 
 _NO_TENSOR = np.empty(0)
+
+_TINY = 1e-9
 
 _STEP = math.log1p(_FAR / _NEAR) / (BINS - 1)
 
@@ -78,6 +90,14 @@ def split_maps(maps: Arrays) -> tuple[Arrays, Arrays]:
     batch, _, height, width = maps.shape
     rows = maps.reshape(batch, NUM_MAPS, height * width).swapaxes(1, 2)
     return rows[..., 0], rows[..., 1:].reshape(batch, height * width, 4, BINS)
+
+
+def flip_maps(maps: Arrays) -> Arrays:
+    """Maps (B, NUM_MAPS, h, w) of mirrored images as those of the images: left and right change sides."""
+    sides = np.arange(4 * BINS).reshape(4, BINS)[[2, 1, 0, 3]].reshape(-1)
+    order = like(np.concatenate(([0], 1 + sides)), maps)
+    maps = maps[:, order]
+    return maps[..., ::-1] if isinstance(maps, np.ndarray) else maps.flip(-1)
 
 
 def box_positions(height: int, width: int, stride: int = 4, other: Arrays = _NO_TENSOR) -> Arrays:
@@ -114,9 +134,11 @@ def decode_sides(bins: Arrays, positions: Arrays) -> Arrays:
 
 
 def find_boxes(
-    maps: Arrays, min_score: float = 0.05, overlap: float = 0.6, limit: int = 1000, stride: int = 4
+    maps: Arrays, min_score: float = 0.05, overlap: float = OVERLAP, limit: int = 1000, stride: int = 4
 ) -> tuple[Arrays, Arrays, Arrays]:
     """The boxes of a batch of maps; of tensors, in operations that `torch.jit.trace` takes.
+
+    A box that stays is the mean of those like it (`average_boxes`), which lies closer than the surest of them alone.
 
     Args:
         maps: (B, NUM_MAPS, h, w), a tensor or a NumPy array.
@@ -133,7 +155,7 @@ def find_boxes(
     logits, bins = split_maps(as_float(maps))
     logits, picked = topk(logits, min(limit, logits.shape[1]))
     scores = sigmoid(logits)
-    kept = xp.argwhere(scores >= min_score)
+    kept = xp.argwhere(scores >= min_score / 2)
     image, rank = kept[:, 0], kept[:, 1]
     place, scores = picked[image, rank], scores[image, rank]
     positions = box_positions(maps.shape[2], maps.shape[3], stride, maps)
@@ -141,7 +163,34 @@ def find_boxes(
     # no box reaches further than this, so that those of different images never meet
     apart = as_float(image)[:, None] * (4 * _FAR + stride * max(maps.shape[2:]))
     chosen = suppress(boxes + apart, scores, overlap)
-    return boxes[chosen], scores[chosen], image[chosen]
+    chosen = chosen[scores[chosen] >= min_score]
+    return average_boxes(boxes, scores, image, chosen), scores[chosen], image[chosen]
+
+
+def average_boxes(boxes: Arrays, scores: Arrays, image: Arrays, chosen: Arrays) -> Arrays:
+    """Chosen boxes as means of those like them, weighted by IoU times score: box voting (Gidaris, ICCV 2015).
+
+    Args:
+        boxes: (N, 4) x1, y1, x2, y2.
+        scores: (N,).
+        image: (N,) indices of their images.
+        chosen: (M,) places of the chosen among them.
+
+    Returns:
+        (M, 4): means over the boxes of the same image that have an IoU of `ALIKE` with the chosen one, and half its
+        score, or more.
+    """
+    xp = library_of(boxes)
+    mine = boxes[chosen][:, None]
+    low, high = xp.maximum(boxes[None, :, :2], mine[..., :2]), xp.minimum(boxes[None, :, 2:], mine[..., 2:])
+    common = (high - low).clip(0).prod(-1)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(-1)
+    overlaps = common / (areas[None] + areas[chosen][:, None] - common).clip(_TINY)
+    alike = (overlaps >= ALIKE) & (image[None] == image[chosen][:, None])
+    weights = alike * (2 * scores[None] >= scores[chosen][:, None]) * overlaps * scores[None]
+    total = weights.sum(-1)[:, None]
+    # a box without an area is like none, itself neither
+    return xp.where(total > 0, weights @ boxes / total.clip(_TINY), mine[:, 0])
 
 
 def suppress(boxes: Arrays, scores: Arrays, overlap: float) -> Arrays:
