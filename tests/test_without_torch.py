@@ -91,7 +91,8 @@ print(json.dumps([result.to_dict() for result in results]))
     done = run(code, path, photo)
     assert done.returncode == 0, done.stderr
     pose, finder = networks
-    estimator = PoseEstimator(pose, size=SIZE, detector=PersonFinder(finder), pose_threshold=0, same_person=1)
+    detector = PersonFinder(finder, flip_test=suffix == '.kernels')
+    estimator = PoseEstimator(pose, size=SIZE, detector=detector, pose_threshold=0, same_person=1)
     options = ({}, {'flip_test': True}, {'decoder': 'quarter'})
     for found, option in zip(json.loads(done.stdout), options, strict=True):
         expected = estimator(str(photo), **option)
@@ -124,7 +125,7 @@ def test_openvino_takes_the_pair_of_a_folder(networks, photo, tmp_path):
     assert {f.name for f in tmp_path.iterdir()} == {'pose.xml', 'pose.bin', 'pose.finder.xml', 'pose.finder.bin'}
     pose, finder = networks
     limits = {'pose_threshold': 0, 'same_person': 1}
-    expected = PoseEstimator(pose, size=SIZE, detector=PersonFinder(finder), **limits)(photo)
+    expected = PoseEstimator(pose, size=SIZE, detector=PersonFinder(finder, flip_test=False), **limits)(photo)
     for given in (path, tmp_path):
         found = PoseEstimator(given, **limits)(photo)
         assert len(found) == len(expected) > 2

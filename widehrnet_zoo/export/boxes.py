@@ -46,15 +46,22 @@ def write_boxes(writer: PoseWriter, maps: str, size: tuple[int, int], stride: in
     x, y = box_positions(size[0] // stride, size[1] // stride, stride).T
     centres, signs = floats(np.stack((x, y, x, y))[None]), floats(np.array([-1, -1, 1, 1]).reshape(1, 4, 1))
     boxes = op('Transpose', op('Add', centres, op('Mul', sides, signs)), perm=[0, 2, 1])
+    # of each photo the highest alone
+    most = min(MOST, count)
+    best = ['highest_scores', 'highest_places']
+    node = writer.onnx.helper.make_node('TopK', [op('Squeeze', scores, ints(1)), ints(most)], best, name='TopK', axis=1)
+    writer.nodes.append(node)
+    scores = op('Unsqueeze', best[0], ints(1))
+    boxes = op('GatherND', boxes, op('Unsqueeze', best[1], ints(2)), batch_dims=1)
     kept = op('NonMaxSuppression', boxes, scores, ints(MOST), floats([OVERLAP]), floats([LEAST]))
     image = op('Slice', kept, ints(0), ints(1), ints(1))
     place = op('Concat', image, op('Slice', kept, ints(2), ints(3), ints(1)), axis=1)
     score = op('GatherND', op('Transpose', scores, perm=[0, 2, 1]), place)
 
-    # each as the mean of those like it, as `average_boxes`, over all positions of its photo: (N, P)
+    # each as the mean of those like it, as `average_boxes`, over the highest positions of its photo: (N, M)
     mine, photo = op('GatherND', boxes, place), op('Reshape', image, ints(-1))
     others = op('Gather', boxes, photo, axis=0)
-    theirs = op('Reshape', op('Gather', scores, photo, axis=0), ints(0, count))
+    theirs = op('Reshape', op('Gather', scores, photo, axis=0), ints(0, most))
     edges = op('Unsqueeze', mine, ints(1))
 
     def part(value: str, axis: int, start: int, end: int) -> str:
