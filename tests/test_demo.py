@@ -23,6 +23,7 @@ from widehrnet_zoo import SKELETONS, PoseResult, UserError, create_model
 from widehrnet_zoo.cli.main import build_parser
 from widehrnet_zoo.demo import DemoModels, TimedEstimator, find_keypoints, keypoint_rows, launch
 from widehrnet_zoo.demo.boxes import Held, click, draw_view, view_size
+from widehrnet_zoo.demo.live import LivePage
 from widehrnet_zoo.demo.page import SAMPLES, _Doing
 from widehrnet_zoo.demo.pose import read_boxes, save_findings
 
@@ -229,6 +230,37 @@ def test_a_bad_file_gets_a_sentence_without_the_servers_paths_and_clears_the_pag
     assert doing.gradio.said == [status]
 
 
+class SeesOne:
+    """An estimator that sees the same pose in every box."""
+
+    skeleton = SKELETONS['coco']
+
+    def warm_up(self):
+        pass
+
+    def __call__(self, image, boxes):
+        points = np.linspace((100, 100), (300, 400), 17)[None].repeat(len(boxes), 0)
+        return PoseResult(points, np.full((len(boxes), 17), 0.9), boxes, np.ones(len(boxes)), self.skeleton, (512, 512))
+
+
+def test_frames_of_a_camera_are_followed_as_in_videos_and_their_rate_is_said(photo):
+    now = [0.0]
+    page = LivePage(DemoModels({'one': SeesOne, 'other': SeesOne}), lambda: now[0])
+    assert page.look(None, 'one', 0.2, None) == (None, 'Start the camera.', None)
+    live = None
+    for frame in range(4):
+        now[0] += 0.1
+        shown, said, live = page.look(photo, 'one', 0.2, live)
+        assert shown.shape == photo.shape and (shown != photo).any()
+        assert said == ('1 person (number 1), 10.0 frames per second.' if frame else '1 person (number 1).')
+    # another model, and a camera that was stopped, begin anew
+    for pause, model in ((0.1, 'other'), (9.0, 'one')):
+        now[0] += pause
+        _, said, new = page.look(photo, model, 0.2, live)
+        assert new is not live and said == '1 person (number 1).'
+    assert page.look(photo, 'none', 0.2, live)[1:] == ("There is no model 'none' here: choose one, other.", None)
+
+
 def test_an_empty_page_and_wrong_boxes_are_said(doing):
     assert doing.find(None, 'small', [], False, 0.2)[0] is None
     assert 'outside' in doing.find(str(ASTRONAUT), 'small', [[900, 900, 950, 950]], False, 0.2)[1]
@@ -395,6 +427,42 @@ def test_in_a_browser_a_photo_goes_in_and_joints_come_out(page, tmp_path):
         assert top('#result') == top('#source') < top('#settings')
         tab.set_viewport_size({'width': 390, 'height': 844})
         assert top('#source') < top('#result') < top('#settings')
+        browser.close()
+    local = (page.local_url, 'data:', 'blob:')
+    assert [url for url in asked if not url.startswith(local)] == []
+
+
+@pytest.mark.slow
+def test_in_a_browser_the_camera_gives_skeletons(page, tmp_path):
+    playwright = pytest.importorskip('playwright.sync_api')
+    av = pytest.importorskip('av')
+    if CHROMIUM is None:
+        pytest.skip('no Chromium on this machine')
+    photo = Image.open(ASTRONAUT).convert('RGB')
+    with av.open(str(tmp_path / 'camera.mjpeg'), 'w') as container:
+        stream = container.add_stream('mjpeg', rate=10)
+        stream.width, stream.height, stream.pix_fmt = 640, 480, 'yuvj420p'
+        for i in range(20):
+            image = np.asarray(photo.crop((i, 0, i + 492, 369)).resize((640, 480)))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, 'rgb24')))
+        container.mux(stream.encode(None))
+    fake = ['--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream']
+    fake.append(f'--use-file-for-fake-video-capture={tmp_path / "camera.mjpeg"}')
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=[*SWITCHES, *fake])
+        tab = browser.new_page(viewport={'width': 1280, 'height': 900})
+        tab.set_default_timeout(120_000)
+        asked: list[str] = []
+        tab.on('request', lambda request: asked.append(request.url))
+        tab.goto(page.local_url)
+        tab.get_by_role('tab', name='Live').click()
+        tab.locator('#camera button', has_text='Access').or_(tab.locator('#camera [title*="webcam" i]')).first.click()
+        tab.locator('#camera [title="start recording"]').click()
+        tab.wait_for_function("document.querySelector('#live-status')?.innerText.includes('frames per second')")
+        assert re.search(r'\d+ (person|people).*, [\d.]+ frames per second\.', tab.inner_text('#live-status'))
+        tab.wait_for_function("document.querySelector('#live-view img')?.naturalWidth === 640")
+        if 'WIDEHRNET_SCREENSHOTS' in os.environ:
+            tab.screenshot(path=Path(os.environ['WIDEHRNET_SCREENSHOTS']) / 'live.png')
         browser.close()
     local = (page.local_url, 'data:', 'blob:')
     assert [url for url in asked if not url.startswith(local)] == []

@@ -6,7 +6,7 @@ from .engine import add_engine
 from .people import add_detector, add_limits, people_options
 
 HELP = 'a page in the browser to try models on your photos'
-DESCRIPTION = 'Serve a page: drop a photo or use the camera, draw boxes, see and download keypoints.'
+DESCRIPTION = 'Serve a page: drop a photo, draw boxes, see and download keypoints; or stand before a camera.'
 EPILOG = """\
 examples:
   widehrnet demo

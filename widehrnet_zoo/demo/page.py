@@ -16,6 +16,7 @@ from ..errors import UserError
 from ..extras import require
 from ..pose.images import read_image
 from .boxes import Box, Held, click, draw_view, view_size
+from .live import EMPTY, LivePage
 from .models import DemoModels
 from .pose import find_keypoints, keypoint_rows, read_boxes, save_findings
 
@@ -29,6 +30,14 @@ MAX_UPLOAD = 20 * 1024**2
 
 MAX_WAITING = 16
 """Requests that may wait; further ones are told to come back later."""
+
+LIVE_VISITORS = 2
+"""Cameras that are served at a time; further visitors wait."""
+
+LIVE_SECONDS = 300
+"""Seconds after which a camera is stopped, so that others have a turn."""
+
+_CAMERA = {'video': {'width': {'ideal': 640}, 'height': {'ideal': 480}}}
 
 _HINT = (
     '**Boxes.** Without a box people are found in the image. For a box of your own click on two opposite corners in '
@@ -102,10 +111,11 @@ def build_page(models: DemoModels | None = None, max_pixels: int = MAX_PIXELS) -
         # here and not an option of `launch`, so that the page looks the same inside another app
         gr.HTML(f'<style>{_STYLE}</style>', padding=False)
         gr.Markdown(
-            '# WideHRNet\nKeypoints of people in photos, by light networks. Photos are deleted within two hours.'
+            '# WideHRNet\nKeypoints of people in photos and before a camera, by light networks. Pictures are deleted '
+            'within two hours.'
         )
         held = gr.State(None)
-        with gr.Row(elem_id='parts'):
+        with gr.Tab('Photo'), gr.Row(elem_id='parts'):
             with gr.Column(elem_id='source', min_width=300):
                 photo = gr.Image(
                     label='Photo',
@@ -149,6 +159,7 @@ def build_page(models: DemoModels | None = None, max_pixels: int = MAX_PIXELS) -
                     elem_id='boxes',
                 )
                 clear = gr.Button('Remove all boxes', size='sm', elem_id='clear')
+        _live_tab(gr, models)
         inputs = [photo, model, boxes, flip, threshold]
         outputs = [view, status, table, picture, data, boxes, held]
         # all share one slot: a network uses all cores by itself
@@ -163,6 +174,42 @@ def build_page(models: DemoModels | None = None, max_pixels: int = MAX_PIXELS) -
         view.select(clicked, [*inputs, held], outputs, trigger_mode='multiple', **alone, **private)
     page.queue(max_size=MAX_WAITING, default_concurrency_limit=1)
     return page
+
+
+def _live_tab(gr: Any, models: DemoModels) -> None:
+    live = LivePage(models)
+    with gr.Tab('Live', elem_id='live'):
+        with gr.Row():
+            with gr.Column(min_width=300):
+                camera = gr.Image(
+                    label='Camera',
+                    sources=['webcam'],
+                    streaming=True,
+                    height=300,
+                    elem_id='camera',
+                    # in a mirrored picture left is right
+                    webcam_options=gr.WebcamOptions(mirror=False, constraints=_CAMERA),
+                )
+                model = gr.Dropdown(models.names, value=models.names[0], label='Model', elem_id='live-model')
+                threshold = gr.Slider(0, 1, 0.2, step=0.05, label='Draw keypoints with at least this score')
+            with gr.Column(min_width=300):
+                shown = gr.Image(
+                    show_label=False, interactive=False, streaming=True, format='jpeg', elem_id='live-view', buttons=[]
+                )
+                status = gr.Markdown(EMPTY, elem_id='live-status')
+        known = gr.State(None)
+        # somebody's camera holds a slot as long as it is on, which photos must not wait for
+        camera.stream(
+            live.look,
+            [camera, model, threshold, known],
+            [shown, status, known],
+            stream_every=0.04,
+            time_limit=LIVE_SECONDS,
+            show_progress='hidden',
+            concurrency_id='live',
+            concurrency_limit=LIVE_VISITORS,
+            api_visibility='private',
+        )
 
 
 class _Doing:

@@ -4,29 +4,25 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..detection import Detector, find_people, open_detector
+from ..detection import Detector
 from ..errors import UserError
 from ..extras import require
-from ..formats.boxes import BoxFile
-from ..inference.estimator import PoseEstimator
-from ..inference.people import Limits, choose_boxes
+from ..inference.people import Limits
 from ..pose.results import PoseResult
-from ..pose.skeletons import skeleton_of
 from ..progress import progress_bar
 from .clips import Frame, VideoReader, check_out
-from .follow import FollowConfig, Follower
-from .one_euro import OneEuro, SmoothConfig
+from .follow import FollowConfig
+from .one_euro import SmoothConfig
 from .outputs import AHEAD, Outputs
-from .streams import interruptible, open_source
-
-SMOOTH = SmoothConfig()
+from .people import SMOOTH, VideoEstimator
+from .streams import interruptible, open_source, shown
 
 
 def _draw(image: npt.NDArray[np.uint8], result: PoseResult) -> Any:
@@ -122,13 +118,15 @@ def predict_video(
     lines = Path(keypoints) if isinstance(keypoints, (str, Path)) else keypoints
     if isinstance(lines, Path) and not lines.parent.is_dir():
         raise UserError(f'There is no folder {lines.parent} to write {lines.name} into.')
-    sigmas = skeleton_of(estimator).sigmas
-    limits = limits or getattr(estimator, 'limits', None) or Limits()
-    min_box_score = max(min_box_score, limits.box_threshold or 0.0)
-    chances = getattr(estimator, 'score_map', None) is not None
-    follower = Follower(sigmas, follow or FollowConfig(), limits.least_score(chances))
-    opened = _open(detector, estimator, limits)
-    people = _People(estimator, opened, min_box_score, limits, follower, smooth, Path(source).name)
+    people = VideoEstimator(
+        estimator,
+        detector=detector,
+        min_box_score=min_box_score,
+        limits=limits,
+        follow=follow,
+        smooth=smooth,
+        name=Path(shown(source)).name,
+    )
     with open_source(source, max_lag) as reader:
         outputs = Outputs(reader, None if out is None else Path(out), lines, draw, threads)
         frames = 0
@@ -140,7 +138,7 @@ def predict_video(
                 interruptible(reader),
             ):
                 for frame in coming:
-                    result, numbers = people.look(frame, frames)
+                    result, numbers = people(frame.image, frame.time)
                     outputs.add(frames, frame, result, numbers)
                     frames += 1
                     if on_frame is not None:
@@ -158,15 +156,7 @@ def predict_video(
                 raise UserError(f'{out} cannot be written: {error.strerror}.') from error
             raise
         path = lines if isinstance(lines, Path) else None
-        return VideoSummary(frames, people.met, outputs.video, path, reader.problem, getattr(reader, 'skipped', 0))
-
-
-def _open(detector: Detector | str | None, estimator: Any, limits: Limits) -> Detector | None:
-    if isinstance(estimator, PoseEstimator):
-        return estimator.detector(detector, limits)
-    if isinstance(detector, str):
-        return None if detector == 'auto' else open_detector(detector, min_score=limits.box_threshold)
-    return detector
+        return VideoSummary(frames, people.num_met, outputs.video, path, reader.problem, getattr(reader, 'skipped', 0))
 
 
 def _ahead(reader: VideoReader, count: int) -> Generator[Frame]:
@@ -185,72 +175,3 @@ def _ahead(reader: VideoReader, count: int) -> Generator[Frame]:
             reader.stop()
             for future in coming:
                 future.cancel()
-
-
-class _People:
-    """From a frame to the people in it."""
-
-    def __init__(
-        self,
-        estimator: Callable[..., PoseResult],
-        detector: Detector | None,
-        min_box_score: float,
-        limits: Limits,
-        follower: Follower,
-        smooth: SmoothConfig | None,
-        name: str,
-    ):
-        self._estimator, self._detector, self._min_score = estimator, detector, min_box_score
-        self._limits, self._follower, self._smooth, self._name = limits, follower, smooth, name
-        self._filters: dict[int, OneEuro] = {}
-        self._seen: set[int] = set()
-
-    @property
-    def met(self) -> int:
-        return len(self._seen)
-
-    def _detect(self, image: npt.NDArray[np.uint8], index: int) -> tuple[npt.ArrayLike, npt.ArrayLike | None]:
-        """New boxes, and scores to judge them by where a detector found them."""
-        detector, name = self._detector, str(index)
-        if detector is None:
-            return ([[0, 0, image.shape[1], image.shape[0]]] if not self._follower.numbers else []), None
-        if isinstance(detector, BoxFile):
-            if not detector.knows(name):
-                if index:
-                    return [], None
-                name = self._name
-            return find_people(detector, image, name, self._min_score)[0], None
-        if not self._follower.due(index):
-            return [], None
-        boxes, scores = find_people(detector, image, name, self._min_score)
-        rows = choose_boxes(boxes, scores, self._limits)
-        return boxes[rows], scores[rows]
-
-    def look(self, frame: Frame, index: int) -> tuple[PoseResult, list[int]]:
-        """People of a frame and their numbers."""
-        follower, image = self._follower, frame.image
-        height, width = image.shape[:2]
-        detected, sure = self._detect(image, index)
-        follower.meet(detected, 1 if self._limits.largest else self._limits.max_people, sure)
-        boxes, numbers = follower.boxes, follower.numbers
-        result = self._estimator(image, boxes)
-        rows = follower.update(result.keypoints, result.scores, (width, height))
-        chosen = [numbers[row] for row in rows]
-        self._seen.update(chosen)
-        self._filters = {n: f for n, f in self._filters.items() if n in follower.numbers}
-        points = result.keypoints[rows].astype(float)
-        if self._smooth is not None:
-            for place, (row, number) in enumerate(zip(rows, chosen, strict=True)):
-                diagonal = max(float(np.hypot(*(boxes[row, 2:] - boxes[row, :2]))), 1.0)
-                filtered = self._filters.setdefault(number, OneEuro(self._smooth))
-                points[place] = filtered(points[place], frame.time, diagonal)
-        return (
-            replace(
-                result,
-                keypoints=points.astype(np.float32),
-                scores=result.scores[rows],
-                boxes=result.boxes[rows],
-                box_scores=result.box_scores[rows],
-            ),
-            chosen,
-        )
