@@ -137,6 +137,7 @@ def _write_model(opened: OpenedNetwork, model: str | Path, folder: Path, config:
         'keypoints': skeleton.keypoints,
         'bones': skeleton.bones,
         'sigmas': skeleton.sigmas or [0.1] * skeleton.num_keypoints,
+        'least_score': Limits().least_score(opened.score_map is not None),
     }
 
 

@@ -94,7 +94,7 @@ async function lookAtPhoto(picture) {
   const poses = await pose.look(image, boxes.map(({ box }) => box), true);
   if (mine !== current) return;
   const all = poses.map((p, i) => ({ ...p, box: boxes[i].box, boxScore: boxes[i].score, number: 0 }));
-  const found = choosePeople(all, site.limits, pose.config.sigmas);
+  const found = choosePeople(all, site.limits, pose.config);
   show(picture, found, `${Math.round(performance.now() - start)} ms.`);
   say(`${people(found.length)} found.`);
 }
@@ -114,8 +114,8 @@ async function followVideo(words) {
     });
     if (mine !== current || video.ended) break;
     const [picture, time, net] = [await createImageBitmap(video), video.currentTime, pose];
-    const [image, who] = [read(picture), (follower ??= new Follower(site, net.config.sigmas))];
-    if (who.due(frame++)) who.meet((await find(image)).map(({ box }) => box));
+    const [image, who] = [read(picture), (follower ??= new Follower(site, net.config))];
+    if (who.due(frame++)) who.meet(await find(image));
     const poses = await net.look(image, who.people.map(({ box }) => box), false);
     if (mine !== current) return;
     const now = performance.now();

@@ -13,8 +13,13 @@ const [SURE, ENOUGH] = [0.2, 3];
 
 /** @param {number[]} values */
 const mean = (values) => values.reduce((a, b) => a + b, 0) / (values.length || 1);
-/** Mean of keypoint scores, each weighted by its square: hidden ones hardly count. @param {number[]} scores */
-export const confidence = (scores) => mean(scores.map((s) => s ** 3)) / (mean(scores.map((s) => s ** 2)) || 1);
+/** Mean of keypoint scores, each weighted by itself: hidden ones hardly count. @param {number[]} scores */
+export function confidence(scores) {
+  const positive = scores.map((s) => Math.max(s, 0));
+  return mean(positive.map((s) => s * s)) / (mean(positive) || 1);
+}
+/** As `PoseResult.person_scores`. @param {{scores: number[], boxScore: number}} person */
+const personScore = ({ scores, boxScore }) => Math.sqrt(boxScore) * confidence(scores);
 /** @param {Box} box */
 const area = ([x1, y1, x2, y2]) => Math.max(0, x2 - x1) * Math.max(0, y2 - y1);
 /** @param {Box} a @param {Box} b */
@@ -42,12 +47,11 @@ function distinct(people, sigmas, /** @type {number} */ threshold) {
   return kept;
 }
 
-/** The people of a photo, the surest first. @param {Person[]} people @param {any} limits @param {number[]} sigmas */
-export function choosePeople(people, limits, sigmas) {
+/** The people of a photo, the surest first. @param {Person[]} people @param {any} limits @param {any} model */
+export function choosePeople(people, limits, model) {
   const worth = (/** @type {Person} */ p) => p.boxScore * mean(p.scores);
-  const score = (/** @type {Person} */ p) => p.boxScore * confidence(p.scores.map((s) => Math.max(s, 0)));
-  const sure = people.filter((p) => mean(p.scores) >= limits.pose_threshold).sort((a, b) => worth(b) - worth(a));
-  const kept = distinct(sure, sigmas, limits.same_person).sort((a, b) => score(b) - score(a));
+  const sure = people.filter((p) => personScore(p) >= model.least_score).sort((a, b) => worth(b) - worth(a));
+  const kept = distinct(sure, model.sigmas, limits.same_person).sort((a, b) => personScore(b) - personScore(a));
   return kept.map((p, i) => ({ ...p, number: i + 1 }));
 }
 
@@ -66,11 +70,11 @@ function oneEuro(last, points, /** @type {number} */ time, /** @type {number} */
 
 /** People of a video or a camera, from frame to frame. */
 export class Follower {
-  /** @param {any} site site.json @param {number[]} sigmas */
-  constructor({ follow, smooth }, sigmas) {
+  /** @param {any} site site.json @param {any} model of its models */
+  constructor({ follow, smooth }, model) {
     this.config = follow;
     this.smooth = smooth;
-    this.sigmas = sigmas;
+    this.model = model;
     this.met = 0;
     /** @type {Followed[]} */
     this.people = [];
@@ -82,16 +86,16 @@ export class Follower {
     return lost || !this.people.length || frame % this.config.detect_every === 0;
   }
 
-  /** Add those found people who are not followed yet. @param {Box[]} boxes */
-  meet(boxes) {
-    for (const box of boxes) {
+  /** Add those found people who are not followed yet. @param {{box: Box, score: number}[]} found */
+  meet(found) {
+    for (const { box, score } of found) {
       const nearest = [...this.people].sort((a, b) => iou(box, b.box) - iou(box, a.box))[0];
       if (nearest && iou(box, nearest.box) >= this.config.same_box) {
         if (nearest.unseen) Object.assign(nearest, { box, frames: 0 });
         continue;
       }
       this.met += 1;
-      const fresh = { box, boxScore: 1, points: [], scores: [], frames: 0, unseen: 0, last: null };
+      const fresh = { box, boxScore: score, points: [], scores: [], frames: 0, unseen: 0, last: null };
       this.people.push({ ...fresh, number: this.met });
     }
   }
@@ -101,11 +105,13 @@ export class Follower {
     const [before, seen] = [this.people.map((p) => p.box), /** @type {Followed[]} */ ([])];
     this.people.forEach((person, i) => {
       const box = this.boxOf(poses[i], person, [width, height]);
-      if (box) seen.push(Object.assign(person, poses[i], { box, unseen: 0, frames: person.frames + 1 }));
+      // what the finder took for somebody is judged as in photos
+      const isNobody = !person.points.length && personScore({ ...person, ...poses[i] }) < this.model.least_score;
+      if (box && !isNobody) seen.push(Object.assign(person, poses[i], { box, unseen: 0, frames: person.frames + 1 }));
       else person.unseen += 1;
     });
     seen.sort((a, b) => b.frames - a.frames || a.number - b.number);
-    const kept = distinct(seen, this.sigmas, this.config.same_pose);
+    const kept = distinct(seen, this.model.sigmas, this.config.same_pose);
     const shown = kept.map((person) => {
       const [x1, y1, x2, y2] = before[this.people.indexOf(person)];
       person.last = oneEuro(person.last, person.points, time, Math.max(1, Math.hypot(x2 - x1, y2 - y1)), this.smooth);
