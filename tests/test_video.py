@@ -545,6 +545,22 @@ def test_two_who_land_on_one_person_become_one_and_the_older_stays():
     assert follower.numbers == [1]
 
 
+def test_somebody_who_was_unseen_for_a_moment_keeps_their_number_beside_a_newcomer():
+    follower = Follower()
+    follower.meet([[80, 60, 120, 140]])
+    seen(follower, pose(100, 100))
+    seen(follower, pose(100, 100, 0.1))
+    # the detector finds them again, and a second box of them
+    follower.meet([[80, 60, 120, 140], [80, 60, 120, 70]])
+    assert follower.numbers == [1, 2]
+    assert seen(follower, pose(100, 100), pose(100, 100)) == [0] and follower.numbers == [1]
+    seen(follower, pose(100, 100, 0.1))
+    follower.meet([[80, 60, 120, 140], [80, 60, 120, 70]])
+    seen(follower, pose(100, 100, 0.1), pose(100, 100))
+    follower.meet([[80, 60, 120, 140]])
+    assert seen(follower, pose(100, 100), pose(100, 100)) == [0] and follower.numbers == [1]
+
+
 def test_a_box_does_not_collapse_when_keypoints_drop_out():
     follower = Follower()
     follower.meet([[80, 60, 120, 140]])

@@ -21,7 +21,7 @@ class FollowConfig:
         keypoint_score: Keypoints with a lower score do not count in a person's box.
         patience: Frames that somebody may be unseen before being given up.
         same_box: IoU from which a detected box is of somebody who is followed already.
-        same_pose: `pose_likeness` from which two followed people are one; the one followed for less long goes.
+        same_pose: `pose_likeness` from which two followed people are one; the one met later goes.
         growth: The box of the next frame: the keypoints' extent, this share of it larger on each side.
 
     Raises:
@@ -164,7 +164,7 @@ class Follower:
 
     def _doubles(self, rows: list[int]) -> set[int]:
         gone: set[int] = set()
-        by_age = sorted(rows, key=lambda row: (-self._people[row].frames, self._people[row].number))
+        by_age = sorted(rows, key=lambda row: self._people[row].number)
         for place, row in enumerate(by_age):
             if row in gone:
                 continue

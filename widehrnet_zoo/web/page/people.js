@@ -110,7 +110,7 @@ export class Follower {
       if (box && !isNobody) seen.push(Object.assign(person, poses[i], { box, unseen: 0, frames: person.frames + 1 }));
       else person.unseen += 1;
     });
-    seen.sort((a, b) => b.frames - a.frames || a.number - b.number);
+    seen.sort((a, b) => a.number - b.number);
     const kept = distinct(seen, this.model.sigmas, this.config.same_pose);
     const shown = kept.map((person) => {
       const [x1, y1, x2, y2] = before[this.people.indexOf(person)];
