@@ -1,7 +1,7 @@
 // @ts-check
 /** The page: what is looked at, the loop, the drawing, and what is said about it. */
 import { openFinder, openPose, openRuntime } from './nets.js';
-import { Follower, choosePeople, confidence } from './people.js';
+import { Follower, choosePeople, confidence, lookTwice } from './people.js';
 
 /** @typedef {import('./people.js').Person} Person */
 /** Okabe and Ito's colours, which colour-blind people tell apart. */
@@ -91,10 +91,8 @@ async function lookAtPhoto(picture) {
   await new Promise((done) => { setTimeout(done, 30); }); // so that it is seen
   const [start, image, { min_size }] = [performance.now(), read(picture), site.limits];
   const boxes = (await find(image)).filter(({ box: [x1, y1, x2, y2] }) => Math.max(x2 - x1, y2 - y1) >= min_size);
-  const poses = await pose.look(image, boxes.map(({ box }) => box), true);
+  const found = choosePeople(await lookTwice(pose, image, boxes), site.limits, pose.config);
   if (mine !== current) return;
-  const all = poses.map((p, i) => ({ ...p, box: boxes[i].box, boxScore: boxes[i].score, number: 0 }));
-  const found = choosePeople(all, site.limits, pose.config);
   show(picture, found, `${Math.round(performance.now() - start)} ms.`);
   say(`${people(found.length)} found.`);
 }
@@ -119,8 +117,7 @@ async function followVideo(words) {
     const poses = await net.look(image, who.people.map(({ box }) => box), false);
     if (mine !== current) return;
     const now = performance.now();
-    between = between ? 0.9 * between + 0.1 * (now - before) : now - before;
-    before = now;
+    [between, before] = [between ? 0.9 * between + 0.1 * (now - before) : now - before, now];
     if (who === follower) {
       const found = who.update(poses, picture.width, picture.height, time);
       show(picture, found, `${(1000 / between).toFixed(1)} frames per second.`);
@@ -147,12 +144,9 @@ async function open(chosen, name) {
     Object.assign(video, { onloadeddata: () => done(video.videoWidth > 0), onerror: () => done(false) });
   });
   if (mine !== current) return;
-  if (plays) {
-    await followVideo('The video plays.');
-  } else {
-    begin();
-    say(`${name} is neither a photo nor a video that this browser can read.`);
-  }
+  if (!plays) begin();
+  if (plays) await followVideo('The video plays.');
+  else say(`${name} is neither a photo nor a video that this browser can read.`);
 }
 
 async function openCamera() {
@@ -184,14 +178,10 @@ async function choose() {
 }
 
 /** Work that ends with a sentence if it fails. @param {() => any} work */
-const told = (work) => async () => {
-  try {
-    await work();
-  } catch (error) {
-    begin();
-    say(`It failed: ${/** @type {Error} */ (error).message}`);
-  }
-};
+const told = (work) => () => Promise.resolve().then(work).catch((/** @type {Error} */ error) => {
+  begin();
+  say(`It failed: ${error.message}`);
+});
 
 camera.onclick = told(openCamera);
 turn.onclick = told(() => { facing = facing === 'user' ? 'environment' : 'user'; return openCamera(); });

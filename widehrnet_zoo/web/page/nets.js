@@ -29,8 +29,8 @@ export async function openRuntime({ address, files }, progress) {
   const [script, binary] = await Promise.all(files[engine].map((/** @type {[string, string | null]} */ [name, hash]) =>
     get(new URL(address + name, document.baseURI).href, hash, progress)));
   const ort = await import(URL.createObjectURL(script));
-  const cores = Number(asked.get('threads')) || Math.min(4, navigator.hardwareConcurrency || 1);
-  const threads = crossOriginIsolated ? cores : 1;
+  const cores = Math.min(4, navigator.hardwareConcurrency || 1);
+  const threads = crossOriginIsolated ? Number(asked.get('threads')) || cores : 1;
   Object.assign(ort.env.wasm, { wasmBinary: await binary.arrayBuffer(), numThreads: threads });
   const words = engine === 'webgpu' ? 'WebGPU' : `WebAssembly, ${threads} thread${threads > 1 ? 's' : ''}`;
   /** @param {{file: string}} network @returns {Promise<(given: Record<string, any[]>) => Promise<Float32Array>>} */

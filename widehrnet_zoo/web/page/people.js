@@ -9,15 +9,13 @@
  * @typedef {{time: number, points: number[][], speeds: number[][]}} Smoothed
  * @typedef {Person & {frames: number, unseen: number, last: Smoothed | null}} Followed
  */
-const [SURE, ENOUGH] = [0.2, 3];
+const [SURE, UNSURE, ENOUGH, MARGIN, LEAST] = [0.2, 0.1, 3, 0.1, 1 / 16];
 
 /** @param {number[]} values */
 const mean = (values) => values.reduce((a, b) => a + b, 0) / (values.length || 1);
 /** Mean of keypoint scores, each weighted by itself: hidden ones hardly count. @param {number[]} scores */
-export function confidence(scores) {
-  const positive = scores.map((s) => Math.max(s, 0));
-  return mean(positive.map((s) => s * s)) / (mean(positive) || 1);
-}
+export const confidence = (scores) =>
+  mean(scores.map((s) => Math.max(s, 0) ** 2)) / (mean(scores.map((s) => Math.max(s, 0))) || 1);
 /** As `PoseResult.person_scores`. @param {{scores: number[], boxScore: number}} person */
 const personScore = ({ scores, boxScore }) => Math.sqrt(boxScore) * confidence(scores);
 /** @param {Box} box */
@@ -45,6 +43,30 @@ function distinct(people, sigmas, /** @type {number} */ threshold) {
   const kept = [];
   for (const p of people) if (kept.every((q) => likeness(p, q, sigmas) < threshold)) kept.push(p);
   return kept;
+}
+
+/** Where points begin and end, in x and in y. @param {number[][]} points */
+const extent = (points) => [0, 1].map((i) => [Math.min, Math.max].map((most) => most(...points.map((p) => p[i]))));
+
+/** A closer box, around what was found. @param {Pose} pose @param {ImageData} image @returns {Box | null} */
+function closerBox({ points, scores }, { width, height }, /** @type {number} */ least) {
+  if (scores.filter((s) => s > SURE).length < ENOUGH) return null;
+  const [[x1, x2], [y1, y2]] = extent(points.filter((_, k) => scores[k] > UNSURE)).map(([low, high], i) =>
+    [Math.max(low - MARGIN * (high - low), 0), Math.min(high + MARGIN * (high - low), i ? height : width)]);
+  return Math.min(x2 - x1, y2 - y1) < 2 || Math.max(x2 - x1, y2 - y1) < least ? null : [x1, y1, x2, y2];
+}
+
+/**
+ * Look at everyone found in a photo, and again in a closer box; the surer pose stays.
+ * @param {any} net @param {ImageData} image @param {{box: Box, score: number}[]} found @returns {Promise<Person[]>}
+ */
+export async function lookTwice(net, image, found) {
+  const poses = await net.look(image, found.map(({ box }) => box), true);
+  const people = found.map(({ box, score }, i) => ({ ...poses[i], box, boxScore: score, number: 0 }));
+  const closer = people.map((p) => closerBox(p, image, net.config.size[0] * LEAST) ?? p.box);
+  const second = await net.look(image, closer, true);
+  return people.map((p, i) =>
+    (confidence(second[i].scores) < confidence(p.scores) ? p : { ...p, ...second[i], box: closer[i] }));
 }
 
 /** The people of a photo, the surest first. @param {Person[]} people @param {any} limits @param {any} model */
@@ -94,9 +116,8 @@ export class Follower {
         if (nearest.unseen) Object.assign(nearest, { box, frames: 0 });
         continue;
       }
-      this.met += 1;
       const fresh = { box, boxScore: score, points: [], scores: [], frames: 0, unseen: 0, last: null };
-      this.people.push({ ...fresh, number: this.met });
+      this.people.push({ ...fresh, number: ++this.met });
     }
   }
 
@@ -128,12 +149,11 @@ export class Follower {
     const { keypoint_score, min_score, growth } = this.config;
     const sure = points.filter((_, k) => scores[k] >= keypoint_score);
     if (mean(scores) < min_score || !sure.length) return null;
-    const low = [0, 1].map((i) => Math.min(...sure.map((p) => p[i])));
-    const high = [0, 1].map((i) => Math.max(...sure.map((p) => p[i])));
+    const ends = extent(sure);
     // when keypoints drop out for a frame, the box must not collapse onto the rest
     const least = [0, 1].map((i) => (person.frames ? 0.8 * (person.box[i + 2] - person.box[i]) : 0));
-    const [w, h] = [0, 1].map((i) => Math.max((high[i] - low[i]) * (1 + 2 * growth), least[i]));
-    const [x, y] = [0, 1].map((i) => (low[i] + high[i]) / 2);
+    const [w, h] = ends.map(([low, high], i) => Math.max((high - low) * (1 + 2 * growth), least[i]));
+    const [x, y] = ends.map(([low, high]) => (low + high) / 2);
     const longer = Math.max(w, h);
     if (longer < 4 || x < 0 || y < 0 || x > limits[0] || y > limits[1]) return null;
     const [right, down] = [w, h].map((side) => Math.max(side, longer / 4) / 2);
