@@ -14,6 +14,7 @@ from widehrnet_zoo.bench.report import table
 from widehrnet_zoo.bench.run import bench
 from widehrnet_zoo.bench.timing import Timing, cold_start, interleave
 from widehrnet_zoo.cli.main import main
+from widehrnet_zoo.kernels.library import PARTS, find_library
 from widehrnet_zoo.models.macs import count_macs
 from widehrnet_zoo.pose.crops import box_views, crop_people, normalise
 
@@ -179,3 +180,19 @@ def test_crops_cut_on_the_device_are_those_of_numpy():
     found = crop_on_device(torch.from_numpy(image), views, (64, 48))
     expected = normalise(crop_people(image, views, (64, 48)))
     assert found.shape == expected.shape and np.abs(found.numpy() - expected).max() < 1.1 / (255 * 0.224)
+
+
+@pytest.mark.skipif(find_library() is None, reason='the package was installed without compiled kernels')
+def test_the_steps_of_the_kernels_are_told_beside_the_peak(tmp_path, capsys):
+    code = main(['bench', 'widehrnet_10_attn', '--steps', '--runs', '3', '--out', str(tmp_path)])
+    if 'older than the package' in capsys.readouterr().err:
+        pytest.skip('the kernels beside this checkout were compiled before there was a profile')
+    assert code == 0
+    rows = {row['part']: row for row in json.loads((tmp_path / 'bench.json').read_text())['steps']}
+    assert '**all**' in (tmp_path / 'bench.md').read_text()
+    whole = rows.pop('whole')
+    assert set(rows) == set(PARTS) and all(0 < row['of_peak'] < 1.2 for row in (*rows.values(), whole) if row['gmacs'])
+    assert sum(row['share'] for row in rows.values()) == pytest.approx(1)
+    # a network's multiplications and no others, but for the identity beside the stem's second half
+    expected = count_macs(Contender('widehrnet_10_attn', 'eager', 'f32', (256, 192)).module(), (256, 192)) / 1e9
+    assert whole['gmacs'] == pytest.approx(expected, rel=0.1)

@@ -14,6 +14,7 @@ examples:
   widehrnet bench --paths train,train-fused --precisions f32,bf16 --batches 32 --size 128 96 --threads 1 --runs 5
   widehrnet bench widehrnet_10_attn --video --runs 3
   widehrnet bench --vs resnet50 mobilenetv2_100 mine.onnx --out runs/bench --cold
+  widehrnet bench --steps --precisions f32,bf16
   widehrnet bench --device cuda --vs hrnet_w18_small resnet50 mobilenetv2_100 --people 8
 
 A path that does not run in a precision is left out. Times are of one call after another of the same kind, the
@@ -69,6 +70,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='instead: frames per second of a video, by the first model as it is by default (without FILE: one of 720p '
         'with three people)',
     )
+    parser.add_argument(
+        '--steps', action='store_true', help="where the kernels' time goes, and their share of the processor's peak"
+    )
     parser.add_argument('--out', type=Path, metavar='DIR', help='bench.json, bench.md and bench.png')
     parser.add_argument('--quiet', action='store_true', help='no progress bar')
 
@@ -113,6 +117,8 @@ def run(args: argparse.Namespace) -> int:
     if args.video is not None:
         return _bench_video(args, threads)
     size = tuple(args.size)
+    if args.steps:
+        return _steps(args, precisions, size)
     chosen = [(path, precision) for precision in precisions for path in paths if path in ALLOWED[precision]]
     contenders = [
         Contender(name, path, precision, size, weights=args.weights if name == args.models[0] else None)
@@ -176,6 +182,22 @@ def _bench_video(args: argparse.Namespace, threads: int) -> int:
     if args.out is not None:
         write_whole(args.out / 'bench.json', json.dumps({'machine': about, 'video': asdict(times)}, indent=1))
         write_whole(args.out / 'bench.md', text)
+    return 0
+
+
+def _steps(args: argparse.Namespace, precisions: list[str], size: tuple[int, int]) -> int:
+    import json
+
+    from ..bench.run import machine
+    from ..bench.steps import bench_steps, steps_table
+    from ..files import write_whole
+
+    rows = [row for precision in precisions for row in bench_steps(args.models[0], precision, size, args.runs)]
+    about = machine(1)
+    sys.stdout.write(f'{about["processor"]}, one image of {size[0]}x{size[1]} on one thread\n\n{steps_table(rows)}')
+    if args.out is not None:
+        write_whole(args.out / 'bench.json', json.dumps({'machine': about, 'size': size, 'steps': rows}, indent=1))
+        write_whole(args.out / 'bench.md', steps_table(rows))
     return 0
 
 

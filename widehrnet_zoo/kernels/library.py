@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ..errors import UserError
 
-__all__ = ['Network', 'choose_variant', 'find_library', 'num_threads', 'variants']
+__all__ = ['PARTS', 'Network', 'choose_variant', 'find_library', 'num_threads', 'peak', 'variants']
 
 INTERFACE = 1
 """Number of the C interface, as the library says it."""
@@ -22,6 +22,12 @@ VARIABLE = 'WIDEHRNET_KERNELS'
 
 _NAMES = {'linux': 'libwidehrnet.so', 'darwin': 'libwidehrnet.dylib', 'win32': 'widehrnet.dll'}
 FIELDS = 20
+
+PARTS = (
+    *('stem', 'expand', 'gate', 'project', 'separable', 'pointwise'),
+    *('add_nearest', 'add_bilinear', 'reorder', 'head'),
+)
+"""Kinds of work in the order of the library; a block is `expand` (with its depthwise part), `gate` and `project`."""
 
 
 def find_library() -> Path | None:
@@ -69,6 +75,14 @@ def _library() -> ctypes.CDLL:
         ctypes.c_void_p,
         ctypes.c_int,
     ]
+    if hasattr(library, 'widehrnet_profile'):  # absent in what was compiled before it
+        library.widehrnet_profile.argtypes = [
+            ctypes.c_void_p,
+            ctypes.c_void_p,
+            *[ctypes.c_int64] * 2,
+            *[ctypes.c_void_p] * 3,
+        ]
+        library.widehrnet_peak.restype = ctypes.c_double
     return library
 
 
@@ -110,6 +124,28 @@ def choose_variant(precision: str = 'f32', name: str | None = None) -> str:
     if not fitting:
         raise UserError('This processor has no AVX512-BF16, which the kernels need for bf16: use f32.')
     return said or fitting[-1]
+
+
+def peak(variant: str) -> float:
+    """Multiply-adds per second of one thread on registers alone, which the kernels can at most reach; measured now.
+
+    Args:
+        variant: From `choose_variant`.
+
+    Raises:
+        UserError: If the compiled kernels are older than this function.
+    """
+    library = _measuring()
+    names = [library.widehrnet_variant_name(i).decode() for i in range(library.widehrnet_variants())]
+    found: float = library.widehrnet_peak(names.index(variant))
+    return found
+
+
+def _measuring() -> ctypes.CDLL:
+    library = _library()
+    if not hasattr(library, 'widehrnet_profile'):
+        raise UserError('The compiled kernels are older than the package and cannot be measured: install it again.')
+    return library
 
 
 def num_threads() -> int:
@@ -197,6 +233,26 @@ class Network:
             raise MemoryError(f'no memory for the activations of {shape[0]} images of {shape[1]}x{shape[2]}')
         if code:
             raise UserError(f'The kernels cannot run {shape[0]} images of {shape[1]}x{shape[2]} on {threads} threads.')
+
+    def profile(self, image: npt.NDArray[np.float32]) -> dict[str, tuple[float, float]]:
+        """Seconds and multiply-adds of one image on one thread, by the kinds of work in `PARTS`.
+
+        Args:
+            image: float32 (1, C, H, W), as for a call.
+
+        Raises:
+            UserError: If the image does not fit, or the compiled kernels are older than this function.
+            MemoryError: If there is no memory for the activations.
+        """
+        library = _measuring()
+        heatmaps = self(image, 1)  # says what does not fit
+        image = np.ascontiguousarray(image[:1])
+        found = np.zeros((2, len(PARTS)))
+        height, width = image.shape[2:]
+        addresses = [a.ctypes.data for a in (heatmaps, found[0], found[1])]
+        if library.widehrnet_profile(self._handle, image.ctypes.data, height, width, *addresses):
+            raise MemoryError(f'no memory for the activations of an image of {height}x{width}')
+        return {name: (float(s), float(w)) for name, s, w in zip(PARTS, *found, strict=True)}
 
     def __del__(self) -> None:
         if self._handle:

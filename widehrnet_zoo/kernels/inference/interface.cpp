@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include <algorithm>
+#include <chrono>
 
 #include "run.h"
 
@@ -133,17 +134,51 @@ void* widehrnet_open(int variant, const int64_t* steps, int64_t count, const flo
 
 void widehrnet_close(void* network) { delete static_cast<Network*>(network); }
 
+namespace {
+
+bool fits(const Network& network, int64_t height, int64_t width) {
+  if (height < 32 || width < 32 || height % 32 || width % 32 || height > 1 << 15 || width > 1 << 15) return false;
+  const int64_t deepest = int64_t{1} << network.program().deepest;
+  return height % deepest == 0 && width % deepest == 0;
+}
+
+}  // namespace
+
 int widehrnet_run(void* network, const float* images, int64_t batch, int64_t height, int64_t width, float* heatmaps,
                   int threads) {
-  if (!network || batch < 0 || height < 32 || width < 32 || height % 32 || width % 32 || height > 1 << 15 ||
-      width > 1 << 15 || threads < 1)
-    return 2;
+  if (!network || batch < 0 || threads < 1) return 2;
   Network& ready = *static_cast<Network*>(network);
-  if (height % (int64_t{1} << ready.program().deepest) || width % (int64_t{1} << ready.program().deepest)) return 2;
+  if (!fits(ready, height, width)) return 2;
   try {
     if (batch) ready.run(images, batch, height, width, heatmaps, std::min(threads, 256));
     return 0;
   } catch (...) {
     return 1;
   }
+}
+
+int widehrnet_profile(void* network, const float* image, int64_t height, int64_t width, float* heatmaps, double* seconds,
+                      double* work) {
+  if (!network || !fits(*static_cast<Network*>(network), height, width)) return 2;
+  std::fill_n(seconds, static_cast<int>(widehrnet::Part::kParts), 0.0);
+  std::fill_n(work, static_cast<int>(widehrnet::Part::kParts), 0.0);
+  try {
+    static_cast<Network*>(network)->profile(image, height, width, heatmaps, seconds, work);
+    return 0;
+  } catch (...) {
+    return 1;
+  }
+}
+
+double widehrnet_peak(int variant) {
+  if (!widehrnet_variant_runs(variant)) return 0;
+  float sums[64];
+  double best = 0;
+  for (int i = 0; i < 20; ++i) {  // the fastest of a few milliseconds: others may be at work here
+    const auto start = std::chrono::steady_clock::now();
+    const auto done = static_cast<double>(variants()[variant]->registers_only(50000, sums));
+    const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - start;
+    best = std::max(best, done / passed.count());
+  }
+  return best;
 }

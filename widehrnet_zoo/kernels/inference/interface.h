@@ -12,7 +12,7 @@
 extern "C" {
 #endif
 
-/* Changes when anything below changes. */
+/* Changes when anything below changes; functions may be added. */
 WIDEHRNET_API int widehrnet_interface(void);
 
 /* The sets of kernels in this build, the best last: their number, names, whether this processor runs them, and whether
@@ -32,6 +32,15 @@ WIDEHRNET_API void widehrnet_close(void* network);
    threads. 0; 1 if there is no memory; 2 if the arguments cannot be: height and width are multiples of 32. */
 WIDEHRNET_API int widehrnet_run(void* network, const float* images, int64_t batch, int64_t height, int64_t width,
                                 float* heatmaps, int threads);
+
+/* One image on one thread: seconds and multiply-adds of the parts of its steps, 10 numbers each, by kind: stem, expand,
+   gate, project, separable, pointwise, add_nearest, add_bilinear, reorder, head. Returns as widehrnet_run. */
+WIDEHRNET_API int widehrnet_profile(void* network, const float* image, int64_t height, int64_t width, float* heatmaps,
+                                    double* seconds, double* work);
+
+/* Multiply-adds per second of one thread on registers alone, which the products can at most reach; 0 if the processor
+   does not run the variant. */
+WIDEHRNET_API double widehrnet_peak(int variant);
 
 #ifdef __cplusplus
 }

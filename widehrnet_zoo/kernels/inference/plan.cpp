@@ -237,6 +237,24 @@ Plan make_plan(const Program& program, Int height, Int width, int threads) {
   return Planner(program, height, width, threads).make();
 }
 
+double multiply_adds(const Program& program, const Plan& plan, const Phase& phase) {
+  const Step& step = *phase.step;
+  const int level = program.slots[step.to >= 0 ? step.to : step.from].level;
+  const auto of = [](const Product& p) { return static_cast<double>(p.k * p.n); };
+  const double pixels = static_cast<double>((plan.height >> level) * (plan.width >> level));
+  const double depthwise = 9.0 * static_cast<double>(step.dw.channels);
+  switch (phase.part) {
+    case Part::kStem: return pixels * (4 * (of(step.first) + of(step.second)) + depthwise + of(step.third));
+    case Part::kExpand: return pixels * (of(step.first) + depthwise);
+    case Part::kGate: return 2.0 * static_cast<double>(step.squeeze.middle * step.dw.channels);
+    case Part::kProject: return pixels * of(step.second);
+    case Part::kSeparable: return pixels * (depthwise + of(step.first));
+    case Part::kPointwise:
+    case Part::kHead: return pixels * of(step.first);
+    default: return 0;
+  }
+}
+
 void run_unit(const Program& program, const Plan& plan, const Phase& phase, int unit, float* memory, float* scratch,
               const float* image, float* heatmaps) {
   const Variant& v = *program.variant;
@@ -298,6 +316,7 @@ void run_unit(const Program& program, const Plan& plan, const Phase& phase, int 
       const View in = view(step.from);
       return v.head(step, in, heatmaps, pixels(in), scratch);
     }
+    default: return;
   }
 }
 

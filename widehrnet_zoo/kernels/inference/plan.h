@@ -4,7 +4,7 @@
 
 namespace widehrnet {
 
-enum class Part { kStem, kExpand, kGate, kProject, kSeparable, kPointwise, kAddNearest, kAddBilinear, kReorder, kHead };
+enum class Part { kStem, kExpand, kGate, kProject, kSeparable, kPointwise, kAddNearest, kAddBilinear, kReorder, kHead, kParts };
 
 // A part of a step, cut into units that any thread may compute in any order
 struct Phase {
@@ -23,6 +23,9 @@ struct Plan {
   std::vector<size_t> slots;  // places in the memory, in floats
   size_t memory = 0, scratch = 0;
 };
+
+// Of the products and convolutions of a phase, on the whole image
+double multiply_adds(const Program& program, const Plan& plan, const Phase& phase);
 
 Plan make_plan(const Program& program, Int height, Int width, int threads);
 

@@ -1,6 +1,7 @@
 #include "run.h"
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <mutex>
 
@@ -211,6 +212,21 @@ class Team {
 
 void Network::run(const float* images, Int batch, Int height, Int width, float* heatmaps, int threads) {
   Team(*this, images, batch, height, width, heatmaps, threads).run();
+}
+
+void Network::profile(const float* image, Int height, Int width, float* heatmaps, double* seconds, double* work) {
+  const std::shared_ptr<const Plan> alone = plan(height, width, 1);
+  Memory memory = take(alone->memory), scratch = take(alone->scratch);
+  for (const Phase& phase : alone->phases) {
+    const auto start = std::chrono::steady_clock::now();
+    for (int unit = 0; unit < phase.units; ++unit)
+      run_unit(program_, *alone, phase, unit, memory.floats(), scratch.floats(), image, heatmaps);
+    const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - start;
+    seconds[static_cast<int>(phase.part)] += passed.count();
+    work[static_cast<int>(phase.part)] += multiply_adds(program_, *alone, phase);
+  }
+  give(std::move(memory));
+  give(std::move(scratch));
 }
 
 std::shared_ptr<const Plan> Network::plan(Int height, Int width, int threads) {

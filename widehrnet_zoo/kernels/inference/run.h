@@ -16,6 +16,9 @@ class Network {
   // images (batch, C, height, width) to heatmaps (batch, outputs, height / 4, width / 4)
   void run(const float* images, Int batch, Int height, Int width, float* heatmaps, int threads);
 
+  // One image on one thread: adds the seconds and the multiply-adds of each kind of part to those that are there
+  void profile(const float* image, Int height, Int width, float* heatmaps, double* seconds, double* work);
+
  private:
   friend class Team;
   using Key = std::tuple<Int, Int, int>;

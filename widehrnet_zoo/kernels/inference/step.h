@@ -75,6 +75,7 @@ struct Variant {
   void (*add_bilinear)(const Step&, View low, View out, Range rows);
   void (*reorder)(const Step&, View in, View out, Range pixels);
   void (*head)(const Step&, View in, float* heatmaps, Range pixels, float* scratch);
+  Int (*registers_only)(Int rounds, float* sums);  // multiply-adds without memory; their number
 };
 
 // Where the gates of squeeze-excitation are multiplied in: the activations or the weights, whichever are fewer.

@@ -267,6 +267,27 @@ static Int scratch(const Step& step, Int, Int width) {
   }
 }
 
+// As many sums at a time as hide the latency, and 16 registers hold with what is multiplied
+static Int registers_only(Int rounds, float* sums) {
+  constexpr int kSums = 12;
+  Vec sum[kSums];
+#pragma GCC unroll 16
+  for (int i = 0; i < kSums; ++i) sum[i] = spread(static_cast<float>(i));
+  const Vec a = spread(0.999f), b = spread(0.001f);
+  for (Int r = 0; r < rounds; ++r) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kSums; ++i)
+#if defined(__AVX512BF16__)
+      sum[i] = (Vec)_mm512_dpbf16_ps((__m512)sum[i], (__m512bh)(__m512)a, (__m512bh)(__m512)b);
+#else
+      sum[i] = sum[i] * a + b;
+#endif
+  }
+  for (int i = 1; i < kSums; ++i) sum[0] += sum[i];
+  store(sums, sum[0]);
+  return rounds * kSums * kLanes * Kind::kStep;
+}
+
 #define WIDEHRNET_TEXT(x) #x
 #define WIDEHRNET_NAME(x) WIDEHRNET_TEXT(x)
 
@@ -289,6 +310,7 @@ const Variant variant = {
     add_bilinear,
     reorder,
     head,
+    registers_only,
 };
 
 }  // namespace WIDEHRNET_VARIANT
