@@ -170,6 +170,8 @@ def _finished(run: Callable[[Tensor], Any], given: Tensor, device: torch.device)
 def _wait(device: torch.device) -> None:
     if device.type == 'cuda':
         torch.cuda.synchronize(device)
+    elif device.type == 'mps':
+        torch.mps.synchronize()
 
 
 def _peak_memory(call: Callable[[], Any], device: torch.device) -> float | None:
