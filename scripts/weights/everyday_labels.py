@@ -126,11 +126,21 @@ def main() -> None:
     parser.add_argument('out', type=Path)
     parser.add_argument('--sport', type=Path, help='cleaned sport labels (default: DATA/people/train.json)')
     parser.add_argument('--seen', type=Path, nargs='+', default=[], help='files of label_people.py on everyday photos')
+    parser.add_argument(
+        '--times',
+        nargs='+',
+        default=[],
+        metavar='SOURCE=FACTOR',
+        help='more or less of a source',
+    )
     args = parser.parse_args()
+    times = {source: float(factor) for source, factor in (entry.split('=') for entry in args.times)}
     seen = {entry['id']: entry for file in args.seen for entry in json.loads(file.read_text())}
     train, kept_out = collect(args.data, args.sport or args.data / 'people/train.json', seen)
     args.out.mkdir(parents=True, exist_ok=True)
     for name, part in (('train', train), ('kept_out', kept_out)):
+        for person in part['annotations']:
+            person['share'] = round(person['share'] * times.get(person['source'], 1.0), 4)
         write_whole(args.out / f'{name}.json', json.dumps(part))
         counts: collections.Counter = collections.Counter()
         for person in part['annotations']:
