@@ -136,7 +136,7 @@ def test_eval_of_boxes_runs_a_finder(labelled, capsys, monkeypatch):
     content = json.loads((labelled / 'labels.json').read_text())
     (labelled / 'labels.json').write_text(json.dumps({**content, 'annotations': []}))
     assert main([*command, '--quiet']) == 0
-    assert '| photos of nobody with a box of 0.18 or more | 50.00 |' in capsys.readouterr().out
+    assert '| photos of nobody with a box of 0.14 or more | 50.00 |' in capsys.readouterr().out
     assert main([*command, '--boxes', 'x.json']) != 0
     assert 'for keypoints' in capsys.readouterr().err
 

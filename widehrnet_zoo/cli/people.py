@@ -32,7 +32,7 @@ def add_limits(group: Any) -> None:
         '--pose-threshold',
         type=float,
         metavar='SCORE',
-        help='leave out found people whose score, of box and keypoints, is lower (default: 0.3)',
+        help='leave out found people whose score, of box and keypoints, is lower (default: 0.295)',
     )
     group.add_argument('--max-people', type=int, metavar='N', help='find at most N people in a photo')
     group.add_argument(

@@ -83,7 +83,7 @@ class PersonFinder:
         device: 'str | torch.device | None' = None,
         *,
         size: tuple[int, int] | None = None,
-        min_score: float = 0.18,
+        min_score: float = 0.14,
         overlap: float = OVERLAP,
         flip_test: bool = True,
         max_people: int | None = None,

@@ -22,7 +22,7 @@ from ..pose.images import ImageSource
 from ..pose.results import PoseResult
 from ..pose.score_map import score_map_of
 from ..pose.skeletons import Skeleton, check_flip_test, is_human
-from .people import Limits, choose_boxes, choose_people
+from .people import Limits, choose_boxes, choose_people, likely_people
 from .stream import Finder, Found, Photo, stream
 
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 __all__ = ['PoseEstimator']
+
+_WORTH = 0.7
+"""Share of the threshold of poses from which a second look may bring one above it."""
 
 # what other libraries call the size
 _SIZES = {'image_size', 'img_size', 'imgsz', 'input_size'}
@@ -323,7 +326,7 @@ class PoseEstimator:
         self._check_options(decoder, flip_test, batch_size)
         if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
             raise UserError(f'The number of workers must be a whole number from 0, not {workers!r}.')
-        kept = self.limits.changed(limits)
+        kept, chances = self.limits.changed(limits), self.score_map is not None
         return stream(
             photos,
             lambda crops, windows: self._forward(crops, decoder, flip_test, shift, peaks, windows),
@@ -332,8 +335,8 @@ class PoseEstimator:
             padding=self.padding if padding is None else padding,
             batch_size=batch_size,
             finder=self._finder(detector, kept),
-            keep=lambda result: choose_people(result, kept, self.score_map is not None),
-            second_look=kept.second_look,
+            keep=lambda result: choose_people(result, kept, chances),
+            again=(lambda result: likely_people(result, kept, chances, _WORTH)) if kept.second_look else None,
             workers=workers,
             inside=inside,
             skip=skip,

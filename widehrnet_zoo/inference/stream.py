@@ -99,7 +99,7 @@ def stream(
     batch_size: int = 16,
     finder: Finder | None = None,
     keep: Callable[[PoseResult], PoseResult] | None = None,
-    second_look: bool = True,
+    again: Callable[[PoseResult], npt.NDArray[np.intp]] | None = None,
     workers: int = 2,
     inside: bool = True,
     skip: Callable[[int, UserError], None] | None = None,
@@ -115,7 +115,8 @@ def stream(
         batch_size: Crops per forward pass.
         finder: Finds people in the photos that have no boxes, in at most `batch_size` photos at once.
         keep: What stays of the people that the finder found.
-        second_look: Look at those people again, in the box around their keypoints, and take the surer pose of the two.
+        again: Which of those people, before `keep`, are looked at again, in the box around their keypoints; the surer
+            pose of the two is taken.
         workers: Threads that read photos; 0 reads them in the thread that takes the results.
         inside: Refuse boxes that lie outside their photo or look like fractions of it.
         skip: Called with the place of a photo that fails and its error, instead of raising it.
@@ -162,7 +163,7 @@ def stream(
                 find([job])
             return
         for job, found in zip(batch, boxes, strict=True):
-            job.take_found(*found, second_look)
+            job.take_found(*found, again)
             crops.extend((job, row, crop) for row, crop in enumerate(job.crops))
 
     try:
@@ -197,7 +198,7 @@ def stream(
                 for (job, row, _), point, score in zip(batch, points, scores, strict=True):
                     job.fill(row, point, score)
                     if job.left == 0:
-                        crops.extend((job, again, job.crops[again]) for again in job.look_again())
+                        crops.extend((job, closer, crop) for closer, crop in job.look_again())
             while jobs and jobs[0].left == 0:
                 job = jobs.popleft()
                 result = job.result()
@@ -259,7 +260,7 @@ class _Job:
         self.shrink = np.divide(self.full, (width, height))
         self.path = str(photo.image) if isinstance(photo.image, (str, Path)) else None
         self.left = -1  # crops that are not done yet; -1 until the boxes are known
-        self.again = False
+        self.again: Callable[[PoseResult], npt.NDArray[np.intp]] | None = None  # which rows are looked at again
         self.closer: npt.NDArray[np.float64] | None = None  # the boxes of a second look
         self.found = False
 
@@ -281,26 +282,31 @@ class _Job:
         self.boxes, self.box_scores = boxes, certain.astype(np.float32)
         self.keypoints = np.zeros((people, self.skeleton.num_keypoints, 2), np.float32)
         self.scores = np.zeros((people, self.skeleton.num_keypoints), np.float32)
-        self._cut(boxes)
+        self._view(boxes)
+        self.crops = crop_people(self.image, self.views, self.size)
+        self.left = len(self.crops)
 
-    def take_found(self, boxes: npt.ArrayLike, scores: npt.ArrayLike, second_look: bool) -> None:
+    def take_found(
+        self,
+        boxes: npt.ArrayLike,
+        scores: npt.ArrayLike,
+        again: Callable[[PoseResult], npt.NDArray[np.intp]] | None,
+    ) -> None:
         """Cut the crops of boxes that a finder found, which lie in the photo."""
         self.inside, self.found = False, True
         self.take(boxes, scores, shrunk=True)
-        self.again = second_look
+        self.again = again
 
     def take_whole(self) -> None:
         """Cut the whole photo as one crop, to be looked at again."""
         height, width = self.image.shape[:2]
         self.take([[0, 0, width, height]], shrunk=True)
-        self.again = True
+        self.again = lambda _: np.arange(1)
 
-    def _cut(self, boxes: npt.NDArray[np.float64]) -> None:
+    def _view(self, boxes: npt.NDArray[np.float64]) -> None:
         self.views = box_views(boxes, self.size, self.padding)
-        self.crops = crop_people(self.image, self.views, self.size)
         if self.found:
             self.windows = box_windows(boxes, self.views, self.size)
-        self.left = len(self.crops)
 
     def fill(self, row: int, points: npt.NDArray[np.float32], scores: npt.NDArray[np.float32]) -> None:
         self.left -= 1
@@ -314,22 +320,23 @@ class _Job:
         self.keypoints[row] = points @ view[:, :2].T + view[:, 2]
         self.scores[row] = scores
 
-    def look_again(self) -> list[int]:
-        """Turn to the boxes around what was found, where that makes a box, and say in which rows."""
-        if not self.again:
+    def look_again(self) -> list[tuple[int, Image]]:
+        """Turn to the boxes around what was found, where that makes a box: rows and crops of them."""
+        if self.again is None:
             return []
-        self.again = False
+        worth, self.again = self.again(self.result()), None
         closer, rows = self.boxes.copy(), []
-        for row in range(len(closer)):
+        for row in worth.tolist():
             box = self._around(row)
             if box is not None:
                 closer[row] = box
                 rows.append(row)
-        if rows:
-            self.closer = closer
-            self._cut(closer)
-            self.left = len(rows)
-        return rows
+        if not rows:
+            return []
+        self.closer = closer
+        self._view(closer)
+        self.left = len(rows)
+        return list(zip(rows, crop_people(self.image, self.views[rows], self.size), strict=True))
 
     def _around(self, row: int) -> npt.NDArray[np.float64] | None:
         height, width = self.image.shape[:2]
