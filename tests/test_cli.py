@@ -46,7 +46,7 @@ def test_a_photo_gives_a_picture_and_a_json(tmp_path, weights, capsys):
     photo = save(tmp_path / 'me.png')
     out = tmp_path / 'out'
     assert main(['predict', str(photo), '--out', str(out), '--weights', weights, '--quiet', '--detector', 'none']) == 0
-    assert '1 photos, 1 people' in capsys.readouterr().out
+    assert '1 photo, 1 person' in capsys.readouterr().out
     assert names(out) == ['me_pose.jpg', 'me_pose.json']
     assert Image.open(out / 'me_pose.jpg').size == (60, 80)
     values = json.loads((out / 'me_pose.json').read_text())

@@ -292,17 +292,17 @@ def test_the_command_counts_photos_of_nobody(tmp_path, monkeypatch, capsys):
     command = ['predict', str(tmp_path / '*.png'), '--quiet', '--format', 'csv', '--format', 'coco']
     out = tmp_path / 'out'
     assert main([*command, '--out', str(out), '--detector', 'torchvision']) == 0
-    assert f'3 photos, 3 people, 1 photos of nobody: {out}' in capsys.readouterr().out
+    assert f'3 photos, 3 people, 1 photo of nobody: {out}' in capsys.readouterr().out
     assert sorted(p.name for p in out.iterdir()) == sorted(
         [f'{n}_pose.{e}' for n in 'abc' for e in ('jpg', 'json')] + ['poses.csv', 'poses_coco.json']
     )
     assert main([*command, '--out', str(out), '--detector', 'torchvision', '--max-people', '1', '--largest']) == 0
-    assert '3 photos, 2 people, 1 photos of nobody' in capsys.readouterr().out
+    assert '3 photos, 2 people, 1 photo of nobody' in capsys.readouterr().out
     (tmp_path / 'boxes.json').write_text(json.dumps({'a.png': [[90, 30, 250, 350, 0.6]], 'b.png': [], 'c.png': []}))
     monkeypatch.undo()
     monkeypatch.setattr(estimator_module, 'open_backend', lambda *args, **options: backend)
     assert main([*command, '--out', str(out), '--detector', str(tmp_path / 'boxes.json')]) == 0
-    assert '3 photos, 1 people, 2 photos of nobody' in capsys.readouterr().out
+    assert '3 photos, 1 person, 2 photos of nobody' in capsys.readouterr().out
     assert main([*command, '--out', str(out), '--detector', 'none']) == 0
     assert '3 photos, 3 people: ' in capsys.readouterr().out
     assert main([*command, '--out', str(out), '--max-people', '0']) == 2

@@ -217,6 +217,6 @@ def test_ctrl_c_ends_the_command_and_lines_come_before(tmp_path, serve):
             process.kill()
     assert frames == [0, 1, 2] and process.returncode == 0
     count = 3 + len(rest.splitlines())
-    assert f'{count} frames of 1 videos' in said
+    assert f'{count} frames of 1 video' in said
     (video,) = (tmp_path / 'out').iterdir()
     assert video.name.endswith('_door_pose.mp4') and len(frames_of(video)[0]) == count

@@ -288,10 +288,10 @@ def run(args: argparse.Namespace) -> int:
     if skipped:
         sys.stderr.write(f'widehrnet: {_skipped(skipped)}\n')
     (sys.stderr if args.json else sys.stdout).write(
-        (f'{frames} frames of {len(videos)} videos, ' if videos else '')
-        + (f'{_of(done, len(photos) + len(missing))} photos, ' if photos or missing else '')
-        + f'{people} people'
-        + (f', {nobody} photos of nobody' if nobody else '')
+        (f'{frames} frames of {_counted(len(videos), "video")}, ' if videos else '')
+        + (f'{_of(done, len(photos) + len(missing))}, ' if photos or missing else '')
+        + ('1 person' if people == 1 else f'{people} people')
+        + (f', {_counted(nobody, "photo")} of nobody' if nobody else '')
         + (f': {out}' if out is not None else '')
         + (f'; {len(failed)} failed' if failed else '')
         + (f'; {len(skipped)} skipped\n' if skipped else '\n')
@@ -410,8 +410,12 @@ def name_outputs(photos: list[tuple[Path, Path]]) -> list[Path]:
     return unique
 
 
-def _of(done: int, all_of_them: int) -> str:
-    return str(done) if done == all_of_them else f'{done} of {all_of_them}'
+def _counted(number: int, thing: str) -> str:
+    return f'{number} {thing}' if number == 1 else f'{number} {thing}s'
+
+
+def _of(done: int, photos: int) -> str:
+    return _counted(photos, 'photo') if done == photos else f'{done} of {_counted(photos, "photo")}'
 
 
 def _boxes(args: argparse.Namespace) -> Callable[[str], tuple[Any, Any]]:
