@@ -354,6 +354,7 @@ def _shipped(variant: str, height: int, width: int, tag: str = 'people') -> dict
 default_cfgs = generate_default_cfgs(
     {
         'widehrnet_10.untrained': _cfg(),
+        'widehrnet_10_attn.everyday_256x192': _shipped('widehrnet_10_attn', 256, 192, 'everyday'),
         'widehrnet_10_attn.people_256x192': _shipped('widehrnet_10_attn', 256, 192),
         # a person finder; a variant's first tag is its default, so it stands second
         'widehrnet_10_attn.person_320x320': _shipped('widehrnet_10_attn', 320, 320, 'person'),
