@@ -11,7 +11,16 @@ from ..errors import UserError
 from ..metrics.oks import oks
 from ..pose.results import PoseResult
 
-__all__ = ['Limits', 'Poses', 'choose_boxes', 'choose_people', 'distinct_people', 'likely_people', 'pose_likeness']
+__all__ = [
+    'Limits',
+    'Poses',
+    'choose_boxes',
+    'choose_people',
+    'distinct_people',
+    'likely_people',
+    'pose_likeness',
+    'take_people',
+]
 
 _SURE = 0.2
 """Keypoints with a higher score say whether two poses are of one person."""
@@ -123,12 +132,23 @@ def choose_people(result: PoseResult, limits: Limits, chances: bool = True) -> P
     Returns:
         The poses that are kept, the highest score first.
     """
-    rows = np.flatnonzero(result.person_scores >= limits.least_score(chances))
-    poses = Poses(result.keypoints[rows], result.scores[rows], result.boxes[rows])
-    rows = rows[distinct_people(poses, result.box_scores[rows], result.skeleton.sigmas, limits.same_person)]
+    rows = likely_people(result, limits, chances)
     if limits.largest:
         rows = rows[np.argsort(-(result.boxes[rows, 2:] - result.boxes[rows, :2]).prod(-1), kind='stable')][:1]
     rows = rows[np.argsort(-result.person_scores[rows], kind='stable')][: limits.max_people]
+    return take_people(result, rows)
+
+
+def take_people(result: PoseResult, rows: npt.NDArray[np.intp]) -> PoseResult:
+    """Some of the people of a result.
+
+    Args:
+        result: The result.
+        rows: Their indices, in the order that they shall have.
+
+    Returns:
+        The same with these people alone.
+    """
     return replace(
         result,
         keypoints=result.keypoints[rows],
@@ -150,10 +170,7 @@ def likely_people(result: PoseResult, limits: Limits, chances: bool = True, ease
     Returns:
         Indices.
     """
-    threshold = limits.pose_threshold
-    if threshold is None:
-        threshold = POSE_THRESHOLD if chances else POSE_THRESHOLD / 2
-    rows = np.flatnonzero(result.person_scores >= ease * threshold)
+    rows = np.flatnonzero(result.person_scores >= ease * limits.least_score(chances))
     poses = Poses(result.keypoints[rows], result.scores[rows], result.boxes[rows])
     return rows[distinct_people(poses, result.box_scores[rows], result.skeleton.sigmas, limits.same_person)]
 

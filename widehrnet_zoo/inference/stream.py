@@ -311,10 +311,11 @@ class _Job:
     def fill(self, row: int, points: npt.NDArray[np.float32], scores: npt.NDArray[np.float32]) -> None:
         self.left -= 1
         if self.closer is not None:
-            # of the same box, so that the keypoints decide
-            first, second = person_scores([self.scores[row], scores], [1, 1])
-            if self.found and second < first:
-                return
+            if self.found:
+                # of the same box, so that the keypoints decide
+                first, second = person_scores([self.scores[row], scores], [1, 1])
+                if second < first:
+                    return
             self.boxes[row] = self.closer[row]
         view = self.views[row]
         self.keypoints[row] = points @ view[:, :2].T + view[:, 2]

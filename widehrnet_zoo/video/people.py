@@ -10,7 +10,7 @@ import numpy.typing as npt
 from ..detection import Detector, find_people, open_detector
 from ..formats.boxes import BoxFile
 from ..inference.estimator import PoseEstimator
-from ..inference.people import Limits, choose_boxes
+from ..inference.people import Limits, choose_boxes, take_people
 from ..pose.results import PoseResult
 from ..pose.skeletons import skeleton_of
 from .follow import FollowConfig, Follower
@@ -104,16 +104,7 @@ class VideoEstimator:
                 diagonal = max(float(np.hypot(*(boxes[row, 2:] - boxes[row, :2]))), 1.0)
                 filtered = self._filters.setdefault(number, OneEuro(self._smooth))
                 points[place] = filtered(points[place], time, diagonal)
-        return (
-            replace(
-                result,
-                keypoints=points.astype(np.float32),
-                scores=result.scores[rows],
-                boxes=result.boxes[rows],
-                box_scores=result.box_scores[rows],
-            ),
-            chosen,
-        )
+        return replace(take_people(result, rows), keypoints=points.astype(np.float32)), chosen
 
 
 def _open(detector: Detector | str | None, estimator: Any, limits: Limits) -> Detector | None:
