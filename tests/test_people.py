@@ -17,7 +17,7 @@ from widehrnet_zoo.cli.main import main
 from widehrnet_zoo.detection import finder_ships, open_detector
 from widehrnet_zoo.errors import UserError
 from widehrnet_zoo.formats import FORMATS, save_results
-from widehrnet_zoo.inference.people import Limits, Poses, choose_boxes, distinct_people
+from widehrnet_zoo.inference.people import Limits, Poses, choose_boxes, choose_people, distinct_people, person_chances
 from widehrnet_zoo.inference.stream import Photo
 from widehrnet_zoo.pose.crops import box_views, box_windows
 from widehrnet_zoo.pose.results import PoseResult
@@ -122,6 +122,37 @@ def test_without_the_finder_the_default_is_said_to_be_missing():
         PoseEstimator(backend=ReadsDots(), detector='default')
     with pytest.raises(UserError, match='not in this installation'):
         open_detector('default')
+
+
+def test_the_chance_of_a_person_grows_with_all_that_speaks_for_one():
+    rng = np.random.default_rng(0)
+    scores, box_scores, boxes = rng.random((200, 17)), rng.random(200), rng.random((200, 4)) * 90
+    boxes[:, 3] += boxes[:, 1]
+    chances = person_chances(scores, box_scores, boxes)
+    assert 0 < chances.min() < 0.1 < 0.9 < chances.max() < 1
+    higher = np.add(boxes, [0, 0, 0, 20])
+    for more in ((scores + 0.1, box_scores, boxes), (scores, box_scores + 0.1, boxes), (scores, box_scores, higher)):
+        assert (person_chances(*more) > chances).mean() > 0.5 and (person_chances(*more) >= chances).all()
+    assert person_chances(np.zeros((1, 17)), [1], [[0, 0, 99, 999]])[0] < 0.001
+    assert person_chances(np.full((1, 17), 0.5), [0], [[0, 0, 9, 9]])[0] < 0.001
+    assert person_chances(np.zeros((0, 17)), [], []).shape == (0,)
+
+
+def test_box_scores_of_found_people_are_the_chance_that_somebody_is_there():
+    image, _, boxes = photo(2)
+    backend = ReadsDots()
+    backend.score_map = {'peaks': [0, 1], 'chances': [0, 1]}
+    estimator = PoseEstimator(backend=backend, detector=lambda image: (boxes, [0.3, 0.9]), second_look=False)
+    found, given = estimator(image), estimator(image, boxes)
+    order = [boxes.tolist().index(box) for box in found.boxes.tolist()]
+    expected = person_chances(found.scores, np.array([0.3, 0.9])[order], found.boxes)
+    np.testing.assert_allclose(found.box_scores, expected)
+    assert sorted(order) == [0, 1] and (found.box_scores > 0.5).all() and (given.box_scores == 1).all()
+    # scores averaged over two looks decide, whichever pose stays
+    assert len(choose_people(found, Limits(), looks=found.scores)) == 2
+    assert len(choose_people(found, Limits(), looks=found.scores / 8)) == 0
+    peaks = dots(detector=lambda image: (boxes, [0.3, 0.9]))(image)
+    np.testing.assert_allclose(sorted(peaks.box_scores), [0.3, 0.9], rtol=1e-6)
 
 
 def test_limits():

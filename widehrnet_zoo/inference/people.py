@@ -9,15 +9,19 @@ import numpy.typing as npt
 
 from ..errors import UserError
 from ..metrics.oks import oks
-from ..pose.results import PoseResult
+from ..pose.results import PoseResult, person_scores
 
 __all__ = [
+    'CHANCE',
     'Limits',
     'Poses',
     'choose_boxes',
     'choose_people',
     'distinct_people',
     'likely_people',
+    'person_chances',
+    'person_figures',
+    'person_worth',
     'pose_likeness',
     'take_people',
 ]
@@ -32,8 +36,30 @@ _NO_SIGMA = 0.1
 """OKS falloff where a skeleton has none: near that of COCO's hips and knees."""
 
 
-POSE_THRESHOLD = 0.295
-"""On everyday validation photos, with the person finder that ships, one pose of seven above it is on nobody."""
+POSE_THRESHOLD = 0.33
+"""A pose whose chance to be of somebody is lower is left out."""
+
+_PEAK_THRESHOLD = 0.15
+"""The same for `PoseResult.person_scores` of weights whose keypoint scores are peaks of heatmaps."""
+
+
+class Chance(NamedTuple):
+    """Logistic regression of `person_figures`.
+
+    Attributes:
+        intercept: Of the log odds.
+        weights: (4,) of the figures.
+        tall: Height of a box in pixels of the photo from which more of it says nothing: the network sees as much as it
+            can use.
+    """
+
+    intercept: float
+    weights: tuple[float, ...]
+    tall: float = 128.0
+
+
+CHANCE = Chance(-1.34, (0.9, 0.99, 1.46, 0.48))
+"""Fitted by `scripts/weights/person_chance.py` on training photos."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +68,9 @@ class Limits:
 
     Attributes:
         box_threshold: Boxes that the detector scores lower are left out; `None` for the detector's own threshold.
-        pose_threshold: A pose whose score (`PoseResult.person_scores`) is lower is of nobody, and left out; `None` for
-            `POSE_THRESHOLD` where keypoint scores are chances, half of it where they are peaks of heatmaps.
+        pose_threshold: A pose whose chance to be of somebody (`person_chances`) is lower is left out; of weights whose
+            keypoint scores are peaks of heatmaps its `PoseResult.person_scores` stands for that. `None` for 0.33 and
+            0.15.
         max_people: The most people to a photo, those of the highest score; `None` for all.
         min_size: Boxes whose longer side is shorter, in pixels of the photo, are left out.
         largest: Keep only the person with the largest box.
@@ -82,7 +109,7 @@ class Limits:
         """
         if self.pose_threshold is not None:
             return self.pose_threshold
-        return POSE_THRESHOLD if chances else POSE_THRESHOLD / 2
+        return POSE_THRESHOLD if chances else _PEAK_THRESHOLD
 
     def changed(self, values: dict[str, Any]) -> 'Limits':
         """These limits with some values changed.
@@ -121,18 +148,25 @@ def choose_boxes(boxes: npt.ArrayLike, scores: npt.ArrayLike, limits: Limits) ->
     return rows[np.argsort(-worth[rows], kind='stable')][: None if wanted is None else 2 * wanted]
 
 
-def choose_people(result: PoseResult, limits: Limits, chances: bool = True) -> PoseResult:
+def choose_people(
+    result: PoseResult, limits: Limits, chances: bool = True, looks: npt.NDArray[np.floating] | None = None
+) -> PoseResult:
     """The people of a photo, each once.
 
     Args:
         result: One pose for each box that a detector found.
         limits: What is kept.
         chances: Whether keypoint scores are chances to be right, by a score map.
+        looks: (N, K) keypoint scores, averaged over the looks at each person; by default those of the result.
 
     Returns:
-        The poses that are kept, the highest score first.
+        The poses that are kept, the highest score first. Where keypoint scores are chances, the box's scores are the
+        chance that the pose is of somebody.
     """
-    rows = likely_people(result, limits, chances)
+    worth = person_worth(result.scores if looks is None else looks, result.box_scores, result.boxes, chances)
+    rows = _likely(result, worth, limits, limits.least_score(chances))
+    if chances:
+        result = replace(result, box_scores=worth)
     if limits.largest:
         rows = rows[np.argsort(-(result.boxes[rows, 2:] - result.boxes[rows, :2]).prod(-1), kind='stable')][:1]
     rows = rows[np.argsort(-result.person_scores[rows], kind='stable')][: limits.max_people]
@@ -165,14 +199,76 @@ def likely_people(result: PoseResult, limits: Limits, chances: bool = True, ease
         result: One pose for each box that a detector found.
         limits: What is kept.
         chances: Whether keypoint scores are chances to be right, by a score map.
-        ease: Factor on the threshold of scores.
+        ease: Factor on the threshold.
 
     Returns:
         Indices.
     """
-    rows = np.flatnonzero(result.person_scores >= ease * limits.least_score(chances))
+    worth = person_worth(result.scores, result.box_scores, result.boxes, chances)
+    return _likely(result, worth, limits, ease * limits.least_score(chances))
+
+
+def _likely(result: PoseResult, worth: npt.NDArray[np.floating], limits: Limits, least: float) -> npt.NDArray[np.intp]:
+    rows = np.flatnonzero(worth >= least)
     poses = Poses(result.keypoints[rows], result.scores[rows], result.boxes[rows])
     return rows[distinct_people(poses, result.box_scores[rows], result.skeleton.sigmas, limits.same_person)]
+
+
+def person_figures(
+    keypoint_scores: npt.ArrayLike, box_scores: npt.ArrayLike, boxes: npt.ArrayLike
+) -> npt.NDArray[np.float64]:
+    """What the chance that a pose is of somebody is judged by.
+
+    Args:
+        keypoint_scores: (N, K) chances that keypoints are right.
+        box_scores: (N,) of the detector, 0..1.
+        boxes: (N, 4) x1, y1, x2, y2 in pixels of the photo.
+
+    Returns:
+        (N, 4): log of the box's score; log of its height in 128 pixels, at most 0; log odds of the mean of the best
+        three keypoint scores, and of their median. Each grows with what it is of, so that less never looks like more.
+    """
+    scores, boxes = np.asarray(keypoint_scores, float), np.asarray(boxes, float).reshape(-1, 4)
+    height = (boxes[:, 3] - boxes[:, 1]) / CHANCE.tall
+    best, middle = np.sort(scores, -1)[:, -3:].mean(-1), np.median(scores, -1)
+    odds = [np.log(share / (1 - share)) for share in np.clip((best, middle), 1e-3, 0.995)]
+    return np.stack([*(np.log(np.clip(v, 1e-3, 1)) for v in (np.asarray(box_scores, float), height)), *odds], -1)
+
+
+def person_chances(
+    keypoint_scores: npt.ArrayLike, box_scores: npt.ArrayLike, boxes: npt.ArrayLike
+) -> npt.NDArray[np.float32]:
+    """The chance that a pose in a box that a detector found is within OKS 0.5 of somebody.
+
+    Args:
+        keypoint_scores: (N, K) chances that keypoints are right.
+        box_scores: (N,) of the detector, 0..1.
+        boxes: (N, 4) x1, y1, x2, y2 in pixels of the photo.
+
+    Returns:
+        float32 (N,).
+    """
+    odds = CHANCE.intercept + person_figures(keypoint_scores, box_scores, boxes) @ np.array(CHANCE.weights)
+    return (1 / (1 + np.exp(-odds))).astype(np.float32)
+
+
+def person_worth(
+    keypoint_scores: npt.ArrayLike, box_scores: npt.ArrayLike, boxes: npt.ArrayLike, chances: bool
+) -> npt.NDArray[np.float32]:
+    """What `Limits.pose_threshold` is compared with.
+
+    Args:
+        keypoint_scores: (N, K).
+        box_scores: (N,) of the detector, 0..1.
+        boxes: (N, 4) x1, y1, x2, y2 in pixels of the photo.
+        chances: Whether keypoint scores are chances to be right, by a score map.
+
+    Returns:
+        float32 (N,): `person_chances`, or `widehrnet_zoo.pose.results.person_scores` of scores that are peaks.
+    """
+    if chances:
+        return person_chances(keypoint_scores, box_scores, boxes)
+    return person_scores(keypoint_scores, box_scores)
 
 
 class Poses(NamedTuple):

@@ -74,7 +74,8 @@ class PoseResult:
         keypoints: float32 (N, K, 2), x and y in pixels of the upright image.
         scores: float32 (N, K), about 0..1: the maximum of each heatmap.
         boxes: float32 (N, 4), x1, y1, x2, y2 in image pixels, that the network looked at.
-        box_scores: float32 (N,), of the detector; 1 for boxes given without a score.
+        box_scores: float32 (N,): of people whom a detector found, the chance that the pose is of somebody, as
+            `widehrnet_zoo.inference.people` says; of boxes that are given, their score, or 1.
         skeleton: What the keypoints are.
         image_size: Width and height of the image.
         path: File of the image, if it came from one.

@@ -1,6 +1,6 @@
 """Following people from frame to frame by their keypoints, without a tracker."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,7 +8,6 @@ import numpy.typing as npt
 
 from ..errors import UserError
 from ..inference.people import Poses, pose_likeness
-from ..pose.results import person_scores
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class FollowConfig:
 class _Person:
     number: int
     box: npt.NDArray[np.float64]
-    box_score: float = 1.0
+    box_score: float | None = None
     frames: int = 0
     unseen: int = 0
     keypoints: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 2)))
@@ -59,14 +58,18 @@ class Follower:
     Args:
         sigmas: (K,) OKS falloffs of the keypoints; `None` takes 0.1 for each.
         config: When people are found and lost.
-        new_score: A detected box whose person (`PoseResult.person_scores`) scores lower at first is of nobody.
+        is_somebody: Says of what is first seen in a box, by its keypoint scores (K,), the box's score and the box,
+            whether that is a person; `None` takes all.
     """
 
     def __init__(
-        self, sigmas: Sequence[float] | None = None, config: FollowConfig | None = None, new_score: float = 0.0
+        self,
+        sigmas: Sequence[float] | None = None,
+        config: FollowConfig | None = None,
+        is_somebody: Callable[[npt.NDArray[np.float64], float, npt.NDArray[np.float64]], bool] | None = None,
     ):
         self.config = config or FollowConfig()
-        self._sigmas, self._new_score = sigmas, new_score
+        self._sigmas, self._is_somebody = sigmas, is_somebody
         self._people: list[_Person] = []
         self._met = 0
 
@@ -96,7 +99,7 @@ class Follower:
             scores: (N,) the detector's; `None` for boxes that are taken as they are.
         """
         boxes = np.asarray(boxes, float).reshape(-1, 4)
-        certain = np.full(len(boxes), np.inf) if scores is None else np.asarray(scores, float)
+        certain = [None] * len(boxes) if scores is None else np.asarray(scores, float).tolist()
         for box, score in zip(boxes, certain, strict=True):
             overlaps = _iou(box, self.boxes)
             if len(overlaps) and overlaps.max() >= self.config.same_box:
@@ -107,7 +110,7 @@ class Follower:
             if most is not None and len(self._people) >= most:
                 continue
             self._met += 1
-            self._people.append(_Person(self._met, box, float(score)))
+            self._people.append(_Person(self._met, box, score))
 
     def update(
         self, keypoints: npt.ArrayLike, scores: npt.ArrayLike, image_size: tuple[int, int]
@@ -126,8 +129,7 @@ class Follower:
         seen = []
         for row, person in enumerate(self._people):
             box = self._box(keypoints[row], scores[row], person, image_size)
-            is_new = not person.keypoints.size
-            if box is None or (is_new and person_scores(scores[row], person.box_score) < self._new_score):
+            if box is None or not (person.keypoints.size or self._passes(person, scores[row])):
                 person.unseen += 1
                 continue
             person.box, person.keypoints, person.scores = box, keypoints[row], scores[row]
@@ -141,6 +143,11 @@ class Follower:
         kept = [row for row in seen if row not in gone]
         self._people = [p for row, p in enumerate(self._people) if row not in gone]
         return np.array(kept, np.intp)
+
+    def _passes(self, person: _Person, scores: npt.NDArray[np.float64]) -> bool:
+        if self._is_somebody is None or person.box_score is None:
+            return True
+        return self._is_somebody(scores, person.box_score, person.box)
 
     def _box(
         self,

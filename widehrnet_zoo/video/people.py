@@ -10,7 +10,7 @@ import numpy.typing as npt
 from ..detection import Detector, find_people, open_detector
 from ..formats.boxes import BoxFile
 from ..inference.estimator import PoseEstimator
-from ..inference.people import Limits, choose_boxes, take_people
+from ..inference.people import Limits, choose_boxes, person_worth, take_people
 from ..pose.results import PoseResult
 from ..pose.skeletons import skeleton_of
 from .follow import FollowConfig, Follower
@@ -49,7 +49,12 @@ class VideoEstimator:
         self._limits: Limits = limits or getattr(estimator, 'limits', None) or Limits()
         self._min_score = max(min_box_score, self._limits.box_threshold or 0.0)
         chances = getattr(estimator, 'score_map', None) is not None
-        self._follower = Follower(skeleton_of(estimator).sigmas, follow, self._limits.least_score(chances))
+        least = self._limits.least_score(chances)
+        self._follower = Follower(
+            skeleton_of(estimator).sigmas,
+            follow,
+            lambda scores, box_score, box: bool(person_worth(scores[None], [box_score], box, chances) >= least),
+        )
         self._detector = _open(detector, estimator, self._limits)
         self._frames = 0
         self._filters: dict[int, OneEuro] = {}

@@ -17,7 +17,7 @@ from ..detection import PersonFinder, finder_ships
 from ..engines.opening import torch_module
 from ..errors import UserError
 from ..export.export import export
-from ..inference.people import Limits
+from ..inference.people import CHANCE, Limits
 from ..models.opening import OpenedNetwork, open_network
 from ..video import FollowConfig, SmoothConfig
 from .graph import write_pose
@@ -138,6 +138,7 @@ def _write_model(opened: OpenedNetwork, model: str | Path, folder: Path, config:
         'bones': skeleton.bones,
         'sigmas': skeleton.sigmas or [0.1] * skeleton.num_keypoints,
         'least_score': Limits().least_score(opened.score_map is not None),
+        'chance': CHANCE._asdict() if opened.score_map is not None else None,
     }
 
 

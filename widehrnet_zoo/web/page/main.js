@@ -7,9 +7,9 @@ import { Follower, choosePeople, confidence, lookTwice } from './people.js';
 /** Okabe and Ito's colours, which colour-blind people tell apart. */
 const COLOURS = ['#56b4e9', '#e69f00', '#009e73', '#f0e442', '#cc79a7', '#d55e00', '#0072b2'];
 const [SHOWN, WIDEST, LARGEST] = [0.2, 1600, 16e6];
-const IDS = ['view', 'status', 'numbers', 'mirror', 'model', 'file', 'camera', 'turn', 'sample', 'stop'];
 const [view, status, numbers, mirror, model, file, camera, turn, sample, stop] =
-  IDS.map((id) => /** @type {any} */ (document.getElementById(id)));
+  ['view', 'status', 'numbers', 'mirror', 'model', 'file', 'camera', 'turn', 'sample', 'stop']
+    .map((id) => /** @type {any} */ (document.getElementById(id)));
 const video = /** @type {any} */ (Object.assign(document.createElement('video'), { muted: true, playsInline: true }));
 const pen = view.getContext('2d');
 const reader = /** @type {any} */ (document.createElement('canvas').getContext('2d', { willReadFrequently: true }));
@@ -20,9 +20,8 @@ const reader = /** @type {any} */ (document.createElement('canvas').getContext('
 /** @type {Awaited<ReturnType<typeof openPose>>} */ let pose;
 /** @type {Follower | null} */ let follower = null;
 /** @type {{picture: ImageBitmap, found: Person[]} | null} */ let shown = null;
-let [isPhoto, facing] = [false, 'user'];
-/** Goes up with all that begins; what has an older number is over. */
-let current = 0;
+/** Of these, `current` goes up with all that begins; what has an older number is over. */
+let [isPhoto, facing, current] = [false, 'user', 0];
 
 const say = (/** @type {string} */ words) => { status.textContent = words; };
 const people = (/** @type {number} */ count) => (count === 1 ? '1 person' : `${count || 'No'} people`);
@@ -40,10 +39,7 @@ function draw({ points, scores, box, number }, scale) {
   const at = points.map((place) => place.map((v) => (v + 0.5) * scale));
   if (mirror.checked) at.forEach((place) => { place[0] = view.width - place[0]; });
   const isSure = (/** @type {number[]} */ bone) => bone.every((k) => scores[k] >= SHOWN);
-  for (const [a, b] of pose.config.bones.filter(isSure)) {
-    path.moveTo(at[a][0], at[a][1]);
-    path.lineTo(at[b][0], at[b][1]);
-  }
+  for (const [a, b] of pose.config.bones.filter(isSure)) path.addPath(new Path2D(`M ${at[a]} L ${at[b]}`));
   for (const [x, y] of at.filter((_, k) => scores[k] >= SHOWN)) {
     path.moveTo(x + line / 2, y);
     path.arc(x, y, line / 2, 0, 7);
@@ -58,10 +54,9 @@ function show(picture, found, words = '') {
   if (shown && shown.picture !== picture) shown.picture.close();
   shown = { picture, found };
   const scale = Math.min(1, WIDEST / Math.max(picture.width, picture.height));
-  const [width, height] = [picture.width, picture.height].map((side) => Math.max(1, Math.round(side * scale)));
-  Object.assign(view, { width, height });
-  if (mirror.checked) pen.setTransform(-1, 0, 0, 1, width, 0);
-  pen.drawImage(picture, 0, 0, width, height);
+  [view.width, view.height] = [picture.width, picture.height].map((side) => Math.max(1, Math.round(side * scale)));
+  if (mirror.checked) pen.setTransform(-1, 0, 0, 1, view.width, 0);
+  pen.drawImage(picture, 0, 0, view.width, view.height);
   pen.resetTransform();
   found.forEach((person) => draw(person, scale));
   const shares = found.map((p) => `${Math.round(100 * Math.min(1, confidence(p.scores)))} %`).join(', ');
@@ -107,8 +102,7 @@ async function followVideo(words) {
     await new Promise((done) => {
       Object.assign(video, { onended: done, onpause: done });
       if (video.ended) done(null);
-      else if (video.requestVideoFrameCallback) video.requestVideoFrameCallback(done);
-      else requestAnimationFrame(done);
+      else (video.requestVideoFrameCallback?.bind(video) ?? requestAnimationFrame)(done);
     });
     if (mine !== current || video.ended) break;
     const [picture, time, net] = [await createImageBitmap(video), video.currentTime, pose];
@@ -158,10 +152,9 @@ async function openCamera() {
     const stream = await navigator.mediaDevices.getUserMedia({ video: wanted });
     if (mine !== current) return stream.getTracks().forEach((track) => track.stop());
     video.srcObject = stream;
-  } catch (error) {
-    const denied = /** @type {Error} */ (error).name === 'NotAllowedError';
-    const words = denied ? 'is not allowed: allow it in the address bar' : 'cannot be had';
-    return say(`The camera ${words}. A photo or a video works without one.`);
+  } catch (/** @type {any} */ error) {
+    const why = error.name === 'NotAllowedError' ? 'is not allowed: allow it in the address bar' : 'cannot be had';
+    return say(`The camera ${why}. A photo or a video works without one.`);
   }
   mirror.checked = facing === 'user';
   const devices = await navigator.mediaDevices.enumerateDevices();

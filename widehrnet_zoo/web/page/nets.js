@@ -101,12 +101,11 @@ export async function openFinder(runtime, /** @type {any} */ config) {
     resample(image, columns, rows, between, rgb, 3 * (top * width + left), 3 * (width - w));
     const boxes = await run({ images: ['uint8', rgb, [1, height, width, 3]] });
     const most = [image.width, image.height, image.width, image.height];
-    const found = Array.from({ length: boxes.length / 6 }, (_, i) => {
+    return Array.from({ length: boxes.length / 6 }, (_, i) => {
       const sides = /** @type {number[]} */ ([...boxes.slice(6 * i + 1, 6 * i + 5)]);
       const box = sides.map((v, j) => Math.min(Math.max((v - (j % 2 ? top : left)) / scale, 0), most[j]));
       return { box: /** @type {Box} */ (box), score: boxes[6 * i + 5] };
-    });
-    return found.filter(({ box: [x1, y1, x2, y2], score }) => score >= config.min_score && x2 - x1 >= 1 && y2 - y1 >= 1)
+    }).filter(({ box: [x1, y1, x2, y2], score }) => score >= config.min_score && x2 - x1 >= 1 && y2 - y1 >= 1)
       .sort((a, b) => b.score - a.score);
   };
 }

@@ -6,6 +6,7 @@
  * @typedef {[number, number, number, number]} Box x1, y1, x2, y2 in pixels of the picture
  * @typedef {{points: number[][], scores: number[]}} Pose keypoints in pixels of the picture, and their chances
  * @typedef {Pose & {box: Box, boxScore: number, number: number}} Person with a number that stays from frame to frame
+ * @typedef {Person & {looks: number[]}} Seen with keypoint scores averaged over the looks
  * @typedef {{time: number, points: number[][], speeds: number[][]}} Smoothed
  * @typedef {Person & {frames: number, unseen: number, last: Smoothed | null}} Followed
  */
@@ -14,10 +15,19 @@ const [SURE, UNSURE, ENOUGH, MARGIN, LEAST] = [0.2, 0.1, 3, 0.1, 1 / 16];
 /** @param {number[]} values */
 const mean = (values) => values.reduce((a, b) => a + b, 0) / (values.length || 1);
 /** Mean of keypoint scores, each weighted by itself: hidden ones hardly count. @param {number[]} scores */
-export const confidence = (scores) =>
-  mean(scores.map((s) => Math.max(s, 0) ** 2)) / (mean(scores.map((s) => Math.max(s, 0))) || 1);
+export const confidence = (scores) => mean(scores.map((s) => s ** 2)) / (mean(scores) || 1);
 /** As `PoseResult.person_scores`. @param {{scores: number[], boxScore: number}} person */
 const personScore = ({ scores, boxScore }) => Math.sqrt(boxScore) * confidence(scores);
+const within = (/** @type {number} */ v, most = 1) => Math.min(Math.max(v, 1e-3), most);
+/** As `person_worth`. @param {{scores: number[], boxScore: number, box: Box}} person @param {any} model */
+function worthOf({ scores, boxScore, box }, { chance }) {
+  if (!chance) return personScore({ scores, boxScore });
+  const [sorted, half] = [[...scores].sort((a, b) => a - b), scores.length / 2];
+  const best = within(mean(sorted.slice(-3)), 0.995);
+  const median = within(mean(sorted.slice(Math.ceil(half) - 1, Math.floor(half) + 1)), 0.995);
+  const figures = [within(boxScore), within((box[3] - box[1]) / chance.tall), best / (1 - best), median / (1 - median)];
+  return 1 / (1 + Math.exp(-figures.reduce((sum, v, i) => sum + Math.log(v) * chance.weights[i], chance.intercept)));
+}
 /** @param {Box} box */
 const area = ([x1, y1, x2, y2]) => Math.max(0, x2 - x1) * Math.max(0, y2 - y1);
 /** @param {Box} a @param {Box} b */
@@ -38,12 +48,8 @@ function likeness(a, b, /** @type {number[]} */ sigmas) {
 }
 
 /** Of those who are one person, the first. @template {Person} P @param {P[]} people @param {number[]} sigmas */
-function distinct(people, sigmas, /** @type {number} */ threshold) {
-  /** @type {P[]} */
-  const kept = [];
-  for (const p of people) if (kept.every((q) => likeness(p, q, sigmas) < threshold)) kept.push(p);
-  return kept;
-}
+const distinct = (people, sigmas, /** @type {number} */ threshold) => people.reduce((kept, p) =>
+  (kept.every((q) => likeness(p, q, sigmas) < threshold) ? [...kept, p] : kept), /** @type {P[]} */ ([]));
 
 /** Where points begin and end, in x and in y. @param {number[][]} points */
 const extent = (points) => [0, 1].map((i) => [Math.min, Math.max].map((most) => most(...points.map((p) => p[i]))));
@@ -58,23 +64,27 @@ function closerBox({ points, scores }, { width, height }, /** @type {number} */ 
 
 /**
  * Look at everyone found in a photo, and again in a closer box; the surer pose stays.
- * @param {any} net @param {ImageData} image @param {{box: Box, score: number}[]} found @returns {Promise<Person[]>}
+ * @param {any} net @param {ImageData} image @param {{box: Box, score: number}[]} found @returns {Promise<Seen[]>}
  */
 export async function lookTwice(net, image, found) {
   const poses = await net.look(image, found.map(({ box }) => box), true);
   const people = found.map(({ box, score }, i) => ({ ...poses[i], box, boxScore: score, number: 0 }));
   const closer = people.map((p) => closerBox(p, image, net.config.size[0] * LEAST) ?? p.box);
   const second = await net.look(image, closer, true);
-  return people.map((p, i) =>
-    (confidence(second[i].scores) < confidence(p.scores) ? p : { ...p, ...second[i], box: closer[i] }));
+  return people.map((p, i) => {
+    const looks = p.scores.map((score, k) => (score + second[i].scores[k]) / 2);
+    const surer = confidence(second[i].scores) < confidence(p.scores) ? p : { ...p, ...second[i], box: closer[i] };
+    return { ...surer, looks };
+  });
 }
 
-/** The people of a photo, the surest first. @param {Person[]} people @param {any} limits @param {any} model */
+/** The people of a photo, the surest first. @param {Seen[]} people @param {any} limits @param {any} model */
 export function choosePeople(people, limits, model) {
-  const worth = (/** @type {Person} */ p) => p.boxScore * mean(p.scores);
-  const sure = people.filter((p) => personScore(p) >= model.least_score).sort((a, b) => worth(b) - worth(a));
-  const kept = distinct(sure, model.sigmas, limits.same_person).sort((a, b) => personScore(b) - personScore(a));
-  return kept.map((p, i) => ({ ...p, number: i + 1 }));
+  const whole = (/** @type {Person} */ p) => p.boxScore * mean(p.scores);
+  const judged = people.map((p) => ({ ...p, worth: worthOf({ ...p, scores: p.looks }, model) }));
+  const sure = judged.filter((p) => p.worth >= model.least_score).sort((a, b) => whole(b) - whole(a));
+  return distinct(sure, model.sigmas, limits.same_person).map((p) => (model.chance ? { ...p, boxScore: p.worth } : p))
+    .sort((a, b) => personScore(b) - personScore(a)).map((p, i) => ({ ...p, number: i + 1 }));
 }
 
 /** The 1 euro filter. @param {Smoothed | null} last @param {number[][]} points @returns {Smoothed} */
@@ -127,8 +137,8 @@ export class Follower {
     this.people.forEach((person, i) => {
       const box = this.boxOf(poses[i], person, [width, height]);
       // what the finder took for somebody is judged as in photos
-      const isNobody = !person.points.length && personScore({ ...person, ...poses[i] }) < this.model.least_score;
-      if (box && !isNobody) seen.push(Object.assign(person, poses[i], { box, unseen: 0, frames: person.frames + 1 }));
+      const isKnown = person.points.length || worthOf({ ...person, ...poses[i] }, this.model) >= this.model.least_score;
+      if (box && isKnown) seen.push(Object.assign(person, poses[i], { box, unseen: 0, frames: person.frames + 1 }));
       else person.unseen += 1;
     });
     seen.sort((a, b) => a.number - b.number);

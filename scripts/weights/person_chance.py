@@ -1,0 +1,115 @@
+"""Fit the chance that a pose is of somebody: `CHANCE` in widehrnet_zoo/inference/people.py.
+
+    python scripts/weights/person_chance.py DATA
+
+DATA has everyday/ with train.json, images/ and nobody/. The shipped finder and pose weights look at photos to train on:
+those of COCO, where everybody has a box, and photos of nobody. A pose within OKS 0.5 of a labelled person is right; one
+that is near nobody labelled but in the box of somebody without keypoints says nothing. Prints the constants to copy.
+"""
+
+import argparse
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from tqdm import tqdm
+
+from widehrnet_zoo import PoseEstimator
+from widehrnet_zoo.detection.finder import PersonFinder
+from widehrnet_zoo.inference import estimator as estimator_module
+from widehrnet_zoo.inference.people import person_chances, person_figures
+from widehrnet_zoo.inference.stream import Photo
+from widehrnet_zoo.metrics.oks import oks
+from widehrnet_zoo.pose.results import PoseResult
+
+RIGHT = 0.5
+"""OKS from which a pose is right."""
+
+UNKNOWN = 0.4
+"""IoU with the box of somebody without keypoints from which a wrong pose may be right after all."""
+
+
+def overlaps(box: npt.NDArray[np.floating], others: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    """(N,) IoU of a box with others, x1, y1, x2, y2."""
+    shared = np.clip(np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2]), 0, None).prod(-1)
+    return shared / ((box[2:] - box[:2]).prod() + (others[:, 2:] - others[:, :2]).prod(-1) - shared)
+
+
+def judged(result: PoseResult, people: list[dict[str, Any]]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Which poses are right, and which can be judged, (N,) each."""
+    right, known = np.zeros(len(result), bool), np.ones(len(result), bool)
+    labelled = [p for p in people if p['num_keypoints'] and not p.get('iscrowd')]
+    boxes = np.array([p['bbox'] for p in people if p not in labelled], float).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    for row, pose in enumerate(result.keypoints):
+        for person in labelled:
+            truth = np.array(person['keypoints'], float).reshape(-1, 3)
+            near = oks(
+                pose[None], truth[:, :2], np.array([person['area']]), result.skeleton.sigmas, truth[None, :, 2] > 0
+            )
+            right[row] |= bool(near[0] >= RIGHT)
+        known[row] = right[row] or overlaps(result.boxes[row], boxes).max(initial=0) < UNKNOWN
+    return right, known
+
+
+def main() -> int:
+    """Look at the photos, fit, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('data', type=Path)
+    parser.add_argument('--photos', type=int, nargs=2, default=(420, 200), help='of COCO, of nobody')
+    parser.add_argument('--weights', help='of the pose network, instead of those shipped')
+    parser.add_argument('--finder', help='weights of the finder, instead of those shipped')
+    args = parser.parse_args()
+    everyday = args.data / 'everyday'
+    labels = json.loads((everyday / 'train.json').read_text())
+    people = defaultdict(list)
+    for person in labels['annotations']:
+        people[person['image_id']].append(person)
+    of_coco = [image for image in labels['images'] if image.get('source') == 'coco']
+    order = np.random.default_rng(0).permutation(len(of_coco))[: args.photos[0]]
+    photos = [(everyday / 'images' / of_coco[i]['file_name'], people[of_coco[i]['id']]) for i in order]
+    # those that the finder is measured on are the last of them
+    photos += [(path, []) for path in sorted((everyday / 'nobody').iterdir())[: args.photos[1]]]
+
+    finder = PersonFinder(**({'weights': args.finder} if args.finder else {}))
+    estimator = PoseEstimator(weights=args.weights, detector=finder)
+    figures: list[npt.NDArray[np.floating]] = []
+    everything: list[npt.NDArray[np.floating]] = []
+
+    def note(result: PoseResult, limits: Any, chances: bool, looks: npt.NDArray[np.floating]) -> PoseResult:
+        figures.append(person_figures(looks, result.box_scores, result.boxes))
+        everything.append(person_chances(looks, result.box_scores, result.boxes))
+        return result
+
+    estimator_module.choose_people = note  # type: ignore[assignment]
+    found = estimator.look(Photo(path) for path, _ in photos)
+    right, known = zip(
+        *(judged(one.result, photos[one.place][1]) for one in tqdm(found, total=len(photos), unit='photo')), strict=True
+    )
+    usable = np.concatenate(known)
+    x = torch.from_numpy(np.concatenate(figures)[usable])
+    y = torch.from_numpy(np.concatenate(right)[usable]).double()
+    now = torch.from_numpy(np.concatenate(everything)[usable]).double()
+    weights = torch.zeros(x.shape[1] + 1, dtype=torch.double, requires_grad=True)
+    optimiser = torch.optim.LBFGS([weights], max_iter=500, line_search_fn='strong_wolfe')
+
+    def loss() -> torch.Tensor:
+        optimiser.zero_grad()
+        value = torch.nn.functional.binary_cross_entropy_with_logits(x @ weights[1:] + weights[0], y)
+        value.backward()
+        return value
+
+    optimiser.step(loss)  # type: ignore[arg-type]
+    before = torch.nn.functional.binary_cross_entropy(now, y)
+    print(f'{len(y)} poses, {int(y.sum())} right; cross-entropy {before:.4f} -> {loss():.4f}')
+    rounded = [round(float(w), 2) for w in weights.detach()]
+    print(f'CHANCE = Chance({rounded[0]}, {tuple(rounded[1:])})')
+    return 0
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())
