@@ -335,7 +335,7 @@ class PoseEstimator:
             padding=self.padding if padding is None else padding,
             batch_size=batch_size,
             finder=self._finder(detector, kept),
-            keep=lambda result, looks: choose_people(result, kept, chances, looks),
+            keep=lambda result: choose_people(result, kept, chances),
             again=(lambda result: likely_people(result, kept, chances, _WORTH)) if kept.second_look else None,
             workers=workers,
             inside=inside,

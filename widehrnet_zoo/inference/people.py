@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import UserError
-from ..metrics.oks import oks
+from ..metrics.oks import keypoint_similarity, oks
 from ..pose.results import PoseResult, person_scores
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     'choose_people',
     'distinct_people',
     'likely_people',
+    'merge_looks',
     'person_chances',
     'person_figures',
     'person_worth',
@@ -31,6 +32,9 @@ _SURE = 0.2
 
 _ENOUGH = 3
 """Sure keypoints that two poses need in common to be compared by them."""
+
+_AGREE = 0.3
+"""OKS of a keypoint from which two looks at it agree."""
 
 _NO_SIGMA = 0.1
 """OKS falloff where a skeleton has none: near that of COCO's hips and knees."""
@@ -74,8 +78,8 @@ class Limits:
         max_people: The most people to a photo, those of the highest score; `None` for all.
         min_size: Boxes whose longer side is shorter, in pixels of the photo, are left out.
         largest: Keep only the person with the largest box.
-        second_look: Look again at each person, in the box around the keypoints that were found, and take the surer pose
-            of the two: more people are found and their keypoints are better, for up to twice the crops.
+        second_look: Look again at each person, in the box around the keypoints that were found; the pose is that of
+            both looks (`merge_looks`): more people are found, and better keypoints, for up to twice the crops.
         same_person: `pose_likeness` from which two poses are of one person; the less complete one goes. 1 keeps all.
 
     Raises:
@@ -148,22 +152,19 @@ def choose_boxes(boxes: npt.ArrayLike, scores: npt.ArrayLike, limits: Limits) ->
     return rows[np.argsort(-worth[rows], kind='stable')][: None if wanted is None else 2 * wanted]
 
 
-def choose_people(
-    result: PoseResult, limits: Limits, chances: bool = True, looks: npt.NDArray[np.floating] | None = None
-) -> PoseResult:
+def choose_people(result: PoseResult, limits: Limits, chances: bool = True) -> PoseResult:
     """The people of a photo, each once.
 
     Args:
         result: One pose for each box that a detector found.
         limits: What is kept.
         chances: Whether keypoint scores are chances to be right, by a score map.
-        looks: (N, K) keypoint scores, averaged over the looks at each person; by default those of the result.
 
     Returns:
         The poses that are kept, the highest score first. Where keypoint scores are chances, the box's scores are the
         chance that the pose is of somebody.
     """
-    worth = person_worth(result.scores if looks is None else looks, result.box_scores, result.boxes, chances)
+    worth = person_worth(result.scores, result.box_scores, result.boxes, chances)
     rows = _likely(result, worth, limits, limits.least_score(chances))
     if chances:
         result = replace(result, box_scores=worth)
@@ -305,6 +306,32 @@ def pose_likeness(poses: Poses, one: Poses, sigmas: Sequence[float] | None) -> n
     both[both.sum(-1) < _ENOUGH] = True
     areas = [(p.boxes[:, 2:] - p.boxes[:, :2]).prod(-1) for p in (poses, one)]
     return oks(poses.keypoints, one.keypoints, np.minimum(*areas), falloffs, both)
+
+
+def merge_looks(
+    first: tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]],
+    second: tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]],
+    box: npt.NDArray[np.floating],
+    sigmas: Sequence[float] | None,
+) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]]:
+    """One pose of two looks at a person.
+
+    Args:
+        first: Keypoints (K, 2) in pixels, and scores (K,).
+        second: Likewise.
+        box: (4,) x1, y1, x2, y2 around the person.
+        sigmas: (K,) OKS falloffs; `None` takes 0.1 for each.
+
+    Returns:
+        Keypoints: where the looks agree, their mean, weighted by scores; elsewhere that of the surer look. And the
+        means of the scores: the higher ones alone are too high.
+    """
+    falloffs = [_NO_SIGMA] * len(first[1]) if sigmas is None else sigmas
+    area = float((box[2:] - box[:2]).prod())
+    agree = keypoint_similarity(first[0], second[0], area, falloffs) > _AGREE
+    weights = np.maximum(np.stack([first[1], second[1]]), 0)
+    share = np.where(agree, weights[1] / np.maximum(weights.sum(0), 1e-9), weights[1] > weights[0])[:, None]
+    return (1 - share) * first[0] + share * second[0], (first[1] + second[1]) / 2
 
 
 def distinct_people(

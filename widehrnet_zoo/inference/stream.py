@@ -30,6 +30,7 @@ from ..pose.crops import box_views, box_windows, check_boxes, crop_people
 from ..pose.images import ImageSource, read_image, read_size
 from ..pose.results import PoseResult, person_scores
 from ..pose.skeletons import Skeleton
+from .people import merge_looks
 
 __all__ = ['Finder', 'Forward', 'Found', 'Photo', 'stream']
 
@@ -98,7 +99,7 @@ def stream(
     padding: float,
     batch_size: int = 16,
     finder: Finder | None = None,
-    keep: Callable[[PoseResult, npt.NDArray[np.float32]], PoseResult] | None = None,
+    keep: Callable[[PoseResult], PoseResult] | None = None,
     again: Callable[[PoseResult], npt.NDArray[np.intp]] | None = None,
     workers: int = 2,
     inside: bool = True,
@@ -114,10 +115,9 @@ def stream(
         padding: Growth of a box to the crop.
         batch_size: Crops per forward pass.
         finder: Finds people in the photos that have no boxes, in at most `batch_size` photos at once.
-        keep: What stays of the people that the finder found; it also gets their keypoint scores, (N, K), averaged over
-            the looks at each: those of the surer look alone are too high.
-        again: Which of those people, before `keep`, are looked at again, in the box around their keypoints; the surer
-            pose of the two is taken.
+        keep: What stays of the people that the finder found.
+        again: Which of those people, before `keep`, are looked at again, in the box around their keypoints; the pose is
+            that of both looks.
         workers: Threads that read photos; 0 reads them in the thread that takes the results.
         inside: Refuse boxes that lie outside their photo or look like fractions of it.
         skip: Called with the place of a photo that fails and its error, instead of raising it.
@@ -203,7 +203,7 @@ def stream(
             while jobs and jobs[0].left == 0:
                 job = jobs.popleft()
                 result = job.result()
-                yield Found(job.place, job.image, keep(result, job.looks) if keep and job.found else result)
+                yield Found(job.place, job.image, keep(result) if keep and job.found else result)
     finally:
         coming.close()
 
@@ -283,7 +283,6 @@ class _Job:
         self.boxes, self.box_scores = boxes, certain.astype(np.float32)
         self.keypoints = np.zeros((people, self.skeleton.num_keypoints, 2), np.float32)
         self.scores = np.zeros((people, self.skeleton.num_keypoints), np.float32)
-        self.looks = self.scores.copy()  # averaged over first and second look
         self._view(boxes)
         self.crops = crop_people(self.image, self.views, self.size)
         self.left = len(self.crops)
@@ -312,16 +311,17 @@ class _Job:
 
     def fill(self, row: int, points: npt.NDArray[np.float32], scores: npt.NDArray[np.float32]) -> None:
         self.left -= 1
-        self.looks[row] = scores if self.closer is None else (self.looks[row] + scores) / 2
-        if self.closer is not None:
-            if self.found:
-                # of the same box, so that the keypoints decide
-                first, second = person_scores([self.scores[row], scores], [1, 1])
-                if second < first:
-                    return
-            self.boxes[row] = self.closer[row]
         view = self.views[row]
-        self.keypoints[row] = points @ view[:, :2].T + view[:, 2]
+        points = points @ view[:, :2].T + view[:, 2]
+        if self.closer is not None:
+            # of the same box, so that the keypoints decide; what a whole photo shows of a person is too rough to count
+            first, second = person_scores([self.scores[row], scores], [1, 1])
+            if second >= first or not self.found:
+                self.boxes[row] = self.closer[row]
+            if self.found:
+                looks = (self.keypoints[row], self.scores[row]), (points, scores)
+                points, scores = merge_looks(*looks, self.boxes[row], self.skeleton.sigmas)
+        self.keypoints[row] = points
         self.scores[row] = scores
 
     def look_again(self) -> list[tuple[int, Image]]:

@@ -73,7 +73,8 @@ function begin() {
   if (video.src) URL.revokeObjectURL(video.src);
   video.srcObject = null;
   video.removeAttribute('src');
-  [stop.disabled, turn.hidden, isPhoto, follower] = [true, true, false, null];
+  // without its value the same file can be chosen again
+  [stop.disabled, turn.hidden, isPhoto, follower, file.value] = [true, true, false, null, ''];
   return ++current;
 }
 
@@ -180,7 +181,6 @@ camera.onclick = told(openCamera);
 turn.onclick = told(() => { facing = facing === 'user' ? 'environment' : 'user'; return openCamera(); });
 sample.onclick = told(async () => open(await (await fetch('sample.jpg')).blob(), 'The sample'));
 file.onchange = told(() => file.files[0] && open(file.files[0], file.files[0].name));
-file.onclick = () => { file.value = ''; }; // the same file can be chosen again
 stop.onclick = told(() => { begin(); say('Stopped.'); });
 model.onchange = told(choose);
 mirror.onchange = () => shown && show(shown.picture, shown.found);

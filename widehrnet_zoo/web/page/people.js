@@ -6,11 +6,10 @@
  * @typedef {[number, number, number, number]} Box x1, y1, x2, y2 in pixels of the picture
  * @typedef {{points: number[][], scores: number[]}} Pose keypoints in pixels of the picture, and their chances
  * @typedef {Pose & {box: Box, boxScore: number, number: number}} Person with a number that stays from frame to frame
- * @typedef {Person & {looks: number[]}} Seen with keypoint scores averaged over the looks
  * @typedef {{time: number, points: number[][], speeds: number[][]}} Smoothed
  * @typedef {Person & {frames: number, unseen: number, last: Smoothed | null}} Followed
  */
-const [SURE, UNSURE, ENOUGH, MARGIN, LEAST] = [0.2, 0.1, 3, 0.1, 1 / 16];
+const [SURE, UNSURE, ENOUGH, MARGIN, LEAST, AGREE] = [0.2, 0.1, 3, 0.1, 1 / 16, 0.3];
 
 /** @param {number[]} values */
 const mean = (values) => values.reduce((a, b) => a + b, 0) / (values.length || 1);
@@ -36,15 +35,16 @@ function iou(a, b) {
   return shared / Math.max(area(a) + area(b) - shared, 1e-9);
 }
 
+/** OKS of one keypoint. @param {number[]} a @param {number[]} b @param {number} size @param {number} sigma */
+const similarity = (a, b, size, sigma) =>
+  Math.exp(-((a[0] - b[0]) ** 2 + (a[1] - b[1]) ** 2) / (2 * Math.max(size, 1e-9) * (2 * sigma) ** 2));
+
 /** How far two poses are of one person: OKS of what is sure in both. @param {Person} a @param {Person} b */
 function likeness(a, b, /** @type {number[]} */ sigmas) {
   const all = [...sigmas.keys()];
   const both = all.filter((k) => a.scores[k] > SURE && b.scores[k] > SURE);
-  const size = Math.max(Math.min(area(a.box), area(b.box)), 1e-9);
-  return mean((both.length < ENOUGH ? all : both).map((k) => {
-    const apart = Math.hypot(a.points[k][0] - b.points[k][0], a.points[k][1] - b.points[k][1]);
-    return Math.exp(-(apart ** 2) / (2 * size * (2 * sigmas[k]) ** 2));
-  }));
+  const size = Math.min(area(a.box), area(b.box));
+  return mean((both.length < ENOUGH ? all : both).map((k) => similarity(a.points[k], b.points[k], size, sigmas[k])));
 }
 
 /** Of those who are one person, the first. @template {Person} P @param {P[]} people @param {number[]} sigmas */
@@ -62,27 +62,31 @@ function closerBox({ points, scores }, { width, height }, /** @type {number} */ 
   return Math.min(x2 - x1, y2 - y1) < 2 || Math.max(x2 - x1, y2 - y1) < least ? null : [x1, y1, x2, y2];
 }
 
+/** As `merge_looks`. @param {Person} p @param {Pose} second @param {Box} closer @param {number[]} sigmas */
+function merge(p, { points, scores }, closer, sigmas) {
+  const box = confidence(scores) < confidence(p.scores) ? p.box : closer;
+  const agree = points.map((place, k) => similarity(place, p.points[k], area(box), sigmas[k]) > AGREE);
+  const share = scores.map((s, k) => (agree[k] ? s / (s + p.scores[k] || 1) : Number(s > p.scores[k])));
+  const both = points.map((place, k) => place.map((v, i) => share[k] * v + (1 - share[k]) * p.points[k][i]));
+  return { ...p, box, points: both, scores: scores.map((score, k) => (score + p.scores[k]) / 2) };
+}
+
 /**
- * Look at everyone found in a photo, and again in a closer box; the surer pose stays.
- * @param {any} net @param {ImageData} image @param {{box: Box, score: number}[]} found @returns {Promise<Seen[]>}
+ * Look at everyone found in a photo, and again in a closer box.
+ * @param {any} net @param {ImageData} image @param {{box: Box, score: number}[]} found @returns {Promise<Person[]>}
  */
 export async function lookTwice(net, image, found) {
   const poses = await net.look(image, found.map(({ box }) => box), true);
-  const people = found.map(({ box, score }, i) => ({ ...poses[i], box, boxScore: score, number: 0 }));
+  const people = found.map(({ box, score }, i) => ({ ...poses[i], box, boxScore: score, number: i + 1 }));
   const closer = people.map((p) => closerBox(p, image, net.config.size[0] * LEAST) ?? p.box);
   const second = await net.look(image, closer, true);
-  return people.map((p, i) => {
-    const looks = p.scores.map((score, k) => (score + second[i].scores[k]) / 2);
-    const surer = confidence(second[i].scores) < confidence(p.scores) ? p : { ...p, ...second[i], box: closer[i] };
-    return { ...surer, looks };
-  });
+  return people.map((p, i) => merge(p, second[i], closer[i], net.config.sigmas));
 }
 
-/** The people of a photo, the surest first. @param {Seen[]} people @param {any} limits @param {any} model */
+/** The people of a photo, the surest first. @param {Person[]} people @param {any} limits @param {any} model */
 export function choosePeople(people, limits, model) {
-  const whole = (/** @type {Person} */ p) => p.boxScore * mean(p.scores);
-  const judged = people.map((p) => ({ ...p, worth: worthOf({ ...p, scores: p.looks }, model) }));
-  const sure = judged.filter((p) => p.worth >= model.least_score).sort((a, b) => whole(b) - whole(a));
+  const judged = people.map((p) => ({ ...p, worth: worthOf(p, model), whole: p.boxScore * mean(p.scores) }));
+  const sure = judged.filter((p) => p.worth >= model.least_score).sort((a, b) => b.whole - a.whole);
   return distinct(sure, model.sigmas, limits.same_person).map((p) => (model.chance ? { ...p, boxScore: p.worth } : p))
     .sort((a, b) => personScore(b) - personScore(a)).map((p, i) => ({ ...p, number: i + 1 }));
 }
