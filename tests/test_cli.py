@@ -157,6 +157,11 @@ def test_results_in_the_photos_folder_are_not_taken_for_photos(tmp_path, weights
         (['predict', 'a.png', '--out', 'out', '--model', 'widehrnet_17'], 'widehrnet_18'),
         (['predict', 'a.png', '--out', 'out', '--model', 'widehrnet_10'], 'weights'),
         (['predict', 'a.png', '--out', 'out', '--weights', 'none.pth'], 'none.pth'),
+        (
+            ['predict', 'https://example.org/a.JPG?w=9', '--out', 'out'],
+            'https://example.org/a.JPG is the address of a photo',
+        ),
+        (['predict', 'rtsp://a/b', '--out', 'out', '--format', 'csv'], '--format is for photos'),
         (['info', 'widehrnet_17'], 'widehrnet_18'),
         (['list', 'resnet*'], 'resnet'),
     ],

@@ -185,6 +185,22 @@ def test_a_file_of_boxes_by_name(tmp_path):
         find_people(boxes, IMAGE)
 
 
+def test_photos_of_one_name_have_boxes_of_their_own(tmp_path):
+    photos = ['photos/a/x.jpg', 'photos/b/x.jpg']
+    boxes = box_file(tmp_path, {'a/x.jpg': [[1, 2, 30, 40]], 'b/x.jpg': []})
+    boxes.check(photos)
+    assert [len(boxes.of_photo(photo)[0]) for photo in photos] == [1, 0]
+    with pytest.raises(UserError, match=r'photos/a/x\.jpg and photos/b/x\.jpg are both called so'):
+        box_file(tmp_path, {'x.jpg': [[1, 2, 30, 40]]}).check(photos)
+
+
+@pytest.mark.parametrize('encoding', ['utf-8', 'utf-8-sig', 'utf-16'])
+def test_json_is_read_as_notepad_and_powershell_write_it(tmp_path, encoding):
+    path = tmp_path / 'boxes.json'
+    path.write_text(json.dumps({'ä.jpg': [[1, 2, 30, 40]]}, ensure_ascii=False), encoding=encoding)
+    assert len(BoxFile(path).of_photo('ä.jpg')[0]) == 1
+
+
 def test_a_file_of_coco_detections(tmp_path):
     entry = {'image_id': 139, 'category_id': 1, 'bbox': [1, 2, 30, 40], 'score': 0.7}
     boxes = box_file(tmp_path, [entry, {**entry, 'category_id': 3}, {**entry, 'image_id': 7}])

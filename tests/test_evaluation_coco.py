@@ -90,6 +90,7 @@ def test_ap_of_a_known_oks(tmp_path, poses, similarity, expected):
 
 def test_no_results_score_nothing(tmp_path, poses):
     labels = read_labels(label_file(tmp_path, [person(1, 1, poses[0])], 1))
+    assert repr(labels) == "CocoLabels(1 images, 1 annotations of 'person', 17 keypoints)"
     assert CocoScore(labels, [], SIGMAS).figures()['AP'] == 0
 
 
@@ -211,7 +212,8 @@ def test_a_proportions_interval():
         ({'annotations': []}, 'no person with a labelled keypoint'),
         ({'images': []}, 'not among the images'),
         ({'images': [{'id': 1, 'file_name': 'a.png'}] * 2}, 'two images have the id 1'),
-        ({'images': [{'id': 1}]}, 'lacks "id" or "file_name"'),
+        ({'images': [{'id': 1}]}, 'needs an "id", .* and a "file_name"'),
+        ({'images': [{'id': 1.5, 'file_name': 'a.jpg'}]}, 'a whole number or a text'),
         ({'annotations': [3]}, 'annotation entry 0'),
     ],
 )

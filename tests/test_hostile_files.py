@@ -248,7 +248,7 @@ def labels(**change):
         (labels(annotations=('id', [1])), 'as "id"'),
         (labels(annotations=('image_id', {})), 'not among'),
         (labels(annotations=('num_keypoints', 'many')), 'num_keypoints'),
-        (labels(images=('id', [])), 'lacks "id"'),
+        (labels(images=('id', [])), 'needs an "id"'),
         (labels(images=('width', 'wide')), 'width'),
         (labels(annotations=('iscrowd', [[1]])), 'iscrowd'),
         (labels(annotations=('iscrowd', 1)), 'no person'),

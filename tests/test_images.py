@@ -176,9 +176,9 @@ def test_broken_exif_and_a_wrong_extension_do_not_matter(tmp_path):
         (Image.fromarray(np.full((2, 2), 255.0, np.float32)), r'0\.\.1'),
         (Image.new('RGB', (0, 3)), 'empty'),
         (b'not a picture', 'not an image'),
-        (b'', 'not an image'),
         (saved(Image.effect_noise((64, 64), 50))[:2000], 'cut off'),
         (saved(Image.effect_noise((64, 64), 50), 'JPEG')[:1500], 'cut off'),
+        (b'', 'no bytes'),
         ('https://example.org/a.jpg', 'download'),
         ('nowhere/at/all.jpg', 'no file'),
         ('.', 'folder'),
@@ -219,6 +219,41 @@ def test_large_photos_are_decoded_smaller_and_upright(tmp_path, suffix, turn):
     assert np.abs(small - expected).max() < 4
     assert read_size(tmp_path / f'a.{suffix}') == whole.shape[1::-1]
     assert read_image(tmp_path / f'a.{suffix}', shrink_above=120_000).shape == whole.shape
+
+
+@pytest.mark.parametrize('mode', ['1', 'P', 'P with alpha', 'LA', 'RGBA', 'I;16', 'CMYK'])
+def test_large_photos_of_any_mode_are_decoded_smaller(tmp_path, mode, monkeypatch):
+    monkeypatch.setattr('widehrnet_zoo.pose.images._STRIP', 400 * 30)
+    pixels = np.zeros((301, 400, 3), np.uint8)
+    pixels[40:, 100:] = (250, 200, 90)
+    image = Image.fromarray(pixels)
+    file, options = tmp_path / ('a.tif' if mode == 'CMYK' else 'a.png'), {}
+    if mode == 'I;16':
+        image = Image.fromarray(pixels[..., 0].astype(np.uint16) * 257)
+    elif mode.startswith('P'):
+        image = image.quantize(2)
+        options = {'transparency': bytes([100, 200])} if 'alpha' in mode else {}
+    elif mode != 'CMYK':
+        image = image.convert(mode)
+        if mode in ('LA', 'RGBA'):
+            image.putalpha(120)
+    else:
+        image = image.convert(mode)
+    image.save(file, **options)
+    whole = Image.fromarray(read_image(file))
+    small = read_image(file, shrink_above=30_000)
+    assert small.shape == (101, 134, 3)
+    assert np.abs(small - np.asarray(whole.reduce(3)).astype(int)).max() < 3
+
+
+@pytest.mark.parametrize('turn', range(1, 9))
+@pytest.mark.parametrize('suffix', ['jpg', 'png', 'webp', 'tif'])
+def test_the_size_is_that_of_the_upright_image(tmp_path, suffix, turn):
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    Image.new('RGB', (60, 40)).save(tmp_path / f'a.{suffix}', exif=exif)
+    height, width, _ = read_image(tmp_path / f'a.{suffix}').shape
+    assert read_size(tmp_path / f'a.{suffix}') == (width, height) == ((60, 40) if turn < 5 else (40, 60))
 
 
 def test_heic_photos_are_read_where_pillow_heif_is_installed(tmp_path):

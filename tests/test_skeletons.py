@@ -92,6 +92,8 @@ def test_a_skeleton_that_makes_no_sense_is_refused(values, message):
         (('eye.L', 'eye.R', 'x.L', 'x.R'), ((0, 1), (2, 3))),  # Blender
         (('x_l', 'x_r', 'LX', 'RX', 'leftx', 'rightx', 'left1', 'right1'), ((0, 1), (2, 3), (4, 5), (6, 7))),
         (('lsho', 'rsho', 'l1', 'r1', 'Lt Hip', 'Rt Hip'), ((0, 1), (2, 3), (4, 5))),
+        (('left_ear', 'right_ear', 'FLpaw', 'FRpaw', 'HLpaw', 'HRpaw'), ((0, 1), (2, 3), (4, 5))),
+        (('Öhr_L', 'Ähr_L', 'Öhr_R', 'Ähr_R'), ((0, 2), (1, 3))),
         (('left_eye', 'RightEye'), ((0, 1),)),
         (('left', 'right', 'light'), ((0, 1),)),
         (('lip', 'tail', 'heel', 'left_ear', 'rear'), ()),

@@ -509,7 +509,7 @@ def test_the_command_does_videos_and_says_what_was_broken(tmp_path, capsys):
 
 def test_names_of_videos():
     assert not is_video('x.jpg')
-    for name in ('a/B.MP4', 'x.mkv', 'x.flv', 'x.3gp', 'x.m2ts', 'x.ogv', 'x.wmv'):
+    for name in ('a/B.MP4', 'x.mkv', 'x.flv', 'x.3gp', 'x.m2ts', 'x.ogv', 'x.wmv', 'x.h264', 'x.lrv'):
         assert is_video(name)
 
 

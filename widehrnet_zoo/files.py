@@ -144,7 +144,7 @@ def read_settings(path: Path) -> Any:
         UserError: If it cannot be read.
     """
     try:
-        text = path.read_text(encoding='utf-8')
+        text = path.read_text(encoding='utf-8-sig')
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f'{path} cannot be read: {error}.') from error
     if path.suffix == '.toml':

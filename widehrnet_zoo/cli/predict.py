@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from .engine import add_engine
 from .people import add_detector, add_limits, people_options
@@ -173,12 +174,19 @@ def run(args: argparse.Namespace) -> int:
     from ..errors import UserError
     from ..files import check_folder
     from ..formats import check_format, save_results
+    from ..pose.images import PHOTO_SUFFIXES
     from ..progress import progress_bar
     from ..video import is_stream, is_video, shown, stream_name
 
     # in a pipe nothing is written beside it, unless it is asked for
     out = args.out if args.out is not None or (args.json and not args.format) else Path('poses')
     streams = [path for path in args.paths if is_stream(path)]
+    for stream in streams:
+        if Path(urlsplit(stream).path).suffix.lower() in PHOTO_SUFFIXES:
+            raise UserError(
+                f'{shown(stream)} is the address of a photo: download it, or pipe it in: curl -s ADDRESS | widehrnet '
+                'predict -'
+            )
     found, missing, skipped = find_photos([path for path in args.paths if path not in streams], out)
     photos = [pair for pair in found if not is_video(pair[0])]
     files = [pair for pair in found if is_video(pair[0])]
@@ -193,6 +201,8 @@ def run(args: argparse.Namespace) -> int:
             'With --json a video comes alone, so that its lines are not mixed with others: give '
             f'{shown(videos[0][0])} a command of its own, or leave --json out.'
         )
+    if args.format and not photos:
+        raise UserError('--format is for photos: a video has its own .jsonl, a line for each frame.')
     if len(streams) > 1:
         raise UserError('A camera or stream goes on until it is stopped: give each a command of its own.')
     if not 0 <= args.threshold <= 1:
@@ -201,7 +211,7 @@ def run(args: argparse.Namespace) -> int:
         check_folder(out)
     for name in args.format:
         check_format(name, [str(photo) for photo, _ in photos])
-    boxes_of = _boxes(args)
+    boxes_of = _boxes(args, [str(photo) for photo, _ in photos])
 
     from ..inference.estimator import PoseEstimator
     from ..inference.stream import Photo
@@ -418,7 +428,7 @@ def _of(done: int, photos: int) -> str:
     return _counted(photos, 'photo') if done == photos else f'{done} of {_counted(photos, "photo")}'
 
 
-def _boxes(args: argparse.Namespace) -> Callable[[str], tuple[Any, Any]]:
+def _boxes(args: argparse.Namespace, photos: list[str]) -> Callable[[str], tuple[Any, Any]]:
     """What has boxes and scores by the name of a photo."""
     if args.boxes is None:
         return lambda path: (None, None)
@@ -427,7 +437,10 @@ def _boxes(args: argparse.Namespace) -> Callable[[str], tuple[Any, Any]]:
     from .boxes import read_boxes
 
     boxes = read_boxes(args.boxes)
-    return boxes.of_photo if isinstance(boxes, BoxFile) else lambda path: (boxes, None)
+    if not isinstance(boxes, BoxFile):
+        return lambda path: (boxes, None)
+    boxes.check(photos)
+    return boxes.of_photo
 
 
 def _save(image: 'npt.NDArray[np.uint8]', result: 'PoseResult', target: Path, args: argparse.Namespace) -> None:

@@ -17,8 +17,8 @@ class BoxFile:
     Two forms are read:
 
     - `{"a.jpg": [[x1, y1, x2, y2, score], ...], ...}`, corners in pixels, the score optional (1). The names may be
-      whole paths, file names, or, for a video, frame numbers. A photo that is not named is an error, `[]` says that
-      nobody is there.
+      whole paths, their ends (`b/a.jpg`, `a.jpg`), or, for a video, frame numbers. A photo that is not named is an
+      error, `[]` says that nobody is there.
     - COCO detections: `[{"image_id": ..., "bbox": [x, y, width, height], "score": ..., "category_id": 1}, ...]`, where
       the id is the file name, or the number that its stem is (`000000000139.jpg` is 139). A photo without an entry
       has nobody; other categories are left out.
@@ -92,13 +92,32 @@ class BoxFile:
             raise UserError(f'{self.path} has no boxes for {name}; it has {len(self._boxes)} photos, one is {other!r}.')
         return self._split([])
 
+    def check(self, names: Iterable[str]) -> None:
+        """Refuse photos that the file cannot tell apart.
+
+        Args:
+            names: Paths of all the photos.
+
+        Raises:
+            UserError: If two have the same boxes, by a name without its folder.
+        """
+        seen: dict[str | int, str] = {}
+        for name in names:
+            key = self._key(name)
+            if key is not None and seen.setdefault(key, name) != name:
+                raise UserError(
+                    f'{self.path} has the boxes of one {key!r}, and {seen[key]} and {name} are both called so: put the '
+                    'folders into the names of the file.'
+                )
+
     def knows(self, name: str) -> bool:
         """Whether the file names a photo."""
         return self._key(name) is not None
 
     def _key(self, name: str) -> str | int | None:
         path = Path(name)
-        keys: list[str | int] = [name, path.name, path.stem]
+        within = [Path(*path.parts[i:]).as_posix() for i in range(len(path.parts))]
+        keys: list[str | int] = [name, *within, path.stem]
         if path.stem.isdecimal():
             keys.append(int(path.stem))
         return next((key for key in keys if key in self._boxes), None)

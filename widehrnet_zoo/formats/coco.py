@@ -17,7 +17,7 @@ LARGEST = 1e12
 """Size of the largest number that is taken for a coordinate, an area or a score."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CocoLabels:
     """A COCO-keypoints file.
 
@@ -30,6 +30,10 @@ class CocoLabels:
     images: dict[int | str, dict[str, Any]]
     annotations: list[dict[str, Any]]
     category: dict[str, Any]
+
+    def __repr__(self) -> str:
+        people = f'{len(self.annotations)} annotations of {self.category.get("name")!r}'
+        return f'CocoLabels({len(self.images)} images, {people}, {self.num_keypoints} keypoints)'
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -109,7 +113,7 @@ def read_json(path: str | Path) -> Any:
         UserError: If it cannot be read or is not JSON.
     """
     try:
-        return json.loads(Path(path).read_text(encoding='utf-8'))
+        return json.loads(Path(path).read_bytes())  # in UTF-8 or, as PowerShell writes it, UTF-16
     except OSError as error:
         raise UserError(f'{path} cannot be read: {error.strerror}.') from error
     except RecursionError as error:
@@ -163,7 +167,9 @@ def read_labels(path: str | Path, keypoints: bool = True, nobody: bool = False) 
     images: dict[int | str, dict[str, Any]] = {}
     for index, image in enumerate(data['images']):
         if not isinstance(image, dict) or not is_id(image.get('id')) or not isinstance(image.get('file_name'), str):
-            raise UserError(f'{path}: image entry {index} lacks "id" or "file_name".')
+            raise UserError(
+                f'{path}: image entry {index} needs an "id", a whole number or a text, and a "file_name", a text.'
+            )
         if not are_numbers([image.get(side) or 0 for side in ('width', 'height')]):
             raise UserError(f'{path}: image {image["id"]} has a width or height that is not a number.')
         if image['id'] in images:

@@ -157,7 +157,7 @@ def read_mmpose(file: str | Path, skeleton: Skeleton, image_size: tuple[int, int
         UserError: If the file cannot be read or is something else.
     """
     try:
-        content = json.loads(Path(file).read_text(encoding='utf-8'))
+        content = json.loads(Path(file).read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         said = getattr(error, 'strerror', None) or error
         raise UserError(f'{file} cannot be read as JSON of MMPose predictions: {said}.') from error

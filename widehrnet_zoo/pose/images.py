@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from ..errors import UserError
 
@@ -45,6 +46,9 @@ _TURNS = {
 }
 """How an image is turned upright, by its EXIF orientation."""
 
+_STRIP = 4_000_000
+"""Pixels of a large photo that are converted at a time."""
+
 _OF_OTHERS = ('.gif', '.tif', '.tiff', '.ppm', '.pgm', '.avif')
 PHOTO_SUFFIXES = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.webp', '.bmp', *_OF_OTHERS)
 """Files that are taken from folders, beside `HEIF_SUFFIXES`; a file that is named is read whatever its extension."""
@@ -71,8 +75,8 @@ def read_image(
             (4, H, W), where channels first wins if both fit. Arrays and tensors hold 8-bit integers, 16-bit integers
             of the full range (uint16), booleans, or floats in 0..1.
         max_pixels: Refuse larger images. Above Pillow's own limit, `PIL.Image.MAX_IMAGE_PIXELS` must be raised too.
-        shrink_above: Decode files of more pixels at a half, a third, ... of their sides, so that they fit; JPEG without
-            the memory of the whole.
+        shrink_above: Decode paths and bytes of more pixels at a half, a third, ... of their sides, so that they fit;
+            baseline JPEG without the memory of the whole. WebP needs 16 bytes for each of its pixels all the same.
 
     Returns:
         uint8 (H, W, 3), RGB. It shares memory with `source` where nothing had to be changed.
@@ -92,7 +96,7 @@ def read_image(
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _open(io.BytesIO(source), 'the bytes given as an image', max_pixels, shrink_above)
     if hasattr(source, 'read'):
-        return _open(source, 'the file object given as an image', max_pixels, shrink_above)
+        return _open(source, 'the file object given as an image', max_pixels)
     raise UserError(
         f'{type(source).__name__} is not an image: give a path, bytes, a PIL image, an array (H, W, 3) or a tensor '
         '(3, H, W).'
@@ -119,6 +123,8 @@ def read_size(source: str | Path | bytes) -> tuple[int, int] | None:
             with Image.open(file) as image:
                 turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
                 width, height = image.size
+                if turned and isinstance(image, TiffImageFile):  # which later Pillows give as it is once it is turned
+                    turned = image.size == tuple(image.tag_v2.get(tag) for tag in (256, 257))
     except Exception:  # Pillow's format plugins let all kinds of errors out
         return None
     return (height, width) if turned else (width, height)
@@ -164,6 +170,13 @@ def _is_heif(file: Any) -> bool:
     return isinstance(head, bytes) and head[4:8] == b'ftyp' and head[8:12] in _HEIF_BRANDS
 
 
+def _is_empty(file: Any) -> bool:
+    try:
+        return file.seek(0, io.SEEK_END) == 0
+    except (OSError, ValueError):  # a pipe
+        return False
+
+
 def _open(file: Any, name: str, max_pixels: int, shrink_above: int | None = None) -> npt.NDArray[np.uint8]:
     is_heif = _is_heif(file)
     if is_heif:
@@ -181,6 +194,8 @@ def _open(file: Any, name: str, max_pixels: int, shrink_above: int | None = None
             raise UserError(
                 f'{name} is a HEIC photo: run `pip install "widehrnet_zoo[heic]"` to read it, or convert it to JPEG.'
             ) from error
+        if _is_empty(file):
+            raise UserError(f'{name} is empty: it has no bytes.') from error
         raise UserError(
             f'{name} is not an image that Pillow {Image.__version__} can read: convert it to JPEG or PNG.'
         ) from error
@@ -217,18 +232,26 @@ def _from_pillow(
     except Exception:  # EXIF that cannot be parsed says nothing of the orientation, like none at all
         turn = None
     left = math.ceil(math.sqrt(image.width * image.height / shrink_above)) if shrink > 1 and shrink_above else 1
-    upright = image
-    if left > 1 and image.mode in ('L', 'RGB', 'RGBA', 'CMYK', 'YCbCr'):
-        upright = image.reduce(left)
-        upright.info = image.info
-    if turn is not None:
-        upright = upright.transpose(turn)
     try:
-        return _to_rgb(upright, name)
+        upright = _reduced(image, left, name) if left > 1 else image
+        return _to_rgb(upright if turn is None else upright.transpose(turn), name)
     except UserError:
         raise
     except Exception as error:  # see _open
         raise UserError(f'{name} has colours that cannot be converted to RGB ({image.mode}): {error}.') from error
+
+
+def _reduced(image: Image.Image, factor: int, name: str) -> Image.Image:
+    """RGB at a part of the sides. Strip by strip, as each conversion takes as much memory as what is converted."""
+    if image.mode == 'I':  # whose range only the whole tells
+        return Image.fromarray(_to_rgb(image, name)).reduce(factor)
+    rows = factor * max(1, _STRIP // (factor * image.width))
+    strips = []
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        strips.append(np.asarray(Image.fromarray(_to_rgb(strip, name)).reduce(factor)))
+    image.close()  # which gives its memory back
+    return Image.fromarray(np.concatenate(strips))
 
 
 def _to_rgb(image: Image.Image, name: str) -> npt.NDArray[np.uint8]:

@@ -149,7 +149,7 @@ def _plain(value: Any) -> Any:
 
 def _words(name: str) -> tuple[str, ...]:
     """`left_eye`, `left-eye`, `left eye` and `leftEye` are the words left and eye; `LEye` is leye, `eyeL` eye and l."""
-    return tuple(re.sub(r'(?<=[a-z])(?=[A-Z])|[^A-Za-z0-9]+', ' ', name).lower().split())
+    return tuple(re.sub(r'(?<=[a-z])(?=[A-Z])|[\W_]+', ' ', name).lower().split())
 
 
 _OPPOSITE = {'left': 'right', 'l': 'r', 'lt': 'rt'}
@@ -166,12 +166,12 @@ def _within_words(words: tuple[str, ...]) -> list[tuple[str, ...]]:
 
 
 def _by_letter(words: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """`LEye`, `LX`, `lsho`, `frontl`, `L1`: the side is the first or the last letter of a word."""
+    """`LEye`, `LX`, `lsho`, `frontl`, `L1`, `FLpaw`: the side is the first, the last or the second letter of a word."""
     found = []
     for i, w in enumerate(words):
-        if len(w) > 1:
-            found += [(*words[:i], 'r' + w[1:], *words[i + 1 :])] if w[0] == 'l' else []
-            found += [(*words[:i], w[:-1] + 'r', *words[i + 1 :])] if w[-1] == 'l' else []
+        for place in (0, len(w) - 1, 1):
+            if len(w) > 1 and w[place] == 'l':
+                found.append((*words[:i], f'{w[:place]}r{w[place + 1 :]}', *words[i + 1 :]))
     return found
 
 
@@ -388,7 +388,7 @@ def read_skeleton(source: str | Mapping[str, Any]) -> Skeleton:
         raise UserError(f'There is no skeleton {source!r}: give {", ".join(SKELETONS)}, or a JSON or YAML file.')
     if path.suffix == '.json':
         try:
-            values = json.loads(path.read_text(encoding='utf-8'))
+            values = json.loads(path.read_bytes())
         except (OSError, ValueError, RecursionError) as error:
             raise UserError(f'{path} cannot be read as JSON: {error}.') from error
     else:

@@ -15,29 +15,10 @@ from ..errors import UserError
 from ..extras import require
 from .whole import is_cut_off
 
-SUFFIXES = frozenset(
-    (
-        '.3g2',
-        '.3gp',
-        '.asf',
-        '.avi',
-        '.f4v',
-        '.flv',
-        '.m2ts',
-        '.m4v',
-        '.mkv',
-        '.mov',
-        '.mp4',
-        '.mpeg',
-        '.mpg',
-        '.mts',
-        '.ogv',
-        '.ts',
-        '.vob',
-        '.webm',
-        '.wmv',
-    )
-)
+_CONTAINERS = '3g2 3gp asf avi divx dv f4v flv m2ts m4v mkv mov mp4 mpeg mpg mts mxf ogv qt rm rmvb ts vob webm wmv y4m'
+_BARE = '264 265 h264 h265 hevc m2v mjpeg mjpg'
+_OF_CAMERAS = 'insv lrv mod tod'
+SUFFIXES = frozenset(f'.{ending}' for ending in f'{_CONTAINERS} {_BARE} {_OF_CAMERAS}'.split())
 """File names that mean a video."""
 
 OUT_SUFFIXES = ('.mp4', '.m4v', '.mov', '.mkv')
