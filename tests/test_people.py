@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
-from test_estimator import COCO, SIZE, ReadsDots, dots, light, photo
+from test_estimator import COCO, DOTS, SIZE, ReadsDots, dots, light, photo
 
 import widehrnet_zoo.inference.estimator as estimator_module
 from widehrnet_zoo import PoseEstimator
@@ -19,7 +19,7 @@ from widehrnet_zoo.errors import UserError
 from widehrnet_zoo.formats import FORMATS, save_results
 from widehrnet_zoo.inference.people import Limits, Poses, choose_boxes, distinct_people, merge_looks, person_chances
 from widehrnet_zoo.inference.stream import Photo
-from widehrnet_zoo.pose.crops import box_views, box_windows
+from widehrnet_zoo.pose.crops import box_views, box_windows, crop_people, mirror_views
 from widehrnet_zoo.pose.results import PoseResult
 from widehrnet_zoo.pose.skeletons import Skeleton
 
@@ -399,3 +399,30 @@ def test_the_shipped_count_agrees_with_the_reference(shared, tmp_path):
     average = CocoScore(labels, results, COCO.sigmas).figures()['AP']
     assert said.startswith(f'people found {found} of {people} ({found / people:.3f})')
     assert f'false poses {false} of {poses} ({false / poses:.3f}), end-to-end OKS AP {average:.3f}' in said
+
+
+def test_a_second_look_is_at_the_mirrored_crop():
+    image, _, boxes = photo(1)
+    views = box_views(boxes, SIZE)
+    mirrored = crop_people(image, mirror_views(views, SIZE), SIZE)
+    np.testing.assert_array_equal(mirrored, crop_people(image, views, SIZE)[:, :, ::-1])
+
+    class Sees(ReadsDots):
+        """Finds its dots whichever way round the crop is: in a mirrored one the two of a pair have changed places."""
+
+        def __init__(self, pairs):
+            super().__init__()
+            self.skeleton, self.crops = Skeleton('dots', DOTS.keypoints, pairs), []
+
+        def __call__(self, images):
+            self.crops.append(images)
+            heatmaps = super().__call__(images)
+            return heatmaps[:, self.skeleton.flip_order] if len(self.crops) == 2 else heatmaps
+
+    plain, paired = Sees(()), Sees(((5, 6),))
+    results = [
+        PoseEstimator(backend=backend, detector=lambda image: (boxes, [0.9]), pose_threshold=0)(image)
+        for backend in (plain, paired)
+    ]
+    np.testing.assert_allclose(paired.crops[1], plain.crops[1][..., ::-1], atol=1 / 255)
+    np.testing.assert_allclose(results[0].keypoints, results[1].keypoints, atol=1.5)

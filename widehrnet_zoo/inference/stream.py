@@ -3,9 +3,9 @@
 In go photos, each with or without the boxes of its people, and with or without the scores of the boxes. Out comes one
 `Found` for each photo, in the order of the photos: its place, its image as it was read, and its `PoseResult`. Photos
 without boxes are shown to the finder, if there is one, several at a time, and `keep` says which of the people that it
-found stay. A finder's boxes are rough: a second look at the box around the keypoints of the first makes them closer.
-Without a finder the whole photo is one box, and what is found in it is looked at again likewise. A photo with no people
-gives a result of none.
+found stay. A finder's boxes are rough: a second look, at the mirrored crop of the box around the keypoints of the
+first, makes the pose surer. Without a finder the whole photo is one box, and what is found in it is looked at again
+instead. A photo with no people gives a result of none.
 
 Photos are read and cropped in threads, ahead of the network; a forward pass takes the crops of several photos. At most
 `2 * workers` photos are read ahead of those that the next forward pass, or the finder, needs. The iterable of photos is
@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import UserError
-from ..pose.crops import box_views, box_windows, check_boxes, crop_people
+from ..pose.crops import box_views, box_windows, check_boxes, crop_people, mirror_views
 from ..pose.images import ImageSource, read_image, read_size
 from ..pose.results import PoseResult, person_scores
 from ..pose.skeletons import Skeleton
@@ -314,6 +314,8 @@ class _Job:
         view = self.views[row]
         points = points @ view[:, :2].T + view[:, 2]
         if self.closer is not None:
+            if self.mirrored:
+                points, scores = (v[self.skeleton.flip_order] for v in (points, scores))
             # of the same box, so that the keypoints decide; what a whole photo shows of a person is too rough to count
             first, second = person_scores([self.scores[row], scores], [1, 1])
             if second >= first or not self.found:
@@ -323,6 +325,11 @@ class _Job:
                 points, scores = merge_looks(*looks, self.boxes[row], self.skeleton.sigmas)
         self.keypoints[row] = points
         self.scores[row] = scores
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether a second look sees the mirror image: it errs elsewhere than the first, as in the flip test."""
+        return self.found and bool(self.skeleton.flip_pairs)
 
     def look_again(self) -> list[tuple[int, Image]]:
         """Turn to the boxes around what was found, where that makes a box: rows and crops of them."""
@@ -339,6 +346,8 @@ class _Job:
             return []
         self.closer = closer
         self._view(closer)
+        if self.mirrored:
+            self.views = mirror_views(self.views, self.size)
         self.left = len(rows)
         return list(zip(rows, crop_people(self.image, self.views[rows], self.size), strict=True))
 

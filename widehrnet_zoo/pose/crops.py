@@ -17,6 +17,7 @@ __all__ = [
     'box_windows',
     'check_boxes',
     'crop_people',
+    'mirror_views',
     'normalise',
     'padding_of',
 ]
@@ -133,6 +134,22 @@ def box_views(boxes: npt.ArrayLike, size: tuple[int, int], padding: float = PADD
     return maps
 
 
+def mirror_views(maps: npt.ArrayLike, size: tuple[int, int]) -> npt.NDArray[np.float64]:
+    """Maps of the mirrored crops: the left of a crop is the right of its view.
+
+    Args:
+        maps: (N, 2, 3) maps from crop to image.
+        size: Height and width of a crop.
+
+    Returns:
+        float64 (N, 2, 3).
+    """
+    maps = np.array(maps, np.float64)
+    maps[:, :, 2] += (size[1] - 1) * maps[:, :, 0]
+    maps[:, :, 0] *= -1
+    return maps
+
+
 def box_windows(boxes: npt.ArrayLike, maps: npt.ArrayLike, size: tuple[int, int]) -> npt.NDArray[np.float32]:
     """How far each place of a heatmap belongs to the person of the box: 1 inside the box, less and less outside it.
 
@@ -142,7 +159,7 @@ def box_windows(boxes: npt.ArrayLike, maps: npt.ArrayLike, size: tuple[int, int]
 
     Args:
         boxes: (N, 4) x1, y1, x2, y2 in image pixels.
-        maps: (N, 2, 3) upright maps from crop to image, as from `box_views`.
+        maps: (N, 2, 3) upright maps from crop to image, as from `box_views`, or mirrored ones.
         size: Height and width of a crop.
 
     Returns:

@@ -21,16 +21,15 @@ async function get(url, integrity, progress) {
  * @param {any} config `runtime` of site.json @param {(bytes: number) => void} progress
  */
 export async function openRuntime({ address, files }, progress) {
-  const asked = new URLSearchParams(location.search);
+  const query = new URLSearchParams(location.search);
   const adapter = await /** @type {any} */ (navigator).gpu?.requestAdapter().catch(() => null);
   // a GPU that the processor only plays is far slower than WebAssembly
   const best = adapter && !adapter.info?.isFallbackAdapter ? 'webgpu' : 'wasm';
-  const engine = [asked.get('engine') ?? ''].find((name) => name in files) ?? best;
+  const engine = [query.get('engine') ?? ''].find((name) => name in files) ?? best;
   const [script, binary] = await Promise.all(files[engine].map((/** @type {[string, string | null]} */ [name, hash]) =>
     get(new URL(address + name, document.baseURI).href, hash, progress)));
   const ort = await import(URL.createObjectURL(script));
-  const cores = Math.min(4, navigator.hardwareConcurrency || 1);
-  const threads = crossOriginIsolated ? Number(asked.get('threads')) || cores : 1;
+  const threads = crossOriginIsolated ? Number(query.get('threads') ?? Math.min(4, navigator.hardwareConcurrency)) : 1;
   Object.assign(ort.env.wasm, { wasmBinary: await binary.arrayBuffer(), numThreads: threads });
   const words = engine === 'webgpu' ? 'WebGPU' : `WebAssembly, ${threads} thread${threads > 1 ? 's' : ''}`;
   /** @param {{file: string}} network @returns {Promise<(given: Record<string, any[]>) => Promise<Float32Array>>} */
@@ -113,27 +112,31 @@ export async function openFinder(runtime, /** @type {any} */ config) {
 /** The poses of those who are in boxes. @param {any} runtime @param {any} config of `models` in site.json */
 export async function openPose(runtime, config) {
   const [run, [height, width], count] = [await runtime.open(config), config.size, config.keypoints.length];
-  /** @param {ImageData} image @param {Box[]} boxes @param {boolean} windows whether what lies outside counts less */
-  const look = async (image, boxes, windows) => {
+  /**
+   * @param {ImageData} image @param {Box[]} boxes @param {boolean} windows whether what lies outside counts less
+   * @param {number[] | null} order of the keypoints in the mirrored crops, which are looked at then
+   */
+  const look = async (image, boxes, windows, order = null) => {
     if (!boxes.length) return [];
-    const rgb = new Uint8Array(3 * height * width * boxes.length);
-    const between = new Float32Array(3 * width * image.height);
+    const [rgb, line] = [new Uint8Array(3 * height * width * boxes.length), 3 * width * image.height];
     // the box in the middle, in the input's shape: pixel index of the picture = step * that of the crop + left, top
     const views = boxes.map(([x1, y1, x2, y2], i) => {
       const step = Math.max((x2 - x1) / width, (y2 - y1) / height) * config.padding;
       const [left, top] = [(x1 + x2 - step * width) / 2, (y1 + y2 - step * height) / 2];
-      const rows = tapsOf(height, step, top, image.height);
-      resample(image, tapsOf(width, step, left, image.width), rows, between, rgb, 3 * height * width * i);
+      const [across, start] = order ? [-step, left + (width - 1) * step] : [step, left];
+      const [columns, rows] = [tapsOf(width, across, start, image.width), tapsOf(height, step, top, image.height)];
+      resample(image, columns, rows, new Float32Array(line), rgb, 3 * height * width * i);
       const inside = [(x1 - left) / step, (y1 - top) / step, (x2 - left) / step, (y2 - top) / step];
-      return { step, left, top, inside: windows ? inside : [0, 0, width, height] };
+      return { step, across, start, top, inside: windows ? inside : [0, 0, width, height] };
     });
     const found = await run({
       crops: ['uint8', rgb, [boxes.length, height, width, 3]],
       boxes: ['float32', new Float32Array(views.flatMap(({ inside }) => inside)), [boxes.length, 4]],
     });
-    return views.map(({ step, left, top }, i) => {
-      const rows = Array.from({ length: count }, (_, k) => found.slice(3 * (i * count + k), 3 * (i * count + k) + 3));
-      return { points: rows.map(([x, y]) => [x * step + left, y * step + top]), scores: rows.map((row) => row[2]) };
+    return views.map(({ step, across, start, top }, i) => {
+      const places = Array.from({ length: count }, (_, k) => 3 * (i * count + (order ? order[k] : k)));
+      const rows = places.map((place) => found.slice(place, place + 3));
+      return { points: rows.map(([x, y]) => [x * across + start, y * step + top]), scores: rows.map((row) => row[2]) };
     });
   };
   return { look, config };

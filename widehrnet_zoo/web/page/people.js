@@ -72,14 +72,14 @@ function merge(p, { points, scores }, closer, sigmas) {
 }
 
 /**
- * Look at everyone found in a photo, and again in a closer box.
+ * Look at everyone found in a photo, and again, mirrored, in a closer box.
  * @param {any} net @param {ImageData} image @param {{box: Box, score: number}[]} found @returns {Promise<Person[]>}
  */
 export async function lookTwice(net, image, found) {
   const poses = await net.look(image, found.map(({ box }) => box), true);
   const people = found.map(({ box, score }, i) => ({ ...poses[i], box, boxScore: score, number: i + 1 }));
   const closer = people.map((p) => closerBox(p, image, net.config.size[0] * LEAST) ?? p.box);
-  const second = await net.look(image, closer, true);
+  const second = await net.look(image, closer, true, net.config.flip_order);
   return people.map((p, i) => merge(p, second[i], closer[i], net.config.sigmas));
 }
 
