@@ -17,7 +17,15 @@ from widehrnet_zoo.cli.main import main
 from widehrnet_zoo.detection import finder_ships, open_detector
 from widehrnet_zoo.errors import UserError
 from widehrnet_zoo.formats import FORMATS, save_results
-from widehrnet_zoo.inference.people import Limits, Poses, choose_boxes, distinct_people, merge_looks, person_chances
+from widehrnet_zoo.inference.people import (
+    Limits,
+    Poses,
+    choose_boxes,
+    distinct_people,
+    merge_looks,
+    person_chances,
+    rows_to_look_again,
+)
 from widehrnet_zoo.inference.stream import Photo
 from widehrnet_zoo.pose.crops import box_views, box_windows, crop_people, mirror_views
 from widehrnet_zoo.pose.results import PoseResult
@@ -275,6 +283,15 @@ def test_the_pose_of_two_looks_is_that_of_both():
     # they agree: the mean, weighted by scores; they do not: the surer one
     np.testing.assert_allclose(points, [[4 / 3, 0], [0, 0], [90, 0]])
     np.testing.assert_allclose(scores, [0.45, 0.45, 0.25])
+
+
+def test_of_a_crowd_eight_are_looked_at_again():
+    image, _, boxes = photo(12)
+    estimator = dots(detector=lambda image: (boxes, np.linspace(0.5, 0.9, 12)))
+    result = estimator(image)
+    assert sum(estimator.backend.batches) == 12 + 8 and len(result) == 12
+    once = dots(detector=None)(image, boxes, np.linspace(0.5, 0.9, 12))
+    assert rows_to_look_again(once, Limits(), chances=False).tolist() == [11, 10, 9, 8, 7, 6, 5, 4]
 
 
 def test_a_child_in_front_of_a_grown_up_stays():
