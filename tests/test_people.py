@@ -291,7 +291,8 @@ def test_of_a_crowd_eight_are_looked_at_again():
     result = estimator(image)
     assert sum(estimator.backend.batches) == 12 + 8 and len(result) == 12
     once = dots(detector=None)(image, boxes, np.linspace(0.5, 0.9, 12))
-    assert rows_to_look_again(once, Limits(), chances=False).tolist() == [11, 10, 9, 8, 7, 6, 5, 4]
+    surest = np.argsort(-once.person_scores)[:8]
+    assert rows_to_look_again(once, Limits(), chances=False).tolist() == surest.tolist()
 
 
 def test_a_child_in_front_of_a_grown_up_stays():
