@@ -205,6 +205,14 @@ def test_a_proportions_interval():
     assert (low, high) == pytest.approx((0.2076, 0.2924), abs=0.006)
 
 
+def test_boxes_written_as_corners_are_refused(tmp_path, poses):
+    people = [person(i + 1, 1, poses[0], (30, 20, 70, 95)) for i in range(3)]
+    with pytest.raises(UserError, match='x, y, width, height'):
+        read_labels(label_file(tmp_path, people, 1, width=100, height=100))
+    people[0]['bbox'] = [30, 20, 20, 40]  # as corners it would have no width
+    assert len(read_labels(label_file(tmp_path, people, 1, width=100, height=100)).people) == 3
+
+
 @pytest.mark.parametrize(
     ('change', 'message'),
     [

@@ -25,7 +25,11 @@ for key in sys.argv[1:] or ['dependencies']:
     block = re.search(rf'^{key} = \[(.*?)\]$', text, re.M | re.S)
     if block is None:
         sys.exit(f'pyproject.toml has no extra {key}')
-    for requirement in re.findall(r'"([^"]+)"', block[1]):
+    found = re.findall(r'"([^"]+)"', block[1])
+    if any(requirement.startswith('torchvision') for requirement in found):
+        # each torchvision is of one PyTorch; without a word pip tries them all, the largest downloads there are
+        found += re.findall(r'"(torch>=[^"]+)"', text)
+    for requirement in found:
         print(re.sub(r'>=([^,]+).*', r'==\1', requirement))
 PYTHON
 

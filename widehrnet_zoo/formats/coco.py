@@ -213,6 +213,11 @@ def read_labels(path: str | Path, keypoints: bool = True, nobody: bool = False) 
             raise UserError(f'{where} has {entry["iscrowd"]!r} as "iscrowd"; expected 0 or 1.')
         annotations.append(entry)
     labels = CocoLabels(images, annotations, category)
+    if _are_corners(labels):
+        raise UserError(
+            f'{path}: most boxes reach out of their images, and all are within them when taken as x1, y1, x2, y2: the '
+            '"bbox" of COCO is x, y, width, height.'
+        )
     if not keypoints:
         if len(annotations) > 1 and max(max(a['bbox']) for a in annotations) <= 1:
             raise UserError(
@@ -228,6 +233,19 @@ def read_labels(path: str | Path, keypoints: bool = True, nobody: bool = False) 
             f'{path} has all keypoints within one pixel: they are in pixels, not in fractions of the image.'
         )
     return labels
+
+
+def _are_corners(labels: CocoLabels) -> bool:
+    """Whether the boxes of a file are x1, y1, x2, y2, as far as that can be told: not from one or two."""
+    sizes = [[labels.images[a['image_id']].get(side) or 0 for side in ('width', 'height')] for a in labels.annotations]
+    known = [i for i, size in enumerate(sizes) if min(size) > 0]
+    if len(known) < 3:
+        return False
+    size = np.array([sizes[i] for i in known], float)
+    boxes = np.array([labels.annotations[i]['bbox'] for i in known], float)
+    first, second = boxes[:, :2], boxes[:, 2:]
+    out = (first + second > 1.05 * size + 2).any(1)
+    return bool(out.mean() > 0.5 and (first >= -1).all() and (second > first).all() and (second <= size + 1).all())
 
 
 def _box_category(data: dict[str, Any], path: str | Path) -> dict[str, Any]:
