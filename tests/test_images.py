@@ -4,7 +4,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, TiffImagePlugin
 
 from widehrnet_zoo.errors import UserError
 from widehrnet_zoo.pose.images import read_image, read_size
@@ -190,6 +190,16 @@ def test_broken_exif_and_a_wrong_extension_do_not_matter(tmp_path):
 def test_what_is_no_picture_is_refused_with_a_sentence(source, message):
     with pytest.raises(UserError, match=message):
         read_image(source)
+
+
+@pytest.mark.parametrize('tags', [{254: 1}, {50706: b'\x01\x04\0\0'}])
+def test_the_preview_of_a_raw_photo_is_not_taken_for_the_photo(tmp_path, tags):
+    info = TiffImagePlugin.ImageFileDirectory_v2()
+    for tag, value in tags.items():
+        info[tag] = value
+    Image.new('RGB', (16, 12)).save(tmp_path / 'a.nef', 'TIFF', tiffinfo=info)
+    with pytest.raises(UserError, match='raw photo'):
+        read_image(tmp_path / 'a.nef')
 
 
 def test_huge_pictures_are_refused_before_they_are_decoded():

@@ -64,13 +64,11 @@ TOGETHER = {
 }
 """Names of the files for all photos, by the formats of `widehrnet_zoo.formats`."""
 
-_RAW = frozenset(
-    ('.arw', '.cr2', '.cr3', '.dng', '.iiq', '.nef', '.nrw', '.orf', '.pef', '.raf', '.raw', '.rw2', '.srw', '.x3f')
-)
-_OTHERS = frozenset(('.jp2', '.jxl', '.psd', '.svg'))
+_CAMERAS = '3fr arw cr2 cr3 crw dng gpr iiq nef nrw orf pef raf raw rw2 rwl sr2 srw x3f'
+_RAW = frozenset(f'.{ending}' for ending in _CAMERAS.split())
+_OTHERS = frozenset(('.exr', '.hdr', '.jp2', '.jxl', '.psd', '.svg'))
 
 STDIN = Path('-')
-
 
 _WRITERS = 2
 """Threads that draw and write images."""

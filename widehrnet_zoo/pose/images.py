@@ -49,7 +49,7 @@ _TURNS = {
 _STRIP = 4_000_000
 """Pixels of a large photo that are converted at a time."""
 
-_OF_OTHERS = ('.gif', '.tif', '.tiff', '.ppm', '.pgm', '.avif')
+_OF_OTHERS = ('.gif', '.tif', '.tiff', '.ppm', '.pgm', '.pnm', '.avif', '.mpo', '.tga')
 PHOTO_SUFFIXES = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.webp', '.bmp', *_OF_OTHERS)
 """Files that are taken from folders, beside `HEIF_SUFFIXES`; a file that is named is read whatever its extension."""
 
@@ -177,6 +177,14 @@ def _is_empty(file: Any) -> bool:
         return False
 
 
+def _is_raw(image: Image.Image) -> bool:
+    """Whether this is a DNG, or a TIFF that begins with a preview (tag 254, NewSubfileType), as other raw photos do."""
+    try:
+        return isinstance(image, TiffImageFile) and (50706 in image.tag_v2 or image.tag_v2.get(254) == 1)
+    except Exception:  # see _open
+        return False
+
+
 def _open(file: Any, name: str, max_pixels: int, shrink_above: int | None = None) -> npt.NDArray[np.uint8]:
     is_heif = _is_heif(file)
     if is_heif:
@@ -219,6 +227,8 @@ def _from_pillow(
             f'{name} is too large: {width}x{height} pixels, the limit is {max_pixels}. Make it smaller or raise '
             'max_pixels.'
         )
+    if _is_raw(image):
+        raise UserError(f'{name} is a raw photo, of which only a small preview can be read here: convert it to JPEG.')
     shrink = 1 if shrink_above is None else math.ceil(math.sqrt(width * height / shrink_above))
     try:
         if shrink > 1:
