@@ -21,17 +21,6 @@ from .contenders import Contender
 from .photo import PHOTO, Stages
 from .timing import interleave
 
-__all__ = [
-    'DEVICE_PATHS',
-    'DTYPES',
-    'DeviceContender',
-    'bench_device',
-    'crop_on_device',
-    'device_table',
-    'sample_images',
-    'time_stages',
-]
-
 DEVICE_PATHS = {
     'eager': 'PyTorch, the network as it was trained',
     'compiled': 'torch.compile',

@@ -16,8 +16,6 @@ from ..pose.skeletons import SKELETONS
 from .contenders import PATHS, TRAINING, Contender, Runner
 from .timing import interleave
 
-__all__ = ['PHOTO', 'Stages', 'photo_table', 'time_photo']
-
 PHOTO = (1080, 1920)
 """Height and width of the photo."""
 

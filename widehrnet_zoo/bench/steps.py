@@ -9,8 +9,6 @@ from ..kernels.library import PARTS, choose_variant, peak
 from ..kernels.record import record
 from .contenders import Contender
 
-__all__ = ['bench_steps', 'steps_table']
-
 _WORK = {
     'stem': 'stem: three convolutions and a depthwise one',
     'expand': 'blocks: 1x1 expansion and depthwise 3x3',

@@ -17,8 +17,6 @@ from ..inference.estimator import PoseEstimator
 from ..video import predict_video
 from ..video.clips import VideoReader
 
-__all__ = ['VideoTimes', 'make_video', 'time_video', 'video_table']
-
 _SAMPLES = Path(__file__).parents[1] / 'samples'
 
 

@@ -23,11 +23,7 @@ contenders in turn.
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command.
-
-    Args:
-        parser: Of the command.
-    """
+    """Add the arguments of the command."""
     parser.add_argument(
         'models', nargs='*', default=['widehrnet_18_attn'], help='variants (default: widehrnet_18_attn)'
     )
@@ -78,17 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command.
-
-    Args:
-        args: What `add_arguments` defines, parsed.
-
-    Returns:
-        0.
-
-    Raises:
-        UserError: If a name is unknown or a file missing.
-    """
+    """Run the command."""
     import json
     from dataclasses import asdict
 

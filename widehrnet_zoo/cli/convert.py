@@ -22,11 +22,7 @@ then, in Python:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command.
-
-    Args:
-        parser: Of the command.
-    """
+    """Add the arguments of the command."""
     parser.add_argument('checkpoint', type=Path, metavar='CHECKPOINT', help='mmpose .pth')
     parser.add_argument('out_dir', type=Path, metavar='OUT_DIR', help='folder to write, for local-dir:OUT_DIR')
     parser.add_argument(
@@ -51,17 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command.
-
-    Args:
-        args: What `add_arguments` defines, parsed.
-
-    Returns:
-        0.
-
-    Raises:
-        UserError: If the checkpoint is refused or the folder is taken.
-    """
+    """Run the command."""
     from ..errors import UserError
     from ..hub.convert import convert_checkpoint
     from ..pose.skeletons import read_skeleton

@@ -16,11 +16,7 @@ examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command.
-
-    Args:
-        parser: Of the command.
-    """
+    """Add the arguments of the command."""
     parser.add_argument(
         'models', nargs='*', metavar='MODEL', help='names, folders or files to offer besides the models that ship'
     )
@@ -39,18 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command.
-
-    Args:
-        args: What `add_arguments` defines, parsed.
-
-    Returns:
-        0, when the page was interrupted.
-
-    Raises:
-        UserError: If there is no model to offer, a limit is not positive, or the address cannot be had.
-        ImportError: If gradio is not installed.
-    """
+    """Run the command; gives 0, when the page was interrupted."""
     from ..errors import UserError
 
     if not (0 < args.max_mb < 1e6 and 0 < args.max_megapixels < 1e6):

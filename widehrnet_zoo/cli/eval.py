@@ -24,11 +24,7 @@ examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command.
-
-    Args:
-        parser: Of the command.
-    """
+    """Add the arguments of the command."""
     what = parser.add_argument_group('what')
     what.add_argument(
         '--data',
@@ -115,17 +111,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command.
-
-    Args:
-        args: What `add_arguments` defines, parsed.
-
-    Returns:
-        0.
-
-    Raises:
-        UserError: If an input is missing, broken or does not fit.
-    """
+    """Run the command."""
     from ..errors import UserError
     from ..evaluation.run import Protocol, evaluate
     from ..files import check_folder

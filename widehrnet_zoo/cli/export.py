@@ -31,11 +31,7 @@ Runtime, OpenVINO and the kernels can be used where PyTorch is not installed.
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command.
-
-    Args:
-        parser: Of the command.
-    """
+    """Add the arguments of the command."""
     parser.add_argument('model', help='variant, variant.tag, hf-hub:ORG/NAME or folder')
     parser.add_argument('--weights', metavar='FILE', help='.safetensors, or an official .pth')
     parser.add_argument(
@@ -71,17 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command.
-
-    Args:
-        args: What `add_arguments` defines, parsed.
-
-    Returns:
-        0.
-
-    Raises:
-        UserError: If an input is missing, broken or does not fit, or the file fails its check.
-    """
+    """Run the command."""
     from ..engines.exported import open_backend as open_exported
     from ..engines.opening import open_backend
     from ..engines.pytorch import TorchBackend

@@ -24,27 +24,13 @@ _WEIGHTS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command.
-
-    Args:
-        parser: Of the command.
-    """
+    """Add the arguments of the command."""
     parser.add_argument('model', metavar='MODEL', help='variant, variant.tag, hf-hub:ORG/NAME or local-dir:FOLDER')
     parser.add_argument('--json', action='store_true', help='as JSON')
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command.
-
-    Args:
-        args: What `add_arguments` defines, parsed.
-
-    Returns:
-        0.
-
-    Raises:
-        UserError: If there is no such model.
-    """
+    """Run the command."""
     from ..models.catalogue import describe
 
     entry, skeleton = describe(args.model)

@@ -19,28 +19,14 @@ weights: shipped (in the package), hub (downloaded when used), convert (the auth
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command.
-
-    Args:
-        parser: Of the command.
-    """
+    """Add the arguments of the command."""
     parser.add_argument('filter', nargs='?', default='', help='wildcards on the name (quote them)')
     parser.add_argument('--pretrained', action='store_true', help='only models whose weights are there to load')
     parser.add_argument('--json', action='store_true', help='as JSON')
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command.
-
-    Args:
-        args: What `add_arguments` defines, parsed.
-
-    Returns:
-        0.
-
-    Raises:
-        UserError: If no name matches.
-    """
+    """Run the command."""
     from ..errors import UserError
     from ..models.catalogue import entries
     from ..models.registry import list_pretrained

@@ -14,7 +14,11 @@ from ..errors import UserError
 from ..extras import needs_pytorch
 
 COMMANDS = ('predict', 'list', 'info', 'convert', 'eval', 'train', 'pack', 'export', 'bench', 'demo', 'web')
-"""Modules of this package in the order of the help: `HELP`, `DESCRIPTION`, `EPILOG`, `add_arguments`, `run` of each."""
+"""Modules of this package in the order of the help.
+
+Each has `HELP`, `DESCRIPTION`, `EPILOG`, `add_arguments(parser)`, and `run(args)`, which gives the exit code, 0 where all
+is done, and raises `UserError` for wrong input, `ImportError` for a package that is not installed.
+"""
 
 EPILOG = """\
 examples:

@@ -19,11 +19,7 @@ examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command.
-
-    Args:
-        parser: Of the command.
-    """
+    """Add the arguments of the command."""
     add_recipe(parser)
     packs = parser.add_argument_group('packs')
     packs.add_argument('--to', type=Path, required=True, metavar='FOLDER', help='where to write the packs')
@@ -33,17 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command.
-
-    Args:
-        args: What `add_arguments` defines, parsed.
-
-    Returns:
-        0.
-
-    Raises:
-        UserError: If the recipe or the data do not fit, or the disk is full.
-    """
+    """Run the command."""
     from ..files import check_folder
     from ..training.run import pack
 

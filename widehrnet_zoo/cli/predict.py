@@ -75,11 +75,7 @@ _WRITERS = 2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command.
-
-    Args:
-        parser: Of the command.
-    """
+    """Add the arguments of the command."""
     parser.add_argument(
         'paths',
         nargs='+',
@@ -153,17 +149,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command.
-
-    Args:
-        args: What `add_arguments` defines, parsed.
-
-    Returns:
-        0, or 1 if some photos failed.
-
-    Raises:
-        UserError: If there is nothing to do, or an option is wrong.
-    """
+    """Run the command; gives 0, or 1 if some photos failed."""
     if args.ray:
         from .predict_ray import run_ray
 

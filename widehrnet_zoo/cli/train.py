@@ -68,11 +68,7 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command.
-
-    Args:
-        parser: Of the command.
-    """
+    """Add the arguments of the command."""
     add_recipe(parser)
     run_group = parser.add_argument_group('run')
     run_group.add_argument('--resume', action='store_true', help='go on from the newest checkpoint in --out')
@@ -127,17 +123,7 @@ def _overrides(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command.
-
-    Args:
-        args: What `add_arguments` defines, parsed.
-
-    Returns:
-        0; 130 if the run was stopped, with its state saved.
-
-    Raises:
-        UserError: If the recipe or the data do not fit, or the loss is not finite.
-    """
+    """Run the command; gives 0; 130 if the run was stopped, with its state saved."""
     from ..errors import UserError
     from ..training.recipes import shipped_configs
 

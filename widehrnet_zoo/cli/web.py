@@ -18,11 +18,7 @@ CDN.
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command.
-
-    Args:
-        parser: Of the command.
-    """
+    """Add the arguments of the command."""
     parser.add_argument(
         'models', nargs='*', metavar='MODEL', help='pose models (default: widehrnet_10_attn, widehrnet_18_attn)'
     )
@@ -52,18 +48,7 @@ def add_runtime(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command.
-
-    Args:
-        args: What `add_arguments` defines, parsed.
-
-    Returns:
-        0, when the page was interrupted.
-
-    Raises:
-        UserError: If a model, the finder, the runtime or the port cannot be had.
-        ImportError: If a package of the extra `export` is missing.
-    """
+    """Run the command; gives 0, when the page was interrupted."""
     import tempfile
     import webbrowser
 

@@ -13,8 +13,6 @@ from ..errors import UserError
 from ..video.people import VideoEstimator
 from .models import DemoModels
 
-__all__ = ['Live', 'LivePage']
-
 EMPTY = 'Start the camera.'
 
 _RATE_OVER = 20

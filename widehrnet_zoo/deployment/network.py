@@ -14,8 +14,6 @@ from .folding import Affine, Layout, fold, fold_separable, paired_layout
 from .fusion import DownPath, Fusion
 from .layers import Block, Gate, Gather, Pointwise, Separable
 
-__all__ = ['DeployedWideHRNet', 'deploy']
-
 
 class Stem(nn.Module):
     """The stem as one chain: what passes one convolution of the second half goes through an identity beside it."""

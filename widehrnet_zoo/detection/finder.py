@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from ..engines.pytorch import TorchBackend
 
-__all__ = ['DEFAULT_FINDER', 'PersonFinder', 'letterbox']
-
 DEFAULT_FINDER = 'widehrnet_10_attn.person_320x320'
 """The finder that ships."""
 

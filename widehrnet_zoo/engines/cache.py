@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 
     from .pytorch import TorchBackend
 
-__all__ = ['STARTED_WITHOUT_PYTORCH', 'VARIABLE', 'CachedBackend', 'Request', 'cache_folder', 'keep', 'open_cached']
-
 VARIABLE = 'WIDEHRNET_CACHE'
 """Environment variable with the folder of the cache; empty for none."""
 

@@ -18,8 +18,6 @@ from ..pose.crops import normalise
 from .fork import check_fork
 from .metadata import KEY, ExportMetadata
 
-__all__ = ['SUFFIXES', 'ExportedBackend', 'open_backend']
-
 Array = npt.NDArray[Any]
 Runner = Callable[[Array], Array]
 

@@ -13,8 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ['GraphedNetwork', 'Replayed']
-
 _logger = logging.getLogger(__name__)
 
 _WARM_UP = 3

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from .cache import CachedBackend
     from .pytorch import TorchBackend
 
-__all__ = ['HeatmapBackend', 'exported_path', 'open_backend', 'torch_module']
-
 _EXPORTED = (*SUFFIXES, '.engine', '.tflite', '.pte', '.mlpackage')
 """Those that can be run here, and those of others, which are refused by their name."""
 

@@ -23,8 +23,6 @@ from ..pose.skeletons import Skeleton
 from .fork import check_fork
 from .graphs import GraphedNetwork
 
-__all__ = ['ENGINES', 'TorchBackend', 'find_device', 'on_one_thread', 'open_torch']
-
 _logger = logging.getLogger(__name__)
 
 ENGINES = ('auto', 'kernels', 'deployed', 'graphs', 'eager')

@@ -18,8 +18,6 @@ from ..pose.images import read_image
 from .report import Report
 from .subject import describe_backend, describe_data, sha256
 
-__all__ = ['box_results', 'evaluate_boxes']
-
 _LEAST = 0.01
 
 

@@ -19,8 +19,6 @@ from .report import Report
 from .run import Protocol, check_fit, measured_skeleton
 from .subject import describe_data, describe_model
 
-__all__ = ['evaluate_everyone', 'everyone_results']
-
 
 def everyone_results(
     estimator: PoseEstimator, labels: CocoLabels, images: str | Path, workers: int = 2, progress: bool = True

@@ -8,8 +8,6 @@ from ..errors import UserError
 from ..pose.box_maps import ALIKE, BINS, OVERLAP, box_positions, distances_of
 from .onnx_graph import PoseWriter
 
-__all__ = ['LEAST', 'MOST', 'box_difference', 'write_boxes']
-
 LEAST, MOST = 0.05, 1000
 """Lowest score and most boxes of a photo in an exported file."""
 

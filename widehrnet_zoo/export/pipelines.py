@@ -8,8 +8,6 @@ from ..pose.box_maps import OVERLAP, find_boxes
 from ..pose.decoding import decode_heatmaps
 from .boxes import LEAST, MOST
 
-__all__ = ['BoxPipeline', 'PosePipeline']
-
 
 class _Pipeline(nn.Module):
     mean: Tensor

@@ -12,8 +12,6 @@ from ..pose.skeletons import SKELETONS, Skeleton
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCard
 
-__all__ = ['TASK', 'model_card']
-
 TASK = 'keypoint-detection'
 """The Hub's id of the task."""
 

@@ -14,8 +14,6 @@ from ..weights.checkpoints import load_weights, official_state, read_checkpoint
 from ..weights.official import Architecture, convert_state_dict, find_architecture
 from .saving import save_pretrained
 
-__all__ = ['Conversion', 'convert_checkpoint']
-
 
 @dataclass(frozen=True)
 class Conversion:

@@ -27,8 +27,6 @@ from .card import model_card
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
-__all__ = ['push_to_hub', 'save_pretrained']
-
 _FILES = (WEIGHTS_NAME, 'config.json', 'README.md')
 
 

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ['PoseEstimator']
-
 # what other libraries call the size
 _SIZES = {'image_size', 'img_size', 'imgsz', 'input_size'}
 

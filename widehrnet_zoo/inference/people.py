@@ -11,22 +11,6 @@ from ..errors import UserError
 from ..metrics.oks import keypoint_similarity, oks
 from ..pose.results import PoseResult, person_scores
 
-__all__ = [
-    'CHANCE',
-    'Limits',
-    'Poses',
-    'choose_boxes',
-    'choose_people',
-    'distinct_people',
-    'merge_looks',
-    'person_chances',
-    'person_figures',
-    'person_worth',
-    'pose_likeness',
-    'rows_to_look_again',
-    'take_people',
-]
-
 _SURE = 0.2
 """Keypoints with a higher score say whether two poses are of one person."""
 

@@ -32,8 +32,6 @@ from ..pose.results import PoseResult, person_scores
 from ..pose.skeletons import Skeleton
 from .people import merge_looks
 
-__all__ = ['Finder', 'Forward', 'Found', 'Photo', 'stream']
-
 Image = npt.NDArray[np.uint8]
 Forward = Callable[[Image, npt.NDArray[np.float32] | None], tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
 """Crops, uint8 (B, H, W, 3), to keypoints (B, K, 2) in pixels of the crop, and scores (B, K).

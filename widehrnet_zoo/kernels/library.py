@@ -12,8 +12,6 @@ import numpy.typing as npt
 
 from ..errors import UserError
 
-__all__ = ['PARTS', 'Network', 'choose_variant', 'find_library', 'num_threads', 'peak', 'variants']
-
 INTERFACE = 1
 """Number of the C interface, as the library says it."""
 

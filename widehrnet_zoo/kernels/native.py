@@ -11,8 +11,6 @@ from .library import Network, choose_variant, variants
 from .program import Program
 from .record import record
 
-__all__ = ['KernelNetwork', 'accelerate']
-
 
 class KernelNetwork(nn.Module):
     """A network on the compiled kernels; made by `accelerate`.

@@ -8,8 +8,6 @@ import numpy.typing as npt
 
 from .library import FIELDS, Network
 
-__all__ = ['STEPS', 'Program', 'Step']
-
 Array = npt.NDArray[Any]
 
 STEPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {

@@ -11,8 +11,6 @@ from ..deployment.network import DeployedWideHRNet, Stage, Transition
 from ..errors import UserError
 from .program import Array, Program
 
-__all__ = ['record']
-
 
 def _product(layer: Pointwise, weight: str = 'product', bias: str = 'bias') -> dict[str, Array]:
     return {weight: layer.weight.numpy(), bias: layer.bias.numpy()}

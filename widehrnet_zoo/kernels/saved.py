@@ -17,8 +17,6 @@ from ..extras import require
 from ..files import write_whole
 from .program import STEPS, Program, Step
 
-__all__ = ['decode_program', 'encode_program', 'read_program', 'write_program']
-
 _ABOUT, _STEPS = 'widehrnet_zoo', 'program'
 """Keys of the texts: what the file says of itself, and the steps."""
 

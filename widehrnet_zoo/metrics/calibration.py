@@ -13,8 +13,6 @@ from ..pose.score_map import ScoreMap
 from .oks import keypoint_similarity
 from .people import match_results
 
-__all__ = ['calibration_bins', 'expected_calibration_error', 'fit_score_map', 'keypoint_hits']
-
 RIGHT = 0.5
 """Similarity of a keypoint to its label, `exp(-d^2 / (2 * area * (2 * sigma)^2))`, from which it counts as right."""
 

@@ -9,8 +9,6 @@ import numpy.typing as npt
 from ..formats.coco import CocoLabels
 from .oks import oks
 
-__all__ = ['EveryoneScore']
-
 _LABELLED = 8
 """Labelled keypoints of a person who is to be found."""
 

@@ -12,8 +12,6 @@ from .macs import MacCount, count_parameters, measure_macs
 from .registry import create_model, list_models
 from .widehrnet import REPOSITORY
 
-__all__ = ['PUBLISHED', 'Entry', 'describe', 'entries']
-
 PUBLISHED: dict[str, dict[str, float]] = {
     'widehrnet_18.mpii_256x256': {'MPII val PCKh@0.5': 87.99},
     'widehrnet_18_attn.mpii_256x256': {'MPII val PCKh@0.5': 88.47},

@@ -9,8 +9,6 @@ from ..errors import UserError
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ['HubMethods']
-
 
 class HubMethods:
     """`from_pretrained`, `save_pretrained` and `push_to_hub`, called as those of huggingface-hub's mixin.

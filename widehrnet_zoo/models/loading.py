@@ -10,8 +10,6 @@ from ..errors import UserError
 from ..weights.checkpoints import check_fit
 from ..weights.shipped import WEIGHTS, check_shipped
 
-__all__ = ['check_source', 'checkpoint_filter_fn']
-
 _logger = logging.getLogger(__name__)
 
 

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from .blocks import Fusion
 
-__all__ = ['MacCount', 'count_macs', 'count_parameters', 'measure_macs']
-
 _BASE = 64
 
 

@@ -18,8 +18,6 @@ from ..weights.checkpoints import load_weights
 from ..weights.official import find_architecture, read_weights
 from .registry import DEFAULT_MODEL, create_model, list_models
 
-__all__ = ['WEIGHTS_SUFFIXES', 'OpenedNetwork', 'open_network', 'path_of']
-
 _logger = logging.getLogger(__name__)
 
 WEIGHTS_SUFFIXES = ('.safetensors', '.pth', '.pt', '.bin')

@@ -15,8 +15,6 @@ from ..pose.score_map import score_map_of
 from ..pose.skeletons import Skeleton
 from . import widehrnet
 
-__all__ = ['DEFAULT_MODEL', 'create_model', 'list_models', 'list_pretrained']
-
 DEFAULT_MODEL = 'widehrnet_18_attn'
 """The variant that is taken where none is named."""
 

@@ -11,20 +11,6 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-__all__ = [
-    'Arrays',
-    'as_float',
-    'count_up',
-    'cpu_to_numpy',
-    'gather',
-    'library_of',
-    'like',
-    'sigmoid',
-    'softmax',
-    'to_numpy',
-    'topk',
-]
-
 Arrays: TypeAlias = Any
 """A NumPy array or a PyTorch tensor; what comes out is of the kind of what went in."""
 

@@ -19,24 +19,6 @@ from ..errors import UserError
 from .arrays import Arrays, as_float, count_up, library_of, like, sigmoid, softmax, topk
 from .skeletons import Skeleton
 
-__all__ = [
-    'ALIKE',
-    'BINS',
-    'NUM_MAPS',
-    'OVERLAP',
-    'PERSON_BOXES',
-    'average_boxes',
-    'bin_coordinates',
-    'box_positions',
-    'decode_sides',
-    'distances_of',
-    'find_boxes',
-    'flip_maps',
-    'gives_boxes',
-    'split_maps',
-    'suppress',
-]
-
 BINS = 16
 """Bins of a distance."""
 

@@ -8,20 +8,6 @@ import numpy.typing as npt
 
 from ..errors import UserError
 
-__all__ = [
-    'MEAN',
-    'PADDING',
-    'STD',
-    'STRIDE',
-    'box_views',
-    'box_windows',
-    'check_boxes',
-    'crop_people',
-    'mirror_views',
-    'normalise',
-    'padding_of',
-]
-
 STRIDE = 4
 """Input pixels per heatmap pixel."""
 

@@ -9,8 +9,6 @@ import numpy.typing as npt
 from ..errors import UserError
 from .arrays import Arrays, as_float, gather, library_of, like, to_numpy
 
-__all__ = ['DECODERS', 'Decoder', 'decode_heatmaps', 'flip_heatmaps', 'gaussian_of']
-
 Decoder = Literal['quarter', 'dark', 'soft']
 """Names of the decoders."""
 

@@ -9,8 +9,6 @@ from PIL import Image
 from .images import ImageSource, read_image
 from .skeletons import Skeleton
 
-__all__ = ['SIDE_COLOURS', 'draw_poses']
-
 # the blue is from Okabe and Ito's palette for colour-blind people (https://jfly.uni-koeln.de/color)
 SIDE_COLOURS: dict[str, tuple[int, int, int]] = {
     'left': (86, 180, 233),

@@ -19,8 +19,6 @@ from ..errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ['MAX_PIXELS', 'ImageSource', 'read_image', 'read_size']
-
 ImageSource: TypeAlias = (
     'str | Path | bytes | bytearray | memoryview | BinaryIO | Image.Image | npt.NDArray[Any] | Tensor'
 )

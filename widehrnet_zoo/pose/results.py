@@ -18,8 +18,6 @@ from .drawing import draw_poses
 from .images import ImageSource
 from .skeletons import Skeleton
 
-__all__ = ['Keypoint', 'PoseResult', 'person_scores', 'rescore']
-
 
 def rescore(
     keypoint_scores: npt.ArrayLike, box_scores: npt.ArrayLike, threshold: float = 0.2

@@ -9,8 +9,6 @@ import numpy.typing as npt
 
 from ..errors import UserError
 
-__all__ = ['ScoreMap', 'score_map_of']
-
 
 @dataclass(frozen=True)
 class ScoreMap:

@@ -19,16 +19,6 @@ from ..files import read_settings
 _logger = logging.getLogger(__name__)
 _SIDES = ('left', 'right')
 
-__all__ = [
-    'SKELETONS',
-    'Skeleton',
-    'check_flip_test',
-    'read_skeleton',
-    'skeleton_from_names',
-    'skeleton_of',
-    'warn_unpaired',
-]
-
 
 @dataclass(frozen=True, repr=False)
 class Skeleton:

@@ -16,22 +16,6 @@ from ..pose.skeletons import Skeleton
 from .config import AugmentConfig
 from .draws import Draws
 
-__all__ = [
-    'NO_BORDERS',
-    'Hidden',
-    'Neighbours',
-    'Views',
-    'cut_by_border',
-    'halves',
-    'hidden_parts',
-    'jitter_boxes',
-    'move_keypoints',
-    'neighbours',
-    'sample_views',
-    'swap_sides',
-    'without_covered',
-]
-
 NO_BORDERS = (-torch.inf, -torch.inf, torch.inf, torch.inf)
 
 # the sides of a photo that cut people off, with their shares: most often legs are missing

@@ -30,8 +30,6 @@ from .passes import Passes, PlannedBatches
 from .pixels import add_neighbours, augment_tones, cut_views, degrade, resident_crops, send
 from .targets import STRIDE, gaussian_heatmaps, in_view, loss_total
 
-__all__ = ['Batch', 'Batches', 'normalise']
-
 
 def normalise(
     images: Tensor,

@@ -20,8 +20,6 @@ from .passes import Passes, PlannedBatches
 from .photos import PhotoCache
 from .pixels import augment_tones, cut_views, degrade, resident_crops, send
 
-__all__ = ['BoxBatch', 'BoxBatches', 'Placed', 'photo_view', 'place_photos', 'strongest']
-
 _LARGEST = 2.0
 _WIDTHS = 16
 

@@ -18,8 +18,6 @@ from torch import Tensor
 from ..pose.box_maps import BINS, bin_coordinates, box_positions, decode_sides, split_maps
 from .config import BoxConfig
 
-__all__ = ['Assigned', 'NOBODY', 'PERSON', 'UNSURE', 'assign', 'box_losses']
-
 NOBODY, PERSON, UNSURE = 0, 1, 2
 """Kinds of boxes: a place in the array that is not used; a person; a region that is left out of the loss."""
 

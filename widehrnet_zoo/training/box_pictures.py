@@ -13,8 +13,6 @@ from .box_batches import BoxBatches
 from .box_loss import NOBODY, PERSON
 from .pictures import pixels_of, save_picture, sheet
 
-__all__ = ['draw_found', 'draw_samples']
-
 _COLOURS = {'person': (80, 220, 120), 'unsure': (150, 150, 160), 'found': (255, 140, 40)}
 _SURE = 0.3
 

@@ -24,8 +24,6 @@ from .pixels import cut_views
 from .recipes import stage_configs
 from .start import input_stats, start_model
 
-__all__ = ['BoxTask', 'read_data', 'side_of']
-
 _RARE = 0.01
 _LEAST = 0.01
 

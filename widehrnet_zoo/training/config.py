@@ -7,8 +7,6 @@ from typing import Any
 from ..errors import UserError
 from ..pose.crops import padding_of
 
-__all__ = ['AugmentConfig', 'BoxConfig', 'DataConfig', 'ModelConfig', 'TargetConfig', 'TeacherConfig', 'TrainConfig']
-
 
 @dataclass
 class DataConfig:

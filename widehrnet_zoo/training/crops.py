@@ -23,8 +23,6 @@ from ..pose.crops import box_views, crop_people
 from ..pose.images import read_image
 from .people import People
 
-__all__ = ['CropCache']
-
 _logger = logging.getLogger(__name__)
 
 

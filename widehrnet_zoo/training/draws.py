@@ -7,8 +7,6 @@ sample looks the same however the batch is spread over processes and devices.
 import torch
 from torch import Tensor
 
-__all__ = ['Draws']
-
 _WIDTH = 64
 
 _COLUMNS = (

@@ -40,8 +40,6 @@ from .sync_norm import sync_norms
 from .task import Task
 from .teacher import Teacher
 
-__all__ = ['Trainer', 'make_accelerator']
-
 _logger = logging.getLogger(__name__)
 
 _NOT_FINITE = (

@@ -15,8 +15,6 @@ from .start import start_model
 from .targets import keypoint_losses, mean_loss
 from .validate import Validation, find_keypoints, person_sizes, validate
 
-__all__ = ['KeypointTask']
-
 
 class KeypointTask:
     """A `Task`: heatmaps of keypoints, from crops around people.

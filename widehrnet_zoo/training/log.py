@@ -10,8 +10,6 @@ from ..errors import UserError
 from ..files import write_whole
 from .state import disk_errors
 
-__all__ = ['RunLog', 'join_logs', 'read_log']
-
 COLUMNS = ('step', 'epoch', 'samples', 'minutes', 'lr', 'loss', 'teacher_loss', 'grad_norm')
 
 _COUNTED = ('step', 'epoch', 'samples', 'minutes')

@@ -12,8 +12,6 @@ from timm.optim.muon import _COEFFICIENTS as COEFFICIENTS
 from timm.optim.muon import Muon, get_lr_scale, resolve_ns_coefficients, zeropower_via_newtonschulz
 from torch import Tensor
 
-__all__ = ['StackedMuon']
-
 
 class StackedMuon(Muon):
     """The same parameters, state and step as `Muon`, within rounding.

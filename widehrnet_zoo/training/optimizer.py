@@ -13,8 +13,6 @@ from ..errors import UserError
 from .config import TrainConfig
 from .muon import StackedMuon
 
-__all__ = ['Schedule', 'average_decay', 'check_resume', 'load_optimizer', 'make_optimizer']
-
 # of a run: the most that warm-up takes, and the most that the averaged weights look back
 _WARM_UP, _AVERAGE = 1 / 20, 1 / 10
 

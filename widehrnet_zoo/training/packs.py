@@ -31,8 +31,6 @@ from .crops import CropCache, in_order, people_by_file
 from .people import People
 from .state import disk_errors
 
-__all__ = ['open_packs', 'write_packs']
-
 _FORMAT = 'widehrnet pack 1'
 _OPTIONAL = ('teacher', 'sample_weights', 'weights')
 _LARGEST = 4096

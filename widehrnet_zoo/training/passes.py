@@ -10,8 +10,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-__all__ = ['Passes', 'PlannedBatches']
-
 Plan = TypeVar('Plan')
 Made = TypeVar('Made')
 

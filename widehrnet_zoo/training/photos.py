@@ -18,8 +18,6 @@ from .config import DataConfig
 from .crops import CropCache
 from .people import People
 
-__all__ = ['MARGIN', 'PhotoCache', 'read_photos']
-
 MARGIN = 1 / PADDING
 """Margin of a crop that is the photo and no more, for it takes the padding of people's boxes back."""
 

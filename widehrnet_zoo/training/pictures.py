@@ -23,8 +23,6 @@ from .start import input_stats
 from .state import disk_errors
 from .validate import find_keypoints
 
-__all__ = ['draw_curves', 'draw_preview', 'draw_validation']
-
 _GAP = 4
 _HEAT = np.array((255, 60, 40), np.float32)
 
@@ -80,6 +78,7 @@ def sheet(tiles: list[tuple[Image.Image, str]], columns: int) -> Image.Image:
 
 
 def save_picture(picture: Image.Image, path: Path) -> None:
+    """Write a picture whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tmp = path.with_name(f'.{path.name}.tmp')
     with disk_errors(path):
@@ -88,6 +87,7 @@ def save_picture(picture: Image.Image, path: Path) -> None:
 
 
 def pixels_of(images: torch.Tensor) -> npt.NDArray[np.uint8]:
+    """Float images (N, 3, H, W) in 0..255 as uint8 (N, H, W, 3)."""
     return images.round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
 
 

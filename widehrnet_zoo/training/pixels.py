@@ -17,8 +17,6 @@ from .augment import Hidden, Neighbours
 from .config import AugmentConfig
 from .draws import Draws
 
-__all__ = ['add_neighbours', 'augment_tones', 'cut_views', 'degrade', 'resident_crops', 'send']
-
 _OUTSIDE = 5.0
 _NOISE_SIDE = 256
 _CHUNK = 1024

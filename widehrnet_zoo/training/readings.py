@@ -7,8 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ['Readings']
-
 _AHEAD = 8
 
 

@@ -13,8 +13,6 @@ from ..errors import UserError
 from ..files import load_yaml, read_settings
 from .config import TrainConfig
 
-__all__ = ['CONFIGS', 'load_config', 'shipped_configs']
-
 CONFIGS = Path(__file__).parents[1] / 'configs'
 """Folder of the recipes that ship."""
 

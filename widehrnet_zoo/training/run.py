@@ -25,8 +25,6 @@ from .recipes import stage_configs
 from .state import WEIGHTS_FILE, disk_errors
 from .task import Task
 
-__all__ = ['open_caches', 'pack', 'preview', 'train']
-
 _logger = logging.getLogger(__name__)
 
 

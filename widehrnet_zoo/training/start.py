@@ -15,8 +15,6 @@ from ..pose.crops import padding_of
 from ..pose.skeletons import Skeleton, skeleton_of
 from .config import ModelConfig
 
-__all__ = ['freeze', 'input_stats', 'start_model', 'train_mode']
-
 _logger = logging.getLogger(__name__)
 
 

@@ -17,16 +17,6 @@ from torch import Tensor
 
 from ..errors import UserError
 
-__all__ = [
-    'WEIGHTS_FILE',
-    'disk_errors',
-    'halved',
-    'latest_checkpoint',
-    'load_checkpoint',
-    'save_checkpoint',
-    'seed_step',
-]
-
 _logger = logging.getLogger(__name__)
 
 _PREFIX = 'checkpoint-'

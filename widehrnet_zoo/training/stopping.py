@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ['StopRequest', 'few_collections']
-
 
 @contextmanager
 def few_collections() -> Iterator[None]:

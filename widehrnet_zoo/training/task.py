@@ -9,8 +9,6 @@ from torch import Tensor, nn
 
 from .config import TrainConfig
 
-__all__ = ['Task', 'TaskBatches']
-
 
 class TaskBatches(Protocol):
     """Batches by step; a batch has `pixels` (n, 3, H, W), float in 0..255, on the device.

@@ -17,8 +17,6 @@ from .pixels import cut_views
 from .start import input_stats
 from .targets import STRIDE
 
-__all__ = ['Validation', 'find_keypoints', 'person_sizes', 'validate']
-
 
 class Validation(NamedTuple):
     """What `validate` counts; sums, so that processes can add theirs up.

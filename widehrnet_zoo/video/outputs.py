@@ -14,8 +14,6 @@ import numpy.typing as npt
 from ..pose.results import PoseResult
 from .clips import Frame, VideoReader, VideoWriter
 
-__all__ = ['AHEAD', 'Outputs']
-
 AHEAD = 4
 """Frames that wait between two threads, at most."""
 

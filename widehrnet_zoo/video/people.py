@@ -16,8 +16,6 @@ from ..pose.skeletons import skeleton_of
 from .follow import FollowConfig, Follower
 from .one_euro import OneEuro, SmoothConfig
 
-__all__ = ['SMOOTH', 'VideoEstimator']
-
 SMOOTH = SmoothConfig()
 
 

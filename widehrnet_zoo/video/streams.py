@@ -15,8 +15,6 @@ from ..errors import UserError
 from ..extras import require
 from .clips import Frame, VideoReader
 
-__all__ = ['WAITS', 'StreamReader', 'interruptible', 'is_stream', 'open_source', 'shown', 'stream_name']
-
 SCHEMES = ('http', 'https', 'rtmp', 'rtmps', 'rtp', 'rtsp', 'rtsps', 'srt', 'tcp', 'udp')
 WAITS = (1, 2, 4, 8, 16)
 """Seconds before each try to take up a stream that broke off."""

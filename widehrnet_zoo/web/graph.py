@@ -20,8 +20,6 @@ from ..pose.crops import STRIDE, box_views, box_windows
 from ..pose.decoding import decode_heatmaps, gaussian_of
 from ..pose.score_map import ScoreMap
 
-__all__ = ['LiveWriter', 'write_pose']
-
 _REACH = 2
 """Pixels around the maximum that `decode_heatmaps(..., 'dark')` looks at, and the furthest that it moves a keypoint."""
 

@@ -7,8 +7,6 @@ from typing import Any
 
 from ..errors import UserError
 
-__all__ = ['VERSION', 'runtime_config']
-
 VERSION = '1.30.0'
 
 _ADDRESS = f'https://cdn.jsdelivr.net/npm/onnxruntime-web@{VERSION}/dist/'

@@ -7,8 +7,6 @@ from typing import Any
 
 from ..errors import UserError
 
-__all__ = ['serve']
-
 
 class _Handler(SimpleHTTPRequestHandler):
     # whatever the system's own table says: a browser runs no script of another type

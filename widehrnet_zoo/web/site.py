@@ -23,8 +23,6 @@ from ..video import FollowConfig, SmoothConfig
 from .graph import write_pose
 from .runtime import runtime_config
 
-__all__ = ['DEFAULT_MODELS', 'write_site']
-
 DEFAULT_MODELS = ('widehrnet_10_attn', 'widehrnet_18_attn')
 """The pose models of `widehrnet web`, the fast one first."""
 

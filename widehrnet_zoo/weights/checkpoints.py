@@ -12,8 +12,6 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 
-__all__ = ['check_fit', 'first_of', 'load_weights', 'misfits', 'official_state', 'read_checkpoint']
-
 
 def first_of(keys: list[str]) -> str:
     """The first three of a list of names, and how many there are."""

@@ -10,8 +10,6 @@ from typing import Any
 
 from ..errors import UserError
 
-__all__ = ['WEIGHTS_NAME', 'fetch', 'prepare_source', 'single_source']
-
 _logger = logging.getLogger(__name__)
 
 WEIGHTS_NAME = 'model.safetensors'

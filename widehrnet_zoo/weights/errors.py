@@ -10,8 +10,6 @@ from typing import Any
 
 from ..errors import UserError
 
-__all__ = ['hub_errors']
-
 _HTTP_LIBRARIES = {'httpx', 'httpx2', 'httpcore', 'httpcore2', 'requests', 'urllib3'}
 
 

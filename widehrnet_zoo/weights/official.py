@@ -12,13 +12,6 @@ from torch import Tensor
 from ..errors import UserError
 from .checkpoints import first_of, official_state, read_checkpoint
 
-__all__ = [
-    'Architecture',
-    'convert_state_dict',
-    'find_architecture',
-    'read_weights',
-]
-
 # Four layers in a row, as the official sequences number them
 _SEPARABLE = {'0': 'conv_dw.conv', '1': 'conv_dw.bn', '2': 'conv_pw.conv', '3': 'conv_pw.bn'}
 
