@@ -11,13 +11,13 @@ from widehrnet_zoo.errors import UserError
 from widehrnet_zoo.training import load_config, train
 from widehrnet_zoo.training.box_batches import BoxBatches, photo_view, strongest
 from widehrnet_zoo.training.box_loss import NOBODY, PERSON, UNSURE
-from widehrnet_zoo.training.config import DataConfig
 from widehrnet_zoo.training.crops import CropCache
+from widehrnet_zoo.training.data import pack
 from widehrnet_zoo.training.log import read_log
 from widehrnet_zoo.training.people import read_people
-from widehrnet_zoo.training.photos import PhotoCache, read_photos
+from widehrnet_zoo.training.photos import MARGIN, PhotoCache, read_photos
 from widehrnet_zoo.training.pixels import cut_views
-from widehrnet_zoo.training.run import open_task, pack, preview
+from widehrnet_zoo.training.run import open_task, preview
 
 pytest.importorskip('yaml')
 pytest.importorskip('accelerate')
@@ -75,8 +75,11 @@ def recipe(folder, out, **changes):
 
 
 def cache_of(folder, size=150):
-    photos = read_photos(folder / 'train.json')
-    return PhotoCache.build(photos, folder / 'images', folder / 'cache', size, DataConfig(), progress=False)
+    return photos_of(folder / 'train.json', folder / 'images', folder / 'cache', size)
+
+
+def photos_of(labels, images, folder, size):
+    return PhotoCache(CropCache.build(read_photos(labels), images, folder, size, MARGIN, 1.0, progress=False))
 
 
 def white(pixels):
@@ -202,9 +205,7 @@ def test_a_crowd_is_no_person_to_learn_and_boxes_end_at_the_photo(squares, tmp_p
     labels['annotations'][0]['iscrowd'] = 1
     labels['annotations'][1]['bbox'] = [-10, 50, 500, 30]
     (tmp_path / 'crowd.json').write_text(json.dumps(labels))
-    cache = PhotoCache.build(
-        read_photos(tmp_path / 'crowd.json'), squares / 'images', tmp_path, 150, DataConfig(), progress=False
-    )
+    cache = photos_of(tmp_path / 'crowd.json', squares / 'images', tmp_path, 150)
     assert cache.kinds[[0, 1, 3], 0].tolist() == [UNSURE, PERSON, NOBODY]
     first, second = cache.labels().annotations[:2]
     assert first['iscrowd'] == 1 and second['iscrowd'] == 0 and second['bbox'] == [0, 50, 120, 30]

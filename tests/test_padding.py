@@ -82,7 +82,7 @@ def test_training_looks_at_boxes_with_the_recipes_padding_and_the_model_keeps_it
     pytest.importorskip('accelerate')
     from widehrnet_zoo.training import load_config, train
     from widehrnet_zoo.training.batches import Batches
-    from widehrnet_zoo.training.run import open_caches
+    from widehrnet_zoo.training.data import open_caches
 
     write_kites(tmp_path, 8)
     still = {f'augment__{name}': 0 for name in ('rotation_prob', 'shift', 'flip_prob', 'colour', 'cutout_prob')}

@@ -23,10 +23,10 @@ from widehrnet_zoo.training.augment import (
 from widehrnet_zoo.training.batches import Batches
 from widehrnet_zoo.training.config import AugmentConfig
 from widehrnet_zoo.training.crops import CropCache
+from widehrnet_zoo.training.data import open_caches
 from widehrnet_zoo.training.draws import Draws
 from widehrnet_zoo.training.people import read_people
 from widehrnet_zoo.training.pixels import add_neighbours, augment_tones, cut_views, degrade
-from widehrnet_zoo.training.run import open_caches
 from widehrnet_zoo.training.targets import (
     gaussian_heatmaps,
     in_view,

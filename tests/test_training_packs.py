@@ -10,9 +10,9 @@ from training_shapes import tiny_recipe, write_kites
 from widehrnet_zoo.errors import UserError
 from widehrnet_zoo.training import load_config, pack, train
 from widehrnet_zoo.training.batches import Batches
+from widehrnet_zoo.training.data import open_caches
 from widehrnet_zoo.training.packs import open_packs, write_packs
 from widehrnet_zoo.training.people import read_people
-from widehrnet_zoo.training.run import open_caches
 
 pytest.importorskip('yaml')
 pytest.importorskip('accelerate')

@@ -16,8 +16,8 @@ from ..extras import needs_pytorch
 COMMANDS = ('predict', 'list', 'info', 'convert', 'eval', 'train', 'pack', 'export', 'bench', 'demo', 'web')
 """Modules of this package in the order of the help.
 
-Each has `HELP`, `DESCRIPTION`, `EPILOG`, `add_arguments(parser)`, and `run(args)`, which gives the exit code, 0 where all
-is done, and raises `UserError` for wrong input, `ImportError` for a package that is not installed.
+Each has `HELP`, `DESCRIPTION`, `EPILOG`, `add_arguments(parser)`, and `run(args)`, which gives the exit code, 0 where
+all is done, and raises `UserError` for wrong input, `ImportError` for a package that is not installed.
 """
 
 EPILOG = """\

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from ..files import check_folder
-    from ..training.run import pack
+    from ..training.data import pack
 
     check_folder(args.to, '--to')
     for path in pack(read_recipe(args), args.to, args.quality, args.megabytes, not args.quiet):

@@ -17,33 +17,13 @@ from .batches import normalise
 from .box_batches import BoxBatch, BoxBatches, photo_view
 from .box_loss import NOBODY, PERSON, box_losses
 from .config import TrainConfig
-from .packs import open_packs
-from .people import People
-from .photos import PhotoCache, read_photos
+from .data import open_caches
+from .photos import PhotoCache
 from .pixels import cut_views
-from .recipes import stage_configs
 from .start import input_stats, start_model
 
 _RARE = 0.01
 _LEAST = 0.01
-
-
-def read_data(config: TrainConfig) -> tuple[People, People | None]:
-    """Photos to learn from and to validate on, see `read_photos`.
-
-    Raises:
-        UserError: If the recipe names none, or a label file is broken.
-    """
-    data = config.data
-    if not data.labels or not data.images:
-        raise UserError('The recipe does not say what to learn from: set data.labels and data.images.')
-    return read_photos(data.labels, data.sample_weights), read_photos(data.val_labels) if data.val_labels else None
-
-
-def side_of(config: TrainConfig) -> int:
-    """Side of a stored photo in pixels: with a little more than the largest input has."""
-    largest = max(max(stage.size) for stage, _ in stage_configs(config))
-    return config.data.crop_size or round(largest * 1.2)
 
 
 class BoxTask:
@@ -75,21 +55,10 @@ class BoxTask:
             ImportError: If pycocotools, which average precision comes from, is not installed.
         """
         require('pycocotools', 'eval')
-        data = config.data
         if config.teacher.model or config.teacher.keypoints:
             raise UserError('A teacher is for keypoints: leave teacher out where the task is boxes.')
-        if data.packs:
-            if data.labels or data.images or data.val_labels:
-                raise UserError('data.packs stands in place of data.labels, data.images and data.val_labels.')
-            packs = {split: PhotoCache(cache) for split, cache in open_packs(data.packs, progress=progress).items()}
-            return cls(config, packs['train'], packs.get('val'))
-        train, val = read_data(config)
-        size, folder = side_of(config), data.cache or Path(config.out) / 'cache'
-        assert data.images is not None
-        learnt = PhotoCache.build(train, data.images, folder, size, data, progress)
-        if val is None:
-            return cls(config, learnt, None)
-        return cls(config, learnt, PhotoCache.build(val, data.val_images or data.images, folder, size, data, progress))
+        train, val = open_caches(config, progress)
+        return cls(config, PhotoCache(train), None if val is None else PhotoCache(val))
 
     def by(self, config: TrainConfig) -> 'BoxTask':
         """The same photos, to be learnt by another recipe."""

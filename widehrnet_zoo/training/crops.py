@@ -10,8 +10,9 @@ import shutil
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,8 @@ from ..pose.images import read_image
 from .people import People
 
 _logger = logging.getLogger(__name__)
+
+Made = TypeVar('Made')
 
 
 class CropCache:
@@ -98,8 +101,7 @@ class CropCache:
             UserError: If more than `max_bad` images cannot be read, or the disk is full.
         """
         images, parent = Path(images), Path(folder)
-        if not images.is_dir():
-            raise UserError(f'{images} is not a folder: expected the images of the labels there.')
+        check_images(images)
         stamps = {file: _stamp(images / file) for file in dict.fromkeys(people.files)}
         key = json.dumps(
             [size, margin, aspect, str(images.resolve()), people.files, people.boxes.tolist(), people.sizes, stamps]
@@ -156,60 +158,87 @@ def _write(
     step = maps[:, 0, 0]
     corners = (people.boxes[:, :2] + people.boxes[:, 2:]) / 2 - step[:, None] * size / 2
     maps[:, :, 2] = corners
-    by_file = people_by_file(people)
 
-    def cut(file: str) -> npt.NDArray[np.uint8] | UserError:
+    def cut(image: npt.NDArray[np.uint8], rows: list[int]) -> npt.NDArray[np.uint8]:
+        return crop_people(image, maps[rows], (size, size))
+
+    kept: list[int] = []
+    # written in chunks: a full disk under a memory map would be a bus error, under a write it is an error to name
+    with open(folder / 'crops.raw', 'wb') as raw:
+        for rows, crops in each_image(people, images, cut, 'crops', max_bad, workers, progress):
+            kept += rows
+            raw.write(crops.tobytes())
+    np.save(folder / 'kept.npy', np.array(kept))
+    np.save(folder / 'origins.npy', np.column_stack((corners, step))[kept])
+    (folder / 'meta.json').write_text(json.dumps({'size': size}))
+
+
+def check_images(folder: Path) -> None:
+    """Refuse a folder of images that is not there."""
+    if not folder.is_dir():
+        raise UserError(f'{folder} is not a folder: expected the images of the labels there.')
+
+
+def each_image(
+    people: People,
+    images: Path,
+    work: Callable[[npt.NDArray[np.uint8], list[int]], Made],
+    what: str,
+    max_bad: int = 20,
+    workers: int = 2,
+    progress: bool = True,
+) -> Iterator[tuple[list[int], Made]]:
+    """Read the images of people in threads, a few ahead of their use, and make something of each.
+
+    Args:
+        people: The people.
+        images: Folder of their images.
+        work: Takes an image, uint8 (H, W, 3), and the places of its people.
+        what: Name of the bar.
+        max_bad: Images that cannot be read, or do not fit their labels, to skip before giving up.
+        workers: Threads.
+        progress: Show a bar.
+
+    Yields:
+        Places of the people on an image, and what was made of it.
+
+    Raises:
+        UserError: If more than `max_bad` images cannot be used, or none can.
+    """
+    by_file: dict[str, list[int]] = {}
+    for i, file in enumerate(people.files):
+        by_file.setdefault(file, []).append(i)
+
+    def read(file: str) -> Made | UserError:
         rows = by_file[file]
         try:
             image = read_image(images / file)
             labelled = None if people.sizes is None else people.sizes[rows[0]]
             check_fit(images / file, (image.shape[1], image.shape[0]), labelled, people.boxes[rows])
-            return crop_people(image, maps[rows], (size, size))
+            return work(image, rows)
         except UserError as error:
             return error
 
-    kept: list[int] = []
-    bad: list[str] = []
-    why: UserError | None = None
-    # written in chunks: a full disk under a memory map would be a bus error, under a write it is an error to name
-    with open(folder / 'crops.raw', 'wb') as raw, tqdm(total=len(people), desc='crops', disable=not progress) as bar:
-        for file, crops in in_order(cut, by_file, workers):
-            bar.update(len(by_file[file]))
-            if isinstance(crops, UserError):
-                bad.append(file)
-                why = crops
-                _logger.warning('skipped: %s', crops)
-                if len(bad) > max_bad:
-                    raise UserError(
-                        f'{len(bad)} images cannot be read, more than data.max_bad_images={max_bad}; the last: {crops}'
-                    ) from crops
-                continue
-            kept += by_file[file]
-            raw.write(crops.tobytes())
-    if not kept:
-        raise UserError(f'None of the {len(bad)} images in {images} can be used; the last: {why}')
-    np.save(folder / 'kept.npy', np.array(kept))
-    np.save(folder / 'origins.npy', np.column_stack((corners, step))[kept])
-    (folder / 'meta.json').write_text(json.dumps({'size': size, 'margin': margin, 'unreadable': bad}))
-
-
-def people_by_file(people: People) -> dict[str, list[int]]:
-    """Places of the people on each image."""
-    by_file: dict[str, list[int]] = {}
-    for i, file in enumerate(people.files):
-        by_file.setdefault(file, []).append(i)
-    return by_file
-
-
-def in_order(work: Callable, items: dict[str, list[int]], workers: int) -> Iterator[tuple]:
-    """Results of `work` in the order of the items, a few ahead of their use and no more."""
-    names = iter(items)
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        queue: deque[tuple[str, Future]] = deque()
-        for name in itertools.islice(names, 4 * max(1, workers)):
-            queue.append((name, pool.submit(work, name)))
+    bad, ahead = 0, 4 * max(1, workers)
+    with (
+        ThreadPoolExecutor(max(1, workers)) as pool,
+        tqdm(total=len(people), desc=what, unit='person', disable=not progress) as bar,
+    ):
+        files = iter(by_file.values())
+        queue = deque((rows, pool.submit(read, people.files[rows[0]])) for rows in itertools.islice(files, ahead))
         while queue:
-            name, future = queue.popleft()
-            yield name, future.result()
-            for following in itertools.islice(names, 1):
-                queue.append((following, pool.submit(work, following)))
+            rows, future = queue.popleft()
+            found = future.result()
+            queue.extend((more, pool.submit(read, people.files[more[0]])) for more in itertools.islice(files, 1))
+            bar.update(len(rows))
+            if not isinstance(found, UserError):
+                yield rows, found
+                continue
+            bad += 1
+            _logger.warning('skipped: %s', found)
+            if bad > max_bad:
+                raise UserError(
+                    f'{bad} images cannot be read, more than data.max_bad_images={max_bad}; the last: {found}'
+                ) from found
+            if bad == len(by_file):
+                raise UserError(f'None of the {bad} images in {images} can be used; the last: {found}')

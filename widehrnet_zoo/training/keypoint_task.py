@@ -10,6 +10,7 @@ from ..pose.crops import padding_of
 from .batches import Batch, Batches
 from .config import TrainConfig
 from .crops import CropCache
+from .data import open_caches
 from .pictures import draw_preview, draw_validation
 from .start import start_model
 from .targets import keypoint_losses, mean_loss
@@ -32,6 +33,11 @@ class KeypointTask:
         self.skeleton = train.people.skeleton
         self.train_size, self.has_val = len(train), val is not None
         self.shown = f'PCK@{config.pck:g}'
+
+    @classmethod
+    def open(cls, config: TrainConfig, progress: bool = True) -> 'KeypointTask':
+        """See `open_caches`."""
+        return cls(config, *open_caches(config, progress))
 
     def by(self, config: TrainConfig) -> 'KeypointTask':
         """The same crops, to be learnt by another recipe."""

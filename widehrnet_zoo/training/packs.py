@@ -23,11 +23,9 @@ from tqdm import tqdm
 
 from ..errors import UserError
 from ..files import write_whole
-from ..formats.fit import check_fit
 from ..pose.crops import PADDING
-from ..pose.images import read_image
 from ..pose.skeletons import Skeleton
-from .crops import CropCache, in_order, people_by_file
+from .crops import CropCache, check_images, each_image
 from .people import People
 from .state import disk_errors
 
@@ -104,35 +102,13 @@ def write_packs(
         UserError: If more than `max_bad` images cannot be read, or the disk is full.
     """
     images, folder = Path(images), Path(folder)
-    if not images.is_dir():
-        raise UserError(f'{images} is not a folder: expected the images of the labels there.')
-    by_file = people_by_file(people)
+    check_images(images)
 
-    def cut(file: str) -> list[_Crop] | UserError:
-        rows = by_file[file]
-        try:
-            image = read_image(images / file)
-            labelled = None if people.sizes is None else people.sizes[rows[0]]
-            check_fit(images / file, (image.shape[1], image.shape[0]), labelled, people.boxes[rows])
-        except UserError as error:
-            return error
+    def cut(image: npt.NDArray[np.uint8], rows: list[int]) -> list[_Crop]:
         return [_Crop(row, *_cut(image, people.boxes[row], side, margin, aspect, quality)) for row in rows]
 
-    crops: list[_Crop] = []
-    bad: list[str] = []
-    with tqdm(total=len(people), desc=f'pack {split}', unit='person', disable=not progress) as bar:
-        for file, found in in_order(cut, by_file, workers):
-            bar.update(len(by_file[file]))
-            if isinstance(found, UserError):
-                bad.append(file)
-                if len(bad) > max_bad:
-                    raise UserError(
-                        f'{len(bad)} images cannot be read, more than data.max_bad_images={max_bad}; the last: {found}'
-                    )
-                continue
-            crops += found
-    if not crops:
-        raise UserError(f'None of the {len(bad)} images in {images} can be read, such as {bad[-1]}.')
+    found = each_image(people, images, cut, f'pack {split}', max_bad, workers, progress)
+    crops = [crop for _, some in found for crop in some]
     labels = people.part(np.array([crop.row for crop in crops]))
     parts = list(_parts(crops, labels, megabytes * 1e6))
     name = hashlib.sha256(b''.join(hashlib.sha256(c.content).digest() for c in crops)).hexdigest()[:16]

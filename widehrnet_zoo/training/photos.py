@@ -14,7 +14,6 @@ from ..formats.coco import CocoLabels, are_numbers, read_labels
 from ..pose.crops import PADDING
 from ..pose.skeletons import Skeleton
 from .box_loss import NOBODY, PERSON, UNSURE
-from .config import DataConfig
 from .crops import CropCache
 from .people import People
 
@@ -113,26 +112,6 @@ class PhotoCache:
 
     def __len__(self) -> int:
         return len(self.crops)
-
-    @classmethod
-    def build(
-        cls, photos: People, images: str | Path, folder: str | Path, size: int, data: DataConfig, progress: bool = True
-    ) -> 'PhotoCache':
-        """Cut and store the photos, or find them; see `CropCache.build`.
-
-        Args:
-            photos: From `read_photos`.
-            images: Folder of the images.
-            folder: Where caches are kept.
-            size: Side of a stored square in pixels.
-            data: Settings for bad images and threads.
-            progress: Show a bar.
-
-        Raises:
-            UserError: If too many images cannot be read, or the disk is full.
-        """
-        most = data.max_bad_images
-        return cls(CropCache.build(photos, images, folder, size, MARGIN, 1.0, most, data.workers, progress))
 
     def labels(self) -> CocoLabels:
         """The photos' boxes as COCO labels, in the photos' pixels."""

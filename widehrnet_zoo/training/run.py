@@ -12,143 +12,17 @@ from torch import nn
 
 from ..errors import UserError
 from ..files import check_folder, write_whole
+from .box_task import BoxTask
 from .config import DataConfig, TrainConfig
-from .crops import CropCache
 from .engine import Trainer, make_accelerator
 from .keypoint_task import KeypointTask
 from .log import join_logs
-from .packs import open_packs, write_packs
-from .people import People, read_people
-from .photos import MARGIN
 from .pictures import draw_curves
 from .recipes import stage_configs
 from .state import WEIGHTS_FILE, disk_errors
 from .task import Task
 
 _logger = logging.getLogger(__name__)
-
-
-def _read(config: TrainConfig) -> tuple[People, People | None]:
-    data = config.data
-    if not data.labels or not data.images:
-        raise UserError('The recipe does not say what to learn from: set data.labels and data.images.')
-    people = read_people(
-        data.labels, data.skeleton, config.teacher.keypoints, data.sample_weights, data.keypoint_weights
-    )
-    if not data.val_labels:
-        return people, None
-    val = read_people(data.val_labels, people.skeleton)
-    return people, val
-
-
-def open_caches(config: TrainConfig, progress: bool = True) -> tuple[CropCache, CropCache | None]:
-    """Read the labels of a recipe and cut, or find, the crops.
-
-    Args:
-        config: The recipe.
-        progress: Show a bar.
-
-    Returns:
-        Training and validation crops; `None` without validation labels.
-
-    Raises:
-        UserError: If a label file or too many images are broken, or the disk is full.
-    """
-    data = config.data
-    if data.packs:
-        return _open_packs(config, progress)
-    people, val = _read(config)
-
-    def build(who: People, images: str) -> CropCache:
-        return CropCache.build(
-            who,
-            images,
-            data.cache or Path(config.out) / 'cache',
-            size=_crop_side(config),
-            margin=data.margin,
-            aspect=config.size[1] / config.size[0],
-            max_bad=data.max_bad_images,
-            workers=data.workers,
-            progress=progress,
-        )
-
-    assert data.images is not None
-    return build(people, data.images), None if val is None else build(val, data.val_images or data.images)
-
-
-def _crop_side(config: TrainConfig) -> int:
-    tallest = max(stage.size[0] for stage, _ in stage_configs(config))
-    return config.data.crop_size or round(tallest * config.data.margin)
-
-
-def _open_packs(config: TrainConfig, progress: bool) -> tuple[CropCache, CropCache | None]:
-    data = config.data
-    if data.labels or data.images or data.val_labels:
-        raise UserError(
-            'data.packs stands in place of data.labels, data.images and data.val_labels: give one or the other.'
-        )
-    assert data.packs is not None
-    caches = open_packs(data.packs, progress=progress)
-    train_crops, val_crops = caches['train'], caches.get('val')
-    if config.teacher.keypoints is None:
-        train_crops.teacher = None
-    elif train_crops.teacher is None:
-        raise UserError(
-            f'{data.packs} has no keypoints of a teacher: pack with teacher.keypoints={config.teacher.keypoints}.'
-        )
-    if val_crops is not None and val_crops.people.skeleton != train_crops.people.skeleton:
-        raise UserError(f'{data.packs} has people to train and to validate on with different keypoints.')
-    return train_crops, val_crops
-
-
-def pack(
-    config: TrainConfig, folder: str | Path, quality: int = 85, megabytes: float = 50.0, progress: bool = True
-) -> list[Path]:
-    """Write what a recipe learns from into packs, to train from on another machine.
-
-    Args:
-        config: The recipe: labels, images, crop size and margin.
-        folder: Where to.
-        quality: Of the JPEG crops.
-        megabytes: Largest size of a file, in 10^6 bytes.
-        progress: Show bars.
-
-    Returns:
-        The files.
-
-    Raises:
-        UserError: If a label file or too many images are broken, or the disk is full.
-    """
-    if not 1 <= quality <= 100 or not megabytes >= 1:
-        raise UserError(f'The quality is in 1..100 and a pack has a megabyte or more, not {quality} and {megabytes:g}.')
-    data = config.data
-    if config.task == 'boxes':
-        from .box_task import read_data, side_of
-
-        people, val = read_data(config)
-        side, margin, aspect = side_of(config), MARGIN, 1.0
-    else:
-        people, val = _read(config)
-        side, margin, aspect = _crop_side(config), data.margin, config.size[1] / config.size[0]
-    written: list[Path] = []
-    for split, who, images in (('train', people, data.images), ('val', val, data.val_images or data.images)):
-        if who is not None:
-            assert images is not None
-            written += write_packs(
-                who,
-                images,
-                folder,
-                split,
-                side=side,
-                margin=margin,
-                aspect=aspect,
-                quality=quality,
-                megabytes=megabytes,
-                max_bad=data.max_bad_images,
-                workers=data.workers,
-                progress=progress,
-            )
-    return written
 
 
 def open_task(config: TrainConfig, progress: bool = True) -> Task:
@@ -161,11 +35,7 @@ def open_task(config: TrainConfig, progress: bool = True) -> Task:
     Raises:
         UserError: As for `open_caches`.
     """
-    if config.task == 'boxes':
-        from .box_task import BoxTask
-
-        return BoxTask.open(config, progress)
-    return KeypointTask(config, *open_caches(config, progress))
+    return (BoxTask if config.task == 'boxes' else KeypointTask).open(config, progress)
 
 
 def preview(config: TrainConfig, path: str | Path, count: int = 12) -> None:
