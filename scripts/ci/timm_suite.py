@@ -55,14 +55,7 @@ def expected_tests() -> Counter[str]:
 
 
 def fetch_sdist(folder: Path) -> Path:
-    """Download the source distribution of the installed timm.
-
-    Args:
-        folder: Where to.
-
-    Returns:
-        The file.
-    """
+    """Download the source distribution of the installed timm."""
     command = [sys.executable, '-m', 'pip', 'download', '--quiet', '--disable-pip-version-check', '--no-deps']
     done = subprocess.run([*command, '--no-binary', 'timm', '--dest', str(folder), f'timm=={timm.__version__}'])
     found = list(folder.glob('timm-*.tar.gz'))
@@ -76,10 +69,6 @@ def fetch_sdist(folder: Path) -> Path:
 
 def extract_tests(sdist: Path, folder: Path) -> Path:
     """Take the tests and their settings out of a source distribution.
-
-    Args:
-        sdist: The file.
-        folder: Where to.
 
     Returns:
         Root of the tests. timm itself is not in it, so that the installed one is tested.

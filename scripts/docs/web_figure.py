@@ -20,12 +20,7 @@ OUT = Path(__file__).resolve().parents[2] / 'docs' / 'images' / 'web.png'
 
 
 def main(site: Path, photo: Path) -> None:
-    """Write the picture.
-
-    Args:
-        site: The page's folder, with its runtime.
-        photo: What the page is given.
-    """
+    """Write the picture."""
     with serve(site) as server, sync_playwright() as driver:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         browser = driver.chromium.launch(executable_path=shutil.which('chromium'), args=['--no-sandbox'])

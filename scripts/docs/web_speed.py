@@ -88,12 +88,7 @@ def _renderer(folder: str) -> int:
 
 
 def main(site: Path, npm: Path) -> None:
-    """Print the table.
-
-    Args:
-        site: The page's folder, with its runtime.
-        npm: Of the packages.
-    """
+    """Print the table."""
     config = json.loads((site / 'site.json').read_text())
     contenders: list[tuple[str, str]] = [
         (f'{model["name"]}, {model["size"][0]}x{model["size"][1]}', f'ours({json.dumps(model)}, %d)')

@@ -113,13 +113,7 @@ def milliseconds(work: Callable[[], Any]) -> float:
 
 
 def draw_curve(score: BoxScore, threshold: float, path: Path) -> None:
-    """Recall and precision by the lowest score that counts.
-
-    Args:
-        score: Of the finder's boxes.
-        threshold: The finder's own, marked.
-        path: Picture to write.
-    """
+    """Recall and precision by the lowest score that counts."""
     recall, precision, scores = score.curve()
     seen = scores > 0
     figures: Any = require('matplotlib.figure', 'train')

@@ -106,9 +106,6 @@ def peaks_and_hits(
 def halved(tensor: torch.Tensor) -> torch.Tensor:
     """A tensor as it ships.
 
-    Args:
-        tensor: Weights, statistics or a counter.
-
     Returns:
         It in float16; unchanged if float16 would make infinities of it (variances of wide activations do that) or if it
         is of whole numbers.

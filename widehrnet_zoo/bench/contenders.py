@@ -165,9 +165,6 @@ class Contender:
     def open(self, threads: int) -> Runner:
         """Make it ready to run.
 
-        Args:
-            threads: Threads to use.
-
         Returns:
             Normalised images (B, 3, H, W) to whatever the network gives.
         """

@@ -67,9 +67,6 @@ class DeviceContender:
     def open(self, device: torch.device) -> Callable[[Tensor], Any]:
         """Make it ready to run.
 
-        Args:
-            device: Where.
-
         Returns:
             What `given` gives to what the network gives.
         """

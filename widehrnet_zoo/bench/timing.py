@@ -94,11 +94,6 @@ class ColdStart:
 def cold_start(contender: Contender, threads: int, timeout: float = 300.0) -> ColdStart:
     """Start a process that opens a contender and runs it once on one image.
 
-    Args:
-        contender: It, prepared.
-        threads: Threads to use.
-        timeout: Seconds at most.
-
     Raises:
         UserError: If the process fails.
     """

@@ -66,9 +66,6 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
-    Args:
-        argv: Arguments; those of the process by default.
-
     Returns:
         The exit code: 0 done, 1 done in part or failed, 2 wrong input, 130 interrupted.
     """

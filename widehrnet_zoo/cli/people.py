@@ -5,12 +5,7 @@ from typing import Any
 
 
 def add_detector(group: Any, of: str = 'photos without boxes') -> None:
-    """Add `--detector`.
-
-    Args:
-        group: A group of the command's parser.
-        of: Where people are found.
-    """
+    """Add `--detector`."""
     group.add_argument(
         '--detector',
         metavar='NAME',
@@ -20,11 +15,7 @@ def add_detector(group: Any, of: str = 'photos without boxes') -> None:
 
 
 def add_limits(group: Any) -> None:
-    """Add the options of `widehrnet_zoo.inference.people.Limits`.
-
-    Args:
-        group: A group of the command's parser.
-    """
+    """Add the options of `widehrnet_zoo.inference.people.Limits`."""
     group.add_argument(
         '--box-threshold', type=float, metavar='SCORE', help="leave out a detector's lower boxes (default: its own)"
     )

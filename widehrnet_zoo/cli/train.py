@@ -44,11 +44,7 @@ FLAGS: tuple[tuple[str, str, Any, str], ...] = (
 
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
-    """Add the recipe and the flags that override it.
-
-    Args:
-        parser: Of the command.
-    """
+    """Add the recipe and the flags that override it."""
     parser.add_argument('recipe', nargs='?', help='name of a shipped recipe, or a file (train --list shows the names)')
     recipe = parser.add_argument_group('recipe')
     for flag, _, kind, text in FLAGS:

@@ -33,11 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_runtime(parser: argparse.ArgumentParser) -> None:
-    """Add `--runtime`, for `widehrnet export` too.
-
-    Args:
-        parser: Of the command.
-    """
+    """Add `--runtime`, for `widehrnet export` too."""
     parser.add_argument(
         '--runtime',
         type=Path,

@@ -23,12 +23,7 @@ _PAUSE = 2.0
 
 
 class Live:
-    """What is known of a visitor's camera from one frame to the next.
-
-    Args:
-        model: The model's name.
-        people: Finds and follows people with it.
-    """
+    """What is known of a visitor's camera from one frame to the next."""
 
     def __init__(self, model: str, people: VideoEstimator):
         self.model, self.people = model, people
@@ -44,21 +39,12 @@ class Live:
         return (len(self._times) - 1) / (now - self._times[0]) if len(self._times) > 1 else 0.0
 
     def was_stopped(self, now: float) -> bool:
-        """Whether there was no frame for a while.
-
-        Args:
-            now: The time, in seconds.
-        """
+        """Whether there was no frame for a while."""
         return bool(self._times) and now - self._times[-1] > _PAUSE
 
 
 class LivePage:
-    """What the tab's events do.
-
-    Args:
-        models: What the page offers.
-        clock: Gives the time in seconds.
-    """
+    """What the tab's events do."""
 
     def __init__(self, models: DemoModels, clock: Callable[[], float] = time.monotonic):
         self._models, self._clock = models, clock

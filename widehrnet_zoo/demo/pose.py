@@ -153,9 +153,6 @@ def find_keypoints(
 def keypoint_rows(result: PoseResult) -> list[list[Any]]:
     """A result as rows for people to read.
 
-    Args:
-        result: The people.
-
     Returns:
         One row per keypoint: person from 1, name, x and y to a tenth of a pixel, score to two places.
     """

@@ -155,11 +155,7 @@ class GraphTransition(nn.Module):
 
 
 class GraphNetwork(nn.Module):
-    """The deployed network without in-place work; height and width must be multiples of 32.
-
-    Args:
-        deployed: The deployed network.
-    """
+    """The deployed network without in-place work; height and width must be multiples of 32."""
 
     def __init__(self, deployed: DeployedWideHRNet):
         super().__init__()

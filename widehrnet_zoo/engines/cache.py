@@ -155,9 +155,6 @@ def cache_folder() -> Path | None:
 def open_cached(request: Request) -> CachedBackend | None:
     """Open a network from the cache.
 
-    Args:
-        request: What is asked for.
-
     Returns:
         The backend; `None` where the cache does not have it whole.
     """
@@ -179,12 +176,7 @@ def open_cached(request: Request) -> CachedBackend | None:
 
 
 def keep(request: Request, backend: 'TorchBackend') -> None:
-    """Keep a network for the next time; nothing happens where that cannot be done.
-
-    Args:
-        request: What was asked for.
-        backend: What was opened.
-    """
+    """Keep a network for the next time; nothing happens where that cannot be done."""
     folder = cache_folder()
     # a file that changes while it is opened would be kept under the name of what it was
     if request.key is None or folder is None or backend.engine != 'kernels' or replace(request).key != request.key:

@@ -75,10 +75,6 @@ class GraphedNetwork(nn.Module):
 
     Half precision rounds to 11 bits, bfloat16 to 8; the largest activation of the weights that ship is a tenth of what
     half precision holds. `widehrnet bench --device cuda` states the error of both.
-
-    Args:
-        module: The network; its weights are copied.
-        dtype: Of the copy.
     """
 
     def __init__(self, module: nn.Module, dtype: torch.dtype = torch.float16):

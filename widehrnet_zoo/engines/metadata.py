@@ -68,10 +68,6 @@ class ExportMetadata:
     def from_json(cls, text: str | None, file: str) -> 'ExportMetadata':
         """The reverse of `to_json`.
 
-        Args:
-            text: What the file says.
-            file: Its name, for the message.
-
         Raises:
             UserError: If the file says nothing, or something else.
         """

@@ -23,9 +23,6 @@ _TARGET = re.compile(r'torch\.ops\.aten\.(?!from_file)\w+(?:\.\w+)?|_operator\.\
 def check_program(path: Path) -> None:
     """Refuse a torch.export file that holds more than a graph of PyTorch's own operators and tensors.
 
-    Args:
-        path: The file.
-
     Raises:
         UserError: If it holds other pickles, code or expressions, or is no such file.
     """

@@ -50,9 +50,6 @@ class PredictionStore:
     def load(self, num_keypoints: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
         """What is there.
 
-        Args:
-            num_keypoints: Keypoints per person.
-
         Returns:
             float32 (total, K, 3), NaN where nothing is stored, and (total,) whether it is.
         """

@@ -314,9 +314,6 @@ def check(file: Path, network: nn.Module, metadata: ExportMetadata, crops: npt.N
 def sample_crops(size: tuple[int, int]) -> npt.NDArray[np.uint8]:
     """Crops from the photo that comes with this package.
 
-    Args:
-        size: Height and width.
-
     Returns:
         uint8 (8, H, W, 3).
     """

@@ -103,12 +103,6 @@ class CocoLabels:
 def read_json(path: str | Path) -> Any:
     """Read a JSON file.
 
-    Args:
-        path: The file.
-
-    Returns:
-        Its content.
-
     Raises:
         UserError: If it cannot be read or is not JSON.
     """

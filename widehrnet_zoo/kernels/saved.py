@@ -26,13 +26,7 @@ _LARGEST_HEADER = 10_000_000
 
 
 def write_program(program: Program, about: str, path: Path) -> None:
-    """Write a program, whole or not at all.
-
-    Args:
-        program: The program.
-        about: What else the file says of itself.
-        path: The file.
-    """
+    """Write a program, whole or not at all."""
     write_whole(path, encode_program(program, about))
 
 
@@ -45,9 +39,6 @@ def encode_program(program: Program, about: str) -> bytes:
 
 def read_program(path: Path) -> tuple[Program, str]:
     """Read what `write_program` wrote.
-
-    Args:
-        path: The file.
 
     Returns:
         The program, and what else the file says of itself.

@@ -22,12 +22,6 @@ AT = ('best F1', 'recall at best F1', 'precision at best F1', 'score at best F1'
 def read_box_results(path: Any) -> list[dict[str, Any]]:
     """Read a file of boxes in COCO's results format.
 
-    Args:
-        path: The JSON.
-
-    Returns:
-        Its entries.
-
     Raises:
         UserError: If it has another form; the message names the entry.
     """

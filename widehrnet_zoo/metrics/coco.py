@@ -92,9 +92,6 @@ def to_results(
 def result_entries(path: str | Path) -> list[dict[str, Any]]:
     """The entries of a file in COCO's results format, each with an `image_id`.
 
-    Args:
-        path: The JSON.
-
     Returns:
         Its entries, whose other fields were not looked at.
 
@@ -112,13 +109,6 @@ def result_entries(path: str | Path) -> list[dict[str, Any]]:
 
 def read_results(path: str | Path, num_keypoints: int | None = None) -> list[dict[str, Any]]:
     """Read a file in COCO's results format.
-
-    Args:
-        path: The JSON.
-        num_keypoints: Keypoints per person to insist on.
-
-    Returns:
-        Its entries.
 
     Raises:
         UserError: If it has another form; the message names the entry.
@@ -192,9 +182,6 @@ class CocoEvaluation:
 
     def positions(self, image_ids: Sequence[int | str]) -> list[int]:
         """Indices of photos in the evaluator's own order.
-
-        Args:
-            image_ids: Their ids.
 
         Returns:
             What `figures` takes.

@@ -16,10 +16,6 @@ _logger = logging.getLogger(__name__)
 def check_source(variant: str, cfg: PretrainedCfg) -> None:
     """Refuse a tag without weights, and shipped weights that were damaged, before a network is built.
 
-    Args:
-        variant: Name of the variant.
-        cfg: Where its weights are.
-
     Raises:
         UserError: If there are no weights; the message says how to get them.
     """
@@ -44,13 +40,6 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dic
     """Check a state dict against the model, and keep the model's own head where the saved one cannot fit.
 
     timm stops checking names and shapes when the number of classes differs; this does not.
-
-    Args:
-        state_dict: Saved weights.
-        model: The model that will load them.
-
-    Returns:
-        The state dict to load.
 
     Raises:
         UserError: If anything but the head and the input channels differs.

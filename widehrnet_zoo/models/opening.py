@@ -115,9 +115,6 @@ def open_network(
 def unwrap(model: nn.Module) -> nn.Module:
     """The network inside the wrappers of `torch.compile`, `DataParallel` and DDP, which know nothing of keypoints.
 
-    Args:
-        model: Any module.
-
     Returns:
         The module inside, or the module itself.
     """

@@ -268,12 +268,7 @@ class PoseResult:
 
 
 def json_text(values: Any, indent: int | None = 1) -> str:
-    """JSON for files (RFC 8259: no NaN), readable and in UTF-8.
-
-    Args:
-        values: Lists, dicts, texts and finite numbers.
-        indent: Spaces per level; None for one line.
-    """
+    """JSON for files (RFC 8259: no NaN), readable and in UTF-8."""
     text = json.dumps(values, indent=indent, ensure_ascii=False, allow_nan=False)
     # a name of a file that is no Unicode comes as lone surrogates, which JSON can hold as escapes only
     return re.sub('[\ud800-\udfff]', lambda found: f'\\u{ord(found[0]):04x}', text)

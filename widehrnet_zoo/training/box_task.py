@@ -27,13 +27,7 @@ _LEAST = 0.01
 
 
 class BoxTask:
-    """A `Task`: the boxes of people, from whole photos.
-
-    Args:
-        config: The recipe.
-        train: Photos to learn from.
-        val: Photos to validate on.
-    """
+    """A `Task`: the boxes of people, from whole photos."""
 
     figure, shown = 'ap50', 'AP50'
 
@@ -44,10 +38,6 @@ class BoxTask:
     @classmethod
     def open(cls, config: TrainConfig, progress: bool = True) -> 'BoxTask':
         """Read the labels of a recipe and decode, or find, the photos.
-
-        Args:
-            config: The recipe.
-            progress: Show a bar.
 
         Raises:
             UserError: If a setting is for keypoints only, a label file or too many images are broken, or the disk is

@@ -42,10 +42,6 @@ def _geometry(config: TrainConfig) -> tuple[int, float, float]:
 def open_caches(config: TrainConfig, progress: bool = True) -> tuple[CropCache, CropCache | None]:
     """Read the labels of a recipe and cut, or find, the crops.
 
-    Args:
-        config: The recipe.
-        progress: Show a bar.
-
     Returns:
         Training and validation crops; `None` without validation labels.
 

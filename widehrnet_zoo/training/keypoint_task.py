@@ -18,13 +18,7 @@ from .validate import Validation, find_keypoints, person_sizes, validate
 
 
 class KeypointTask:
-    """A `Task`: heatmaps of keypoints, from crops around people.
-
-    Args:
-        config: The recipe.
-        train: Crops to learn from.
-        val: Crops to validate on.
-    """
+    """A `Task`: heatmaps of keypoints, from crops around people."""
 
     figure = 'pck'
 

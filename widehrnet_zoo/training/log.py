@@ -31,12 +31,7 @@ def read_log(path: Path) -> list[dict[str, float]]:
 
 
 def join_logs(folders: Iterable[Path], path: Path) -> None:
-    """One log of runs that followed each other: steps, epochs, samples and minutes go on counting.
-
-    Args:
-        folders: Of the runs, in their order.
-        path: File to write.
-    """
+    """One log of runs that followed each other: steps, epochs, samples and minutes go on counting."""
     rows: list[dict[str, float]] = []
     for folder in folders:
         before = {key: rows[-1][key] if rows else 0.0 for key in _COUNTED}
@@ -89,9 +84,6 @@ class RunLog:
 
     def write(self, row: dict[str, float]) -> None:
         """Append a row; it is on disk when this returns.
-
-        Args:
-            row: Values by column.
 
         Raises:
             UserError: If the disk is full.

@@ -14,25 +14,14 @@ from torch import Tensor
 
 
 class StackedMuon(Muon):
-    """The same parameters, state and step as `Muon`, within rounding.
-
-    Args:
-        muon: timm's optimiser, before its first step.
-    """
+    """The same parameters, state and step as `Muon`, within rounding."""
 
     def __init__(self, muon: Muon):
         super().__init__(muon.param_groups, **muon.defaults)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step.
-
-        Args:
-            closure: Computes the loss anew, if given.
-
-        Returns:
-            Its loss.
-        """
+        """One step."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

@@ -33,10 +33,6 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
 def check_resume(folder: Path, config: TrainConfig) -> None:
     """Refuse to go on with what the state of a run is not of; all else may change.
 
-    Args:
-        folder: Of the run.
-        config: The recipe to go on with.
-
     Raises:
         UserError: If a setting changed that cannot.
     """
@@ -63,10 +59,6 @@ def check_resume(folder: Path, config: TrainConfig) -> None:
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Take over the state of a checkpoint; learning rates, weight decay and the like stay those of the recipe.
-
-    Args:
-        optimizer: Of the recipe.
-        state: State dict of the checkpoint.
 
     Raises:
         UserError: If the groups of parameters are others.

@@ -122,15 +122,7 @@ def draw_preview(cache: CropCache, config: TrainConfig, path: str | Path, count:
 def draw_validation(
     model: nn.Module, cache: CropCache, size: tuple[int, int], path: str | Path, count: int = 16
 ) -> None:
-    """Validation people, evenly spread: the label on the left, the prediction on the right.
-
-    Args:
-        model: The trained model, in evaluation mode.
-        cache: The crops.
-        size: Height and width of the input.
-        path: Picture to write.
-        count: Number of people.
-    """
+    """Validation people, evenly spread: the label on the left, the prediction on the right."""
     rows = np.unique(np.linspace(0, len(cache) - 1, min(count, len(cache))).round().astype(int))
     labels = torch.from_numpy(cache.keypoints[rows])
     views = sample_views(torch.from_numpy(cache.boxes[rows]), labels, size, padding_of(model))

@@ -39,9 +39,6 @@ class Readings:
     def read(self, wait: bool = False) -> Iterator[tuple[list[float], dict[str, Any]]]:
         """Take those that are there, in their order.
 
-        Args:
-            wait: Take all.
-
         Yields:
             The numbers and the row.
         """

@@ -94,17 +94,6 @@ def save_checkpoint(
 ) -> Path:
     """Write a checkpoint, then remove the older ones.
 
-    Args:
-        folder: Of the run.
-        step: Steps done.
-        model: State dict.
-        optimizer: State dict.
-        ema: State dict of the averaged weights.
-        state: Anything else, for JSON.
-
-    Returns:
-        The checkpoint's folder.
-
     Raises:
         UserError: If the disk is full; older checkpoints stay as they are.
     """

@@ -303,12 +303,6 @@ def _packets(container: Any, stream: Any) -> Iterator[Any]:
 def check_out(path: str | Path) -> Path:
     """Refuse names of videos that cannot be written.
 
-    Args:
-        path: The file to be.
-
-    Returns:
-        It, as a path.
-
     Raises:
         UserError: If the ending is none of those that can be written, or the folder is not there.
     """

@@ -30,30 +30,18 @@ _log = logging.getLogger(__name__)
 
 
 def is_stream(source: str | Path) -> bool:
-    """Whether a source is a camera (`/dev/video0`) or an address (`rtsp://`, `http://`, ...), not a file.
-
-    Args:
-        source: Its name.
-    """
+    """Whether a source is a camera (`/dev/video0`) or an address (`rtsp://`, `http://`, ...), not a file."""
     scheme, found, _ = str(source).partition('://')
     return scheme.lower() in SCHEMES if found else Path(source).is_char_device()
 
 
 def shown(source: str | Path) -> str:
-    """The name of a source without what is secret in an address: user, password, and what follows a question mark.
-
-    Args:
-        source: A file, camera or address.
-    """
+    """The name of a source without what is secret in an address: user, password, and what follows a question mark."""
     return re.sub(r'(?<=://)[^/?#]*@|[?#].*', '', str(source)) if is_stream(source) else str(source)
 
 
 def stream_name(source: str | Path) -> str:
-    """A file name, without ending, for what comes of a stream: `rtsp://host:554/door` is `host_554_door`.
-
-    Args:
-        source: A camera or address.
-    """
+    """A file name, without ending, for what comes of a stream: `rtsp://host:554/door` is `host_554_door`."""
     name = shown(source).removeprefix('/dev/').partition('://')
     return re.sub(r'[^\w.-]+', '_', name[2] or name[0]).strip('._-') or 'stream'
 

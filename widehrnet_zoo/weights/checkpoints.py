@@ -21,10 +21,6 @@ def first_of(keys: list[str]) -> str:
 def misfits(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
     """Why weights are not those of a network.
 
-    Args:
-        state: Weights by name.
-        expected: The network's own, on any device.
-
     Returns:
         What is wrong, by kind and with the first names of each; empty if nothing is.
     """
@@ -86,9 +82,6 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor], source: str) -
 
 def read_checkpoint(file: str | Path) -> dict[str, Any]:
     """Unpickle a `.pth` file, or read a safetensors file, running no code from it.
-
-    Args:
-        file: The file.
 
     Returns:
         What it holds, on the CPU.

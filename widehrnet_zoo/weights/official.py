@@ -113,9 +113,6 @@ def convert_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def find_architecture(state: Mapping[str, Tensor]) -> Architecture:
     """The network that weights are from, by their names and shapes.
 
-    Args:
-        state: Weights with the names here.
-
     Returns:
         The variant and its number of keypoints.
 
