@@ -172,31 +172,6 @@ def test_model_table_is_that_of_the_registry():
     assert page == script('model_table').page(), 'run scripts/docs/model_table.py'
 
 
-def test_model_table_shows_the_times_of_a_benchmark():
-    def row(model, path, precision, batch, median):
-        return {'model': model, 'path': path, 'precision': precision, 'batch': batch, 'median': median}
-
-    run = {
-        'machine': {'processor': 'Some CPU', 'threads': 2},
-        'size': [256, 192],
-        'rows': [
-            row('widehrnet_18', 'eager', 'f32', 1, 50.04),
-            row('widehrnet_18', 'onnx', 'f32', 1, 17.96),
-            row('widehrnet_18', 'onnx', 'f32', 8, 99.0),
-            row('widehrnet_10', 'onnx', 'f32', 1, 7.0),
-            row('resnet50', 'onnx', 'f32', 1, 40.0),
-        ],
-    }
-    table = script('model_table')._speed(run).splitlines()
-    assert table[1] == '## Speed on Some CPU' and '256x192, 2 threads' in table[3]
-    assert table[5:] == [
-        '| variant | eager, f32 | onnx, f32 |',
-        '|---|---:|---:|',
-        '| `widehrnet_18` | 50.0 | 18.0 |',
-        '| `widehrnet_10` | - | 7.0 |',
-    ]
-
-
 def test_every_page_is_in_the_menu():
     menu = (ROOT / 'mkdocs.yml').read_text(encoding='utf-8')
     pages = [p.relative_to(ROOT / 'docs').as_posix() for p in (ROOT / 'docs').rglob('*.md')]

@@ -2,17 +2,13 @@
 
 Usage: python scripts/docs/model_table.py
 
-Run it again when a variant, a tag, shipped weights, a model card or a file of `docs/bench` has changed. Files of
-`docs/bench` are the `bench.json` of `widehrnet bench --out`.
+Run it again when a variant, a tag, shipped weights or a model card has changed.
 """
 
-import json
 from pathlib import Path
-from typing import Any
 
 from widehrnet_zoo.files import write_whole
 from widehrnet_zoo.models.catalogue import Entry, entries
-from widehrnet_zoo.models.registry import list_models
 from widehrnet_zoo.models.widehrnet import REPOSITORY
 
 DOCS = Path(__file__).resolve().parents[2] / 'docs'
@@ -83,7 +79,7 @@ def page() -> str:
         ),
         weights='\n'.join(_row(tag) for tag in tags if tag.weights != 'none'),
         repository=REPOSITORY,
-    ) + ''.join(_speed(json.loads(file.read_text())) for file in sorted((DOCS / 'bench').glob('*.json')))
+    )
 
 
 def _row(tag: Entry) -> str:
@@ -95,28 +91,6 @@ def _row(tag: Entry) -> str:
         check = f'[card](weights/{tag.name}.md)'
     maps = f'{tag.num_keypoints} ({tag.skeleton})' if tag.num_keypoints else tag.skeleton
     return f'| {name} | {maps} | {WEIGHTS[tag.weights]} | {figures} | {check} |'
-
-
-def _speed(run: dict[str, Any]) -> str:
-    """Milliseconds of our variants by runtime; columns in the order of the run."""
-    rows = [row for row in run['rows'] if row['batch'] == 1 and row['model'] in list_models()]
-    columns = list(dict.fromkeys(f'{row["path"]}, {row["precision"]}' for row in rows))
-    times = {(row['model'], f'{row["path"]}, {row["precision"]}'): f'{row["median"]:.1f}' for row in rows}
-    lines = [
-        '',
-        f'## Speed on {run["machine"]["processor"]}',
-        '',
-        f'Milliseconds per image, median, batch 1, {run["size"][0]}x{run["size"][1]}, '
-        f'{run["machine"]["threads"]} threads, by `widehrnet bench`.',
-        '',
-        f'| variant | {" | ".join(columns)} |',
-        f'|---|{"---:|" * len(columns)}',
-        *(
-            f'| `{name}` | {" | ".join(times.get((name, column), "-") for column in columns)} |'
-            for name in dict.fromkeys(row['model'] for row in rows)
-        ),
-    ]
-    return '\n'.join(lines) + '\n'
 
 
 if __name__ == '__main__':

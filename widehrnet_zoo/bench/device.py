@@ -18,7 +18,8 @@ from ..pose.crops import MEAN, STD, box_views, crop_people, normalise
 from ..pose.decoding import decode_heatmaps
 from ..pose.images import read_image
 from .contenders import Contender
-from .photo import PHOTO, Stages
+from .photo import PHOTO, Stages, side_by_side, time_stages
+from .report import markdown
 from .timing import interleave
 
 DEVICE_PATHS = {
@@ -212,7 +213,7 @@ def crop_on_device(image: Tensor, maps: npt.NDArray[np.float64], size: tuple[int
     return (crops - mean) / std
 
 
-def time_stages(
+def time_device_photo(
     contenders: Sequence[DeviceContender],
     device: torch.device,
     people: int,
@@ -231,36 +232,33 @@ def time_stages(
         progress: Show a progress bar.
     """
     image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (*PHOTO, 3), dtype=np.uint8))
-    edges = np.linspace(0, PHOTO[1], people + 1)
-    views = box_views(np.stack((edges[:-1], np.full(people, 200.0), edges[1:], np.full(people, 900.0)), 1), size)
-    calls: dict[str, Callable[[], Any]] = {}
-    chosen = [c for c in contenders if c.model.startswith('widehrnet')]
-    for c in chosen:
-        network = c.open(device)
-        crops = c.given(crop_on_device(image.to(device), views, size))
-        heatmaps = network(crops).float()
+    views = box_views(side_by_side(people), size)
+    calls: dict[str, dict[str, Callable[[], Any]]] = {}
+    for c in contenders:
+        if not c.model.startswith('widehrnet'):
+            continue
 
-        def cut(c: DeviceContender = c) -> Tensor:
+        def cut(_: Any = None, c: DeviceContender = c) -> Tensor:
             return c.given(crop_on_device(image.to(device), views, size))
+
+        network, crops = c.open(device), cut()
 
         def whole(network: Any = network, cut: Callable[[], Tensor] = cut) -> Any:
             return [found.cpu() for found in decode_heatmaps(network(cut()).float())]
 
-        calls |= {
-            f'{c.label} crops': _finished(lambda _, cut=cut: cut(), crops, device),  # type: ignore[misc]
-            f'{c.label} network': _finished(network, crops, device),
-            f'{c.label} decoding': _finished(decode_heatmaps, heatmaps, device),
-            f'{c.label} whole': whole,
+        calls[c.label] = {
+            'crops': _finished(cut, crops, device),
+            'network': _finished(network, crops, device),
+            'decoding': _finished(decode_heatmaps, network(crops).float(), device),
+            'whole': whole,
         }
-    timings = interleave(calls, runs, progress=progress)
-    stages = ('crops', 'network', 'decoding', 'whole')
-    return [Stages(c.label, *(timings[f'{c.label} {stage}'].median for stage in stages)) for c in chosen]
+    return time_stages(calls, runs, progress)
 
 
 def device_table(rows: Sequence[dict[str, Any]]) -> str:
     """A Markdown table of what `bench_device` gives."""
     head = ['model', 'path', 'precision', 'batch', 'ms', 'crops/s', 'GMAC/s', 'MB', 'error', 'largest kernels']
-    lines = [head, ['---'] * 3 + ['---:'] * 6 + ['---']]
+    lines = []
     for row in rows:
         kernels = ', '.join(f'{name[:30].replace("|", "/")} {share:.0%}' for name, share in row['kernels'])
         lines.append(
@@ -277,4 +275,4 @@ def device_table(rows: Sequence[dict[str, Any]]) -> str:
                 kernels,
             ]
         )
-    return '\n'.join('| ' + ' | '.join(cells) + ' |' for cells in lines) + '\n'
+    return markdown(head, lines, 3)

@@ -1,6 +1,6 @@
 """From a photo with several people to their keypoints: where the time goes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,6 +14,7 @@ from ..pose.crops import box_views, crop_people
 from ..pose.decoding import decode_heatmaps
 from ..pose.skeletons import SKELETONS
 from .contenders import PATHS, TRAINING, Contender, Runner
+from .report import markdown
 from .timing import interleave
 
 PHOTO = (1080, 1920)
@@ -53,6 +54,29 @@ def _heatmaps(runner: Runner, images: npt.NDArray[np.float32]) -> torch.Tensor:
     return torch.as_tensor(found if isinstance(found, torch.Tensor) else found[0]).float()
 
 
+def time_stages(
+    calls: Mapping[str, Mapping[str, Callable[[], Any]]], runs: int = 10, progress: bool = True
+) -> list[Stages]:
+    """Time the stages of contenders, all in turn.
+
+    Args:
+        calls: By the label of a contender what does each stage: `crops`, `network`, `decoding` and `whole`.
+        runs: Rounds.
+        progress: Show a progress bar.
+    """
+    flat = {(label, stage): call for label, stages in calls.items() for stage, call in stages.items()}
+    timings = interleave(flat, runs, progress=progress)
+    return [
+        Stages(label, **{stage: timings[label, stage].median for stage in stages}) for label, stages in calls.items()
+    ]
+
+
+def side_by_side(people: int) -> npt.NDArray[np.float64]:
+    """Boxes (N, 4) of people who stand side by side in the photo."""
+    edges = np.linspace(0, PHOTO[1], people + 1)
+    return np.stack((edges[:-1], np.full(people, 200.0), edges[1:], np.full(people, 900.0)), 1)
+
+
 def time_photo(
     contenders: Sequence[Contender], people: int, threads: int, runs: int = 10, progress: bool = True
 ) -> list[Stages]:
@@ -65,37 +89,28 @@ def time_photo(
         runs: Rounds.
         progress: Show a progress bar.
     """
-    chosen = [c for c in contenders if c.path in _PATHS and c.model.startswith('widehrnet')]
     image = np.random.default_rng(0).integers(0, 256, (*PHOTO, 3), dtype=np.uint8)
-    edges = np.linspace(0, PHOTO[1], people + 1)
-    boxes = np.stack((edges[:-1], np.full(people, 200.0), edges[1:], np.full(people, 900.0)), 1)
-    calls: dict[str, Any] = {}
-    for c in chosen:
-        runner = c.open(threads)
-        estimator = PoseEstimator(
-            backend=lambda images, runner=runner: _heatmaps(runner, images),
-            size=c.size,
-            skeleton=SKELETONS['coco'],
-            batch_size=people,
-        )
-        views = box_views(boxes, c.size)
+    boxes = side_by_side(people)
+    calls: dict[str, dict[str, Callable[[], Any]]] = {}
+    for c in contenders:
+        if c.path not in _PATHS or not c.model.startswith('widehrnet'):
+            continue
+        network = partial(_heatmaps, c.open(threads))
+        estimator = PoseEstimator(backend=network, size=c.size, skeleton=SKELETONS['coco'], batch_size=people)
         images = np.zeros((people, 3, *c.size), np.float32)
-        heatmaps = _heatmaps(runner, images)
-        calls |= {
-            f'{c.label} crops': lambda v=views, size=c.size: crop_people(image, v, size),
-            f'{c.label} network': lambda runner=runner, images=images: _heatmaps(runner, images),
-            f'{c.label} decoding': partial(decode_heatmaps, heatmaps, estimator.decoder),
-            f'{c.label} whole': lambda estimator=estimator: estimator(image, boxes),
+        calls[c.label] = {
+            'crops': partial(crop_people, image, box_views(boxes, c.size), c.size),
+            'network': partial(network, images),
+            'decoding': partial(decode_heatmaps, network(images), estimator.decoder),
+            'whole': partial(estimator, image, boxes),
         }
-    timings = interleave(calls, runs, progress=progress)
-    stages = ('crops', 'network', 'decoding', 'whole')
-    return [Stages(c.label, *(timings[f'{c.label} {stage}'].median for stage in stages)) for c in chosen]
+    return time_stages(calls, runs, progress)
 
 
 def photo_table(rows: Sequence[Stages]) -> str:
     """A Markdown table."""
-    lines = [['path', 'crops', 'network', 'decoding', 'whole call', "network's share"], ['---', *['---:'] * 5]]
+    lines = []
     for row in rows:
         times = [f'{ms:.1f}' for ms in (row.crops, row.network, row.decoding, row.whole)]
         lines.append([row.label, *times, f'{row.share:.0%}'])
-    return '\n'.join('| ' + ' | '.join(cells) + ' |' for cells in lines) + '\n'
+    return markdown(['path', 'crops', 'network', 'decoding', 'whole call', "network's share"], lines)

@@ -1,11 +1,18 @@
 """Table, chart and JSON of a benchmark."""
 
 import io
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..extras import require
 from ..files import write_whole
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]], texts: int = 1) -> str:
+    """A Markdown table, of which the first `texts` columns are texts and the others numbers."""
+    lines = [head, ['---'] * texts + ['---:'] * (len(head) - texts), *rows]
+    return '\n'.join('| ' + ' | '.join(cells) + ' |' for cells in lines) + '\n'
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -17,7 +24,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     cold = any('first_result' in row for row in rows)
     head = ['model', 'path', 'precision', 'batch', 'ms', '10-90 %', 'ms per image', 'times faster', 'GMAC/s']
     head += ['first result, s', 'peak MB'] if cold else []
-    lines = [head, ['---'] * 3 + ['---:'] * (len(head) - 3)]
+    lines = []
     for row in rows:
         cells = [
             row['model'],
@@ -33,7 +40,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         if cold:
             cells += [f'{row["first_result"]:.1f}', f'{row["peak_memory"]:.0f}'] if 'first_result' in row else ['', '']
         lines.append(cells)
-    return '\n'.join('| ' + ' | '.join(cells) + ' |' for cells in lines) + '\n'
+    return markdown(head, lines, 3)
 
 
 def chart(rows: list[dict[str, Any]], title: str, path: Path) -> None:

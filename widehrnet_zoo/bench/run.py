@@ -32,7 +32,6 @@ def bench(
     batches: Sequence[int] = (1,),
     threads: int = 1,
     runs: int = 30,
-    baseline: str | None = None,
     cold: bool = False,
     progress: bool = True,
 ) -> list[dict[str, Any]]:
@@ -43,13 +42,12 @@ def bench(
         batches: Images per call.
         threads: Threads of every runtime.
         runs: Rounds.
-        baseline: Label of the contender that `speedup` is measured against; the first one by default.
         cold: Also measure first result and peak memory in a new process each.
         progress: Show a progress bar.
 
     Returns:
-        A row for each contender and batch: the fields of `Timing`, `speedup`, `macs`, `gmacs_per_s`, and with `cold`
-        the fields of `ColdStart`.
+        A row for each contender and batch: the fields of `Timing`, `speedup` over the first contender, `macs`,
+        `gmacs_per_s`, and with `cold` the fields of `ColdStart`.
 
     Raises:
         UserError: If a contender cannot run, or two are the same.
@@ -57,9 +55,6 @@ def bench(
     labels = [c.label for c in contenders]
     if not labels or len(set(labels)) != len(labels):
         raise UserError('Name at least one model, and none twice.')
-    baseline = baseline or labels[0]
-    if baseline not in labels:
-        raise UserError(f'The baseline {baseline!r} does not run; choose one of: {", ".join(labels)}.')
     runners: dict[str, Runner] = {c.label: c.open(threads) for c in contenders}
     macs: dict[str, int | None] = {}
     for c in contenders:
@@ -83,7 +78,7 @@ def bench(
                     'precision': c.precision,
                     'batch': batch,
                     **asdict(timing),
-                    'speedup': timings[baseline].median / timing.median,
+                    'speedup': timings[labels[0]].median / timing.median,
                     'macs': count,
                     'gmacs_per_s': None if count is None else count * batch / timing.median / 1e6,
                     **colds.get(c.label, {}),

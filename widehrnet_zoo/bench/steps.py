@@ -8,6 +8,7 @@ from ..deployment.network import deploy
 from ..kernels.library import PARTS, choose_variant, peak
 from ..kernels.record import record
 from .contenders import Contender
+from .report import markdown
 
 _WORK = {
     'stem': 'stem: three convolutions and a depthwise one',
@@ -71,9 +72,9 @@ def bench_steps(model: str, precision: str, size: tuple[int, int], runs: int = 3
 def steps_table(rows: list[dict[str, Any]]) -> str:
     """A Markdown table of what `bench_steps` gives."""
     head = ['kernels', 'work', 'ms', 'of the time', 'GMAC', 'GMAC/s', 'of the peak']
-    lines = [head, ['---'] * 2 + ['---:'] * 5]
+    lines = []
     for row in rows:
         numbers = [f'{row["gmacs"]:.3f}', f'{row["gmacs_per_s"]:.0f}', f'{row["of_peak"]:.0%}']
         what = _WORK.get(row['part'], '**all**')
         lines.append([row['variant'], what, f'{row["ms"]:.2f}', f'{row["share"]:.0%}', *numbers])
-    return '\n'.join('| ' + ' | '.join(cells) + ' |' for cells in lines) + '\n'
+    return markdown(head, lines, 2)

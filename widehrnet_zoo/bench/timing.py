@@ -16,6 +16,9 @@ from tqdm import tqdm
 from ..errors import UserError
 from .contenders import Contender
 
+_PAUSE = 0.05
+_TIMEOUT = 300.0
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -49,15 +52,14 @@ class Timing:
 
 
 def interleave(
-    calls: Mapping[str, Callable[[], Any]], runs: int = 30, warmup: int = 3, pause: float = 0.05, progress: bool = True
-) -> dict[str, Timing]:
+    calls: Mapping[Any, Callable[[], Any]], runs: int = 30, warmup: int = 3, progress: bool = True
+) -> dict[Any, Timing]:
     """Time calls in turn, so that whatever else the machine does hits all alike.
 
     Args:
         calls: What to time, by name.
         runs: Rounds.
         warmup: Calls of each beforehand that do not count.
-        pause: Seconds of rest before each; the first call after it does not count.
         progress: Show a progress bar.
 
     Returns:
@@ -66,11 +68,11 @@ def interleave(
     for call in calls.values():
         for _ in range(warmup):
             call()
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    seconds: dict[Any, list[float]] = {name: [] for name in calls}
     for _ in tqdm(range(runs), desc='bench', unit='round', disable=not progress):
         for name, call in calls.items():
             # threads of the runtime before it still spin for a while, and the caches are full of its numbers
-            time.sleep(pause)
+            time.sleep(_PAUSE)
             call()
             start = time.perf_counter()
             call()
@@ -91,7 +93,7 @@ class ColdStart:
     peak_memory: float
 
 
-def cold_start(contender: Contender, threads: int, timeout: float = 300.0) -> ColdStart:
+def cold_start(contender: Contender, threads: int) -> ColdStart:
     """Start a process that opens a contender and runs it once on one image.
 
     Raises:
@@ -100,9 +102,9 @@ def cold_start(contender: Contender, threads: int, timeout: float = 300.0) -> Co
     command = [sys.executable, '-m', __name__, json.dumps(asdict(contender)), str(threads)]
     start = time.perf_counter()
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT)
     except subprocess.TimeoutExpired as error:
-        raise UserError(f'{contender.label} gave no first result within {timeout:.0f} s.') from error
+        raise UserError(f'{contender.label} gave no first result within {_TIMEOUT:.0f} s.') from error
     if done.returncode:
         lines = done.stderr.strip().splitlines()
         raise UserError(f'{contender.label} failed in a new process: {lines[-1] if lines else done.returncode}')

@@ -1,9 +1,13 @@
 """`widehrnet bench`: networks and runtimes side by side."""
 
 import argparse
+import json
 import sys
 import tempfile
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 HELP = 'time models and runtimes side by side'
 DESCRIPTION = 'Time models, runtimes and precisions side by side: same images, same threads, in turn.'
@@ -20,6 +24,9 @@ examples:
 A path that does not run in a precision is left out. Times are of one call after another of the same kind, the
 contenders in turn.
 """
+
+Measured = tuple[str, str, dict[str, Any]]
+"""A line about the machine, the tables, and all of it for JSON."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,36 +82,48 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    import json
-    from dataclasses import asdict
-
-    from ..bench.contenders import ALLOWED, OURS, PATHS, PRECISIONS, Contender, default_threads
-    from ..bench.photo import photo_table, time_photo
-    from ..bench.report import chart, table
-    from ..bench.run import bench, machine
     from ..errors import UserError
     from ..files import check_folder, write_whole
 
     if args.out is not None:
         check_folder(args.out)
-    if args.device is not None:
-        return _on_device(args)
-    args.batches = args.batches or [1]
-    paths = (args.paths or 'eager,deployed,kernels,onnx,openvino').split(',')
-    precisions = (args.precisions or 'f32').split(',')
-    unknown = [p for p in paths if p not in PATHS] + [p for p in precisions if p not in PRECISIONS]
-    if unknown:
-        raise UserError(
-            f'There is no {unknown[0]!r}: paths are {", ".join(PATHS)}; precisions {", ".join(PRECISIONS)}.'
-        )
-    threads = args.threads or default_threads()
-    if threads < 1 or args.runs < 1 or min(args.batches) < 1 or (args.people or 1) < 1:
+    numbers = (args.runs, args.threads, args.people, *(args.batches or ()))
+    if min(number for number in numbers if number is not None) < 1:
         raise UserError('Threads, runs, batches and people are at least 1.')
-    if args.video is not None:
-        return _bench_video(args, threads)
-    size = tuple(args.size)
-    if args.steps:
-        return _steps(args, precisions, size)
+    if args.device is not None:
+        title, text, content = _on_device(args)
+    elif args.video is not None:
+        title, text, content = _video(args)
+    else:
+        title, text, content = (_steps if args.steps else _models)(args)
+    sys.stdout.write(f'{title}\n\n{text}')
+    if args.out is not None:
+        write_whole(args.out / 'bench.json', json.dumps(content, indent=1))
+        write_whole(args.out / 'bench.md', text)
+    return 0
+
+
+def _choose(text: str | None, known: Iterable[str], default: Iterable[str], what: str) -> list[str]:
+    """The names of an option, separated by commas."""
+    from ..errors import UserError
+
+    chosen = text.split(',') if text else list(default)
+    for name in chosen:
+        if name not in known:
+            raise UserError(f'There is no {what} {name!r}: choose of {", ".join(known)}.')
+    return chosen
+
+
+def _models(args: argparse.Namespace) -> Measured:
+    from ..bench.contenders import ALLOWED, OURS, PATHS, PRECISIONS, Contender, default_threads
+    from ..bench.photo import photo_table, time_photo
+    from ..bench.report import chart, table
+    from ..bench.run import bench, machine
+    from ..errors import UserError
+
+    paths = _choose(args.paths, PATHS, ('eager', 'deployed', 'kernels', 'onnx', 'openvino'), 'path')
+    precisions = _choose(args.precisions, PRECISIONS, ('f32',), 'precision')
+    threads, size, progress = args.threads or default_threads(), tuple(args.size), not args.quiet
     chosen = [(path, precision) for precision in precisions for path in paths if path in ALLOWED[precision]]
     contenders = [
         Contender(name, path, precision, size, weights=args.weights if name == args.models[0] else None)
@@ -123,123 +142,80 @@ def run(args: argparse.Namespace) -> int:
         from ..export.calibration import folder_crops
 
         crops = folder_crops(args.calibrate, size)
+    photo = []
     with tempfile.TemporaryDirectory(prefix='widehrnet-bench-') as folder:
         contenders = [c.prepare(Path(folder), crops) for c in contenders]
-        rows = bench(
-            contenders,
-            batches=args.batches,
-            threads=threads,
-            runs=args.runs,
-            cold=args.cold,
-            progress=not args.quiet,
-        )
-        photo = []
+        how = {'batches': args.batches or [1], 'threads': threads, 'runs': args.runs, 'cold': args.cold}
+        rows = bench(contenders, **how, progress=progress)
         if args.people:
-            photo = time_photo(contenders, args.people, threads, min(args.runs, 10), progress=not args.quiet)
-    about = machine(threads)
-    text = table(rows)
+            photo = time_photo(contenders, args.people, threads, min(args.runs, 10), progress)
+    about, text = machine(threads), table(rows)
     if photo:
         text += f'\nA photo of 1080p with {args.people} people, ms:\n\n{photo_table(photo)}'
-    sys.stdout.write(f'{about["processor"]}, {threads} threads, {size[0]}x{size[1]}\n\n{text}')
     if args.out is not None:
-        content = {'machine': about, 'size': size, 'rows': rows, 'photo': [asdict(stages) for stages in photo]}
-        write_whole(args.out / 'bench.json', json.dumps(content, indent=1))
-        write_whole(args.out / 'bench.md', text)
         chart(rows, f'{size[0]}x{size[1]}, {about["processor"]}, {threads} threads', args.out / 'bench.png')
-    return 0
+    content = {'machine': about, 'size': size, 'rows': rows, 'photo': [asdict(stages) for stages in photo]}
+    return f'{about["processor"]}, {threads} threads, {size[0]}x{size[1]}', text, content
 
 
-def _bench_video(args: argparse.Namespace, threads: int) -> int:
-    import json
-    from dataclasses import asdict
-
+def _video(args: argparse.Namespace) -> Measured:
     import torch
 
+    from ..bench.contenders import default_threads
     from ..bench.run import machine
     from ..bench.video import time_video, video_table
-    from ..files import write_whole
     from ..inference.estimator import PoseEstimator
 
+    threads = args.threads or default_threads()
     torch.set_num_threads(threads)
     estimator = PoseEstimator(args.models[0], args.weights, 'cpu')
     times = time_video(estimator, Path(args.video) if args.video else None, min(args.runs, 5), not args.quiet)
-    about, text = machine(threads), video_table(times)
-    sys.stdout.write(f'{args.models[0]}, {about["processor"]}, {threads} threads\n\n{text}')
-    if args.out is not None:
-        write_whole(args.out / 'bench.json', json.dumps({'machine': about, 'video': asdict(times)}, indent=1))
-        write_whole(args.out / 'bench.md', text)
-    return 0
+    about = machine(threads)
+    title = f'{args.models[0]}, {about["processor"]}, {threads} threads'
+    return title, video_table(times), {'machine': about, 'video': asdict(times)}
 
 
-def _steps(args: argparse.Namespace, precisions: list[str], size: tuple[int, int]) -> int:
-    import json
-
+def _steps(args: argparse.Namespace) -> Measured:
+    from ..bench.contenders import PRECISIONS
     from ..bench.run import machine
     from ..bench.steps import bench_steps, steps_table
-    from ..files import write_whole
 
+    precisions, size = _choose(args.precisions, PRECISIONS, ('f32',), 'precision'), tuple(args.size)
     rows = [row for precision in precisions for row in bench_steps(args.models[0], precision, size, args.runs)]
     about = machine(1)
-    sys.stdout.write(f'{about["processor"]}, one image of {size[0]}x{size[1]} on one thread\n\n{steps_table(rows)}')
-    if args.out is not None:
-        write_whole(args.out / 'bench.json', json.dumps({'machine': about, 'size': size, 'steps': rows}, indent=1))
-        write_whole(args.out / 'bench.md', steps_table(rows))
-    return 0
+    title = f'{about["processor"]}, one image of {size[0]}x{size[1]} on one thread'
+    return title, steps_table(rows), {'machine': about, 'size': size, 'steps': rows}
 
 
-def _on_device(args: argparse.Namespace) -> int:
-    import json
-    from dataclasses import asdict
-
+def _on_device(args: argparse.Namespace) -> Measured:
     import torch
 
-    from ..bench.device import (
-        DEVICE_PATHS,
-        DTYPES,
-        DeviceContender,
-        bench_device,
-        device_table,
-        sample_images,
-        time_stages,
-    )
+    from ..bench import device as on
     from ..bench.photo import photo_table
     from ..bench.run import machine
     from ..engines.pytorch import find_device
     from ..errors import UserError
-    from ..files import write_whole
 
-    paths = args.paths.split(',') if args.paths else list(DEVICE_PATHS)
-    precisions = args.precisions.split(',') if args.precisions else list(DTYPES)
-    unknown = [p for p in paths if p not in DEVICE_PATHS] + [p for p in precisions if p not in DTYPES]
-    batches = args.batches or [1, 32, 256]
-    if unknown:
-        raise UserError(
-            f'There is no {unknown[0]!r} with --device: paths are {", ".join(DEVICE_PATHS)}; precisions '
-            f'{", ".join(DTYPES)}.'
-        )
+    paths = _choose(args.paths, on.DEVICE_PATHS, on.DEVICE_PATHS, 'path with --device')
+    precisions = _choose(args.precisions, on.DTYPES, on.DTYPES, 'precision with --device')
     if args.weights or args.calibrate or args.cold or args.threads:
         raise UserError('--weights, --calibrate, --cold and --threads are not for --device: leave them out.')
-    if args.runs < 1 or min(batches) < 1 or (args.people or 1) < 1:
-        raise UserError('Runs, batches and people are at least 1.')
     device, size, progress = find_device(args.device), tuple(args.size), not args.quiet
     contenders = [
-        DeviceContender(model, path, precision, channels_last)
+        on.DeviceContender(model, path, precision, channels_last)
         for model in (*args.models, *args.vs)
         for path in paths
         for precision in precisions
         for channels_last in (False, True)
     ]
-    rows = bench_device(contenders, device, sample_images(size), batches, args.runs, progress)
-    text, photo = device_table(rows), []
+    batches = args.batches or [1, 32, 256]
+    rows = on.bench_device(contenders, device, on.sample_images(size), batches, args.runs, progress)
+    text, photo = on.device_table(rows), []
     if args.people:
-        photo = time_stages(contenders, device, args.people, size, min(args.runs, 10), progress)
+        photo = on.time_device_photo(contenders, device, args.people, size, min(args.runs, 10), progress)
         text += f'\nA photo of 1080p with {args.people} people, cut on the device, ms:\n\n{photo_table(photo)}'
     about = machine(torch.get_num_threads())
     if device.type == 'cuda':
         about['device'] = torch.cuda.get_device_name(device)
-    sys.stdout.write(f'{about.get("device", device)}, {size[0]}x{size[1]}\n\n{text}')
-    if args.out is not None:
-        content = {'machine': about, 'size': size, 'rows': rows, 'photo': [asdict(stages) for stages in photo]}
-        write_whole(args.out / 'bench.json', json.dumps(content, indent=1))
-        write_whole(args.out / 'bench.md', text)
-    return 0
+    content = {'machine': about, 'size': size, 'rows': rows, 'photo': [asdict(stages) for stages in photo]}
+    return f'{about.get("device", device)}, {size[0]}x{size[1]}', text, content

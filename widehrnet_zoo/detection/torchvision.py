@@ -22,7 +22,6 @@ class TorchvisionDetector:
             random ones.
         device: Where it runs; `None` leaves a module where it is and puts a named model on the CPU.
         min_score: Lower boxes are left out.
-        person_label: The class number of people; `None` takes it from the weights' categories (1 without them).
 
     Raises:
         UserError: If the name is not known, has no people among its classes, or its weights cannot be had.
@@ -34,19 +33,18 @@ class TorchvisionDetector:
         weights: str | None = 'DEFAULT',
         device: str | torch.device | None = None,
         min_score: float = 0.5,
-        person_label: int | None = None,
     ):
+        self.person_label = 1
         if isinstance(model, str):
             module, categories = _create(model, weights)
-            if person_label is None and categories:
+            if categories:
                 if 'person' not in categories:
                     raise UserError(f'The weights of {model} know {len(categories)} classes, and none is "person".')
-                person_label = categories.index('person')
+                self.person_label = categories.index('person')
         else:
             module = model
         self.model = (module if device is None else module.to(device)).eval()
         self.min_score = min_score
-        self.person_label = 1 if person_label is None else person_label
 
     @torch.inference_mode()
     def __call__(self, image: npt.NDArray[np.uint8], /) -> tuple[torch.Tensor, torch.Tensor]:

@@ -21,6 +21,7 @@ from ..pose.skeletons import SKELETONS, Skeleton
 
 TILE = (256, 192)
 CAPTION = 16
+COLUMNS = 4
 
 
 def worst_cases(
@@ -30,7 +31,6 @@ def worst_cases(
     labelled: npt.ArrayLike,
     captions: Sequence[str],
     skeleton: Skeleton,
-    columns: int = 4,
 ) -> Image.Image:
     """Prediction and label side by side, one pair per person.
 
@@ -41,7 +41,6 @@ def worst_cases(
         labelled: (N, K, 3) x, y, and above 0 where labelled.
         captions: (N,) lines of text.
         skeleton: What the keypoints are.
-        columns: Pairs per row.
 
     Returns:
         The image.
@@ -49,7 +48,7 @@ def worst_cases(
     predicted, labelled = np.asarray(predicted, float), np.asarray(labelled, float)
     maps = box_views(np.asarray(boxes, float), TILE)
     height, width = TILE[0] + CAPTION, 2 * TILE[1] + 4
-    columns = min(columns, len(paths))
+    columns = min(COLUMNS, len(paths))
     sheet = Image.new('RGB', (columns * width, -(-len(paths) // columns) * height), 'white')
     draw = ImageDraw.Draw(sheet)
     for index, path in enumerate(paths):

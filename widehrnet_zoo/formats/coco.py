@@ -91,14 +91,6 @@ class CocoLabels:
             }
         )
 
-    def dataset(self) -> dict[str, Any]:
-        """The file's content anew, for the COCO API, which writes into what it is given."""
-        return {
-            'images': [dict(image) for image in self.images.values()],
-            'annotations': [dict(a) for a in self.annotations],
-            'categories': [dict(self.category)],
-        }
-
 
 def read_json(path: str | Path) -> Any:
     """Read a JSON file.

@@ -31,21 +31,3 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.paths)
-
-    def first(self, count: int) -> 'Samples':
-        """The first rows.
-
-        Args:
-            count: How many.
-
-        Returns:
-            A shorter table.
-        """
-        return Samples(
-            self.paths[:count],
-            self.image_ids[:count],
-            self.annotation_ids[:count],
-            self.boxes[:count],
-            self.box_scores[:count],
-            self.padding,
-        )

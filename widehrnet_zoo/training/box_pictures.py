@@ -33,16 +33,16 @@ def _labelled(image: np.ndarray, boxes: Tensor, kinds: Tensor) -> tuple[Image.Im
     return _with_boxes(image, boxes[used], [_COLOURS[name] for name in names]), names.count('person')
 
 
-def draw_samples(batches: BoxBatches, path: str | Path, count: int = 12, step: int = 0) -> None:
+def draw_samples(batches: BoxBatches, path: str | Path, count: int = 12) -> None:
     """Contact sheet of samples as the network will get them, with their boxes; grey ones are out of the loss.
 
     Args:
         batches: The batches.
         path: Picture to write.
         count: Number of samples, taken from as many batches as it needs.
-        step: First step to show.
     """
     tiles: list[tuple[Image.Image, str]] = []
+    step = 0
     while len(tiles) < count:
         batch = batches.batch(step)
         for i, image in enumerate(pixels_of(batch.pixels)[: count - len(tiles)]):

@@ -185,12 +185,11 @@ def _read(path: Path) -> tuple[dict[str, npt.NDArray], dict[str, Any]]:
     return tensors, said
 
 
-def open_packs(folder: str | Path, workers: int | None = None, progress: bool = True) -> dict[str, CropCache]:
+def open_packs(folder: str | Path, progress: bool = True) -> dict[str, CropCache]:
     """Read all packs of a folder into memory.
 
     Args:
         folder: With packs of `write_packs`.
-        workers: Threads that decode; by default one for each core.
         progress: Show a bar.
 
     Returns:
@@ -216,15 +215,13 @@ def open_packs(folder: str | Path, workers: int | None = None, progress: bool = 
         if [said['part'] for _, said in packs] != list(range(parts)):
             there = ', '.join(str(said['part'] + 1) for _, said in packs)
             raise UserError(f'{folder} has {len(packs)} of {parts} {split} packs ({there}): bring the others too.')
-        found[split] = _join(packs, split, workers, progress)
+        found[split] = _join(packs, split, progress)
     if 'train' not in found:
         raise UserError(f'{folder} holds packs to validate on only, none to train on.')
     return found
 
 
-def _join(
-    packs: list[tuple[dict[str, npt.NDArray], dict[str, Any]]], split: str, workers: int | None, progress: bool
-) -> CropCache:
+def _join(packs: list[tuple[dict[str, npt.NDArray], dict[str, Any]]], split: str, progress: bool) -> CropCache:
     first, about = packs[0]
 
     def all_of(key: str) -> npt.NDArray:
@@ -255,7 +252,7 @@ def _join(
 
     jobs = enumerate(content for tensors, _ in packs for content in _contents(tensors))
     with (
-        ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool,
+        ThreadPoolExecutor(os.cpu_count() or 1) as pool,
         tqdm(total=len(people), desc=f'open {split}', unit='person', disable=not progress) as bar,
     ):
         for _ in pool.map(decode, jobs):

@@ -24,6 +24,7 @@ from .state import disk_errors
 from .validate import find_keypoints
 
 _GAP = 4
+_SHOWN = 16
 _HEAT = np.array((255, 60, 40), np.float32)
 
 
@@ -91,7 +92,7 @@ def pixels_of(images: torch.Tensor) -> npt.NDArray[np.uint8]:
     return images.round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
-def draw_preview(cache: CropCache, config: TrainConfig, path: str | Path, count: int = 12, step: int = 0) -> None:
+def draw_preview(cache: CropCache, config: TrainConfig, path: str | Path, count: int = 12) -> None:
     """Contact sheet of samples as the network will get them: keypoints on the left, targets on the right.
 
     Args:
@@ -99,10 +100,10 @@ def draw_preview(cache: CropCache, config: TrainConfig, path: str | Path, count:
         config: The recipe.
         path: Picture to write.
         count: Number of samples, taken from as many batches as it needs.
-        step: First step to show.
     """
     batches = Batches(cache, config)
     tiles: list[tuple[Image.Image, str]] = []
+    step = 0
     while len(tiles) < 2 * count:
         batch = batches.batch(step)
         keypoints = batch.keypoints.clone()
@@ -119,11 +120,9 @@ def draw_preview(cache: CropCache, config: TrainConfig, path: str | Path, count:
 
 
 @torch.inference_mode()
-def draw_validation(
-    model: nn.Module, cache: CropCache, size: tuple[int, int], path: str | Path, count: int = 16
-) -> None:
+def draw_validation(model: nn.Module, cache: CropCache, size: tuple[int, int], path: str | Path) -> None:
     """Validation people, evenly spread: the label on the left, the prediction on the right."""
-    rows = np.unique(np.linspace(0, len(cache) - 1, min(count, len(cache))).round().astype(int))
+    rows = np.unique(np.linspace(0, len(cache) - 1, min(_SHOWN, len(cache))).round().astype(int))
     labels = torch.from_numpy(cache.keypoints[rows])
     views = sample_views(torch.from_numpy(cache.boxes[rows]), labels, size, padding_of(model))
     images = cut_views(torch.from_numpy(cache.crops[rows]), views.maps, size)
