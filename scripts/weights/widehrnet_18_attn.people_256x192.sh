@@ -9,28 +9,12 @@
 set -euo pipefail
 data=$(realpath "${1:?usage: $0 PEOPLE [RUNS]}") runs=$(realpath -m "${2:-runs}")
 cd "$(dirname "$0")/../.." && mkdir -p "$runs"
+. scripts/weights/steps.sh
 
-widehrnet train people_128x96 --labels "$data"/train.json --images "$data"/images \
-    --val-labels "$data"/val.json --epochs 73 --processes 2 --set fused=true --set precision=bf16 \
-    --out "$runs"/people_128x96
-
-widehrnet eval --protocol pck --flip-test --data "$data"/train.json --images "$data"/images \
-    --model widehrnet_18_attn.people_256x192 --out "$runs"/on_train
-
-python scripts/weights/clean_labels.py "$data"/train.json "$runs"/on_train/results.json "$runs"/clean.json
-
-widehrnet train people_256x192 --weights "$runs"/people_128x96/model/model.safetensors \
-    --labels "$runs"/clean.json --images "$data"/images --val-labels "$data"/val.json --epochs 9.9 \
-    --processes 2 --set fused=true --set precision=bf16 --out "$runs"/people_256x192
-
-widehrnet train people_256x192_varied --weights "$runs"/people_256x192/model/model.safetensors \
-    --labels "$runs"/clean.json --images "$data"/images --val-labels "$data"/val.json --processes 2 \
-    --set fused=true --set precision=bf16 --out "$runs"/varied
-
-widehrnet train people_256x192 --weights "$runs"/varied/model/model.safetensors --labels "$runs"/clean.json \
-    --images "$data"/images --val-labels "$data"/val.json --lr 6e-4 --epochs 4.1 --set warmup_steps=20 \
-    --set augment.rotation=30 --set augment.any_rotation_prob=0.04 --processes 2 --set fused=true \
-    --set precision=bf16 --out "$runs"/last
-
-python scripts/weights/average_weights.py "$runs"/people_256x192/model/model.safetensors "$runs"/last/model/model.safetensors "$runs"/average.safetensors \
-    --share 0.8
+train_people people_128x96 people_128x96 --labels "$data"/train.json --epochs 73
+clean_labels "$data" widehrnet_18_attn.people_256x192
+train_people people_256x192 people_256x192 --weights "$runs"/people_128x96/model/model.safetensors --epochs 9.9
+train_people people_256x192_varied varied --weights "$runs"/people_256x192/model/model.safetensors
+train_people people_256x192 last --weights "$runs"/varied/model/model.safetensors --lr 6e-4 --epochs 4.1 \
+    --set warmup_steps=20 --set augment.rotation=30 --set augment.any_rotation_prob=0.04
+average "$runs"/people_256x192/model/model.safetensors "$runs"/last/model/model.safetensors 0.8 "$runs"/average.safetensors
