@@ -15,9 +15,6 @@ def require(module: str, extra: str) -> ModuleType:
         module: Name of the module.
         extra: The extra of this package that installs it.
 
-    Returns:
-        The module.
-
     Raises:
         ImportError: If it is not installed; the message says what to install.
     """

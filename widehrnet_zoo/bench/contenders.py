@@ -110,9 +110,6 @@ class Contender:
             folder: Where to.
             crops: Real crops, for int8.
 
-        Returns:
-            The contender with its file.
-
         Raises:
             UserError: If the path does not run this model in this precision.
         """

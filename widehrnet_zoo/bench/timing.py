@@ -61,9 +61,6 @@ def interleave(
         runs: Rounds.
         warmup: Calls of each beforehand that do not count.
         progress: Show a progress bar.
-
-    Returns:
-        Timings by name.
     """
     for call in calls.values():
         for _ in range(warmup):

@@ -45,9 +45,6 @@ def make_video(path: Path, frames: int = 100) -> Path:
     Args:
         path: The file to write, .mp4.
         frames: Its number of frames.
-
-    Returns:
-        The file.
     """
     av = require('av', 'video')
     astronaut, portraits = (Image.open(_SAMPLES / name).convert('RGB') for name in ('astronaut.jpg', 'portraits.jpg'))

@@ -4,9 +4,13 @@ import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .engine import add_engine
 from .people import add_detector, add_limits, people_options
+
+if TYPE_CHECKING:
+    from ..evaluation.report import Report
 
 HELP = 'measure a model by the COCO, MPII or PCK protocol, or a person finder by its boxes'
 DESCRIPTION = 'Measure a model, or results that are there already, as the field counts it.'
@@ -113,18 +117,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from ..errors import UserError
-    from ..evaluation.run import Protocol, evaluate
     from ..files import check_folder
 
     if args.out is not None:
         check_folder(args.out)
-    given = args.model is not None or args.weights is not None
-    if args.results is not None and given:
+    if args.results is not None and (args.model is not None or args.weights is not None):
         raise UserError('--model or --weights and --results exclude each other: one is measured, the other scored.')
     if args.detector is not None:
-        return _everyone(args)
-    if args.protocol == 'boxes':
-        return _boxes(args)
+        report = _everyone(args)
+    elif args.protocol == 'boxes':
+        report = _boxes(args)
+    else:
+        report = _keypoints(args)
+    sys.stdout.write(report.table())
+    return 0
+
+
+def _keypoints(args: argparse.Namespace) -> 'Report':
+    from ..errors import UserError
+    from ..evaluation.run import Protocol, evaluate
+
     protocol = Protocol.published(args.protocol)
     how = replace(
         protocol.predict,
@@ -146,13 +158,13 @@ def run(args: argparse.Namespace) -> int:
     )
     estimator = None
     if args.results is None:
-        if not given:
+        if args.model is None and args.weights is None:
             raise UserError('Give --model or --weights to measure a model, or --results to score a file of results.')
         from ..inference.estimator import PoseEstimator
 
         size = tuple(args.size) if args.size else None
         estimator = PoseEstimator(args.model, args.weights, args.device, size=size, bf16=args.bf16, engine=args.engine)
-    report = evaluate(
+    return evaluate(
         protocol,
         args.data,
         args.images,
@@ -167,11 +179,9 @@ def run(args: argparse.Namespace) -> int:
         by_joint=args.by_joint,
         name=args.model,
     )
-    sys.stdout.write(report.table())
-    return 0
 
 
-def _boxes(args: argparse.Namespace) -> int:
+def _boxes(args: argparse.Namespace) -> 'Report':
     from ..errors import UserError
     from ..evaluation.boxes import evaluate_boxes
 
@@ -184,7 +194,7 @@ def _boxes(args: argparse.Namespace) -> int:
         size = tuple(args.size) if args.size else None
         model = DEFAULT_FINDER if args.model is None and args.weights is None else args.model
         finder = PersonFinder(model, args.weights, args.device, size=size, bf16=args.bf16, engine=args.engine)
-    report = evaluate_boxes(
+    return evaluate_boxes(
         args.data,
         args.images,
         finder,
@@ -196,11 +206,9 @@ def _boxes(args: argparse.Namespace) -> int:
         workers=args.workers,
         progress=not args.quiet,
     )
-    sys.stdout.write(report.table())
-    return 0
 
 
-def _everyone(args: argparse.Namespace) -> int:
+def _everyone(args: argparse.Namespace) -> 'Report':
     """Whole photos in, with the options of `PoseEstimator`, not those of the published protocols."""
     from ..errors import UserError
     from ..evaluation.everyone import evaluate_everyone
@@ -225,7 +233,7 @@ def _everyone(args: argparse.Namespace) -> int:
         engine=args.engine,
         **people_options(args),
     )
-    report = evaluate_everyone(
+    return evaluate_everyone(
         args.data,
         args.images,
         estimator,
@@ -236,5 +244,3 @@ def _everyone(args: argparse.Namespace) -> int:
         workers=args.workers,
         progress=not args.quiet,
     )
-    sys.stdout.write(report.table())
-    return 0

@@ -42,9 +42,6 @@ def people_options(args: argparse.Namespace) -> dict[str, Any]:
 
     Args:
         args: What `add_detector` and `add_limits` define, parsed.
-
-    Returns:
-        Its arguments.
     """
     names = ('box_threshold', 'pose_threshold', 'max_people', 'min_size', 'second_look')
     limits = {name: getattr(args, name) for name in names if getattr(args, name) is not None}

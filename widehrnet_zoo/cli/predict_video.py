@@ -30,9 +30,6 @@ def run_video(
         estimator: The model.
         args: What `widehrnet predict` parsed.
 
-    Returns:
-        What was done.
-
     Raises:
         UserError: If it is not a video, or an option is wrong.
     """

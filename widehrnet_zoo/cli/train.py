@@ -91,9 +91,6 @@ def read_recipe(args: argparse.Namespace) -> Any:
     Args:
         args: What `add_recipe` defines, parsed.
 
-    Returns:
-        The `TrainConfig`.
-
     Raises:
         UserError: If a setting is unknown or does not fit.
     """

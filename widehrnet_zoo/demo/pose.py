@@ -132,9 +132,6 @@ def find_keypoints(
         flip_test: Average with the mirrored crop.
         name: Name of the photo, for the result.
 
-    Returns:
-        The people, and the time.
-
     Raises:
         UserError: As `PoseEstimator`.
     """

@@ -95,9 +95,6 @@ class Affine:
         Args:
             out: Old output at each new place.
             into: Old input at each new place.
-
-        Returns:
-            The reordered convolution.
         """
         weight = self.weight if into is None else self.weight[:, into]
         return Affine(weight, self.bias) if out is None else Affine(weight[out], self.bias[out])
@@ -117,9 +114,6 @@ def fold(layer: ConvNormAct, what: str) -> Affine:
     Args:
         layer: Convolution, batch norm and activation.
         what: Where it stands in the network, for the message.
-
-    Returns:
-        The folded convolution.
 
     Raises:
         UserError: If the norm depends on the input, or the activation is not ReLU.
@@ -154,9 +148,6 @@ def fold_separable(
         into: Layout of the input.
         out: Layout of the output.
         feed: What the stored input must be multiplied with to be the true one.
-
-    Returns:
-        The depthwise and the 1x1 convolution.
 
     Raises:
         UserError: If `fold` cannot fold one of them.

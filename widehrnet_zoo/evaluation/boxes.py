@@ -1,6 +1,6 @@
 """A person finder, or boxes that are there already, measured on labelled photos."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ from tqdm import tqdm
 from ..detection.finder import PersonFinder
 from ..errors import UserError
 from ..formats.coco import CocoLabels, read_labels
-from ..metrics.bootstrap import bootstrap
 from ..metrics.boxes import SMALLEST, SMALLEST_SHARE, BoxScore, read_box_results
 from ..pose.images import read_image
 from .report import Report
@@ -112,9 +111,6 @@ def evaluate_boxes(
         workers: Threads that read photos.
         progress: Show bars.
 
-    Returns:
-        The report.
-
     Raises:
         UserError: If inputs are missing, broken or do not fit together.
     """
@@ -136,21 +132,16 @@ def evaluate_boxes(
         found = read_box_results(results)
         subject = {'results': f'{Path(results).name}, sha256 {sha256(results)[:16]}'}
         switches = {'protocol': 'boxes'}
-    score = BoxScore(labels, found)
-    figures: Callable[[Any], dict[str, float]] = score.figures
-    whole = figures(None)
-    empty = set(labels.images) - {a['image_id'] for a in labels.annotations}
-    if finder is not None and empty:
-        false = {r['image_id'] for r in found if r['score'] >= before} & empty
-        whole[f'photos of nobody with a box of {before:g} or more'] = len(false) / len(empty)
-    intervals = bootstrap(figures, score.num_images, draws, progress=progress) if draws else {}
     switches.update(
         evaluator='pycocotools', ignored=f'below {SMALLEST_SHARE:.0%} of the height or {SMALLEST} pixels, crowds'
     )
-    if draws:
-        switches['bootstrap'] = f'{draws} draws of images'
     subject |= describe_data(data, None, sum(not a['iscrowd'] for a in labels.annotations))
-    report = Report(whole, intervals, switches, subject)
+    score = BoxScore(labels, found)
+    report = Report.of(score.figures, score.num_images, switches, subject, draws, progress)
+    empty = set(labels.images) - {a['image_id'] for a in labels.annotations}
+    if finder is not None and empty:
+        false = {r['image_id'] for r in found if r['score'] >= before} & empty
+        report.figures[f'photos of nobody with a box of {before:g} or more'] = len(false) / len(empty)
     if out is not None:
         report.save(out, found)
     return report

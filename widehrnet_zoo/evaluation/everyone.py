@@ -7,16 +7,14 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from ..errors import UserError
 from ..formats.coco import CocoLabels, read_labels
 from ..formats.fit import check_labels
 from ..inference.estimator import PoseEstimator
 from ..inference.stream import Photo
-from ..metrics.bootstrap import bootstrap
 from ..metrics.coco import CocoScore
 from ..metrics.everyone import EveryoneScore
 from .report import Report
-from .run import Protocol, check_fit, measured_skeleton
+from .run import Protocol, check_skeleton, measured_skeleton
 from .subject import describe_data, describe_model
 
 
@@ -83,9 +81,8 @@ def evaluate_everyone(
     labels = read_labels(data, nobody=True)
     check_labels(labels, images)
     skeleton = measured_skeleton(estimator, labels)
-    check_fit(skeleton, labels, Protocol('coco'))
-    if skeleton.sigmas is None:
-        raise UserError('OKS needs sigmas, and this skeleton has none.')
+    check_skeleton(skeleton, labels, Protocol('coco'))
+    assert skeleton.sigmas is not None
     found = everyone_results(estimator, labels, images, workers, progress)
     average, everyone = CocoScore(labels, found, skeleton.sigmas), EveryoneScore(labels, found, skeleton.sigmas)
 
@@ -93,7 +90,6 @@ def evaluate_everyone(
         ids = None if chosen is None else [everyone.image_ids[i] for i in chosen]
         return {**everyone.figures(chosen), **average.figures(None if ids is None else average.positions(ids))}
 
-    intervals = bootstrap(figures, len(everyone.image_ids), draws, progress=progress) if draws else {}
     people, hits, poses, false = everyone.counts.sum(0).tolist()
     switches: dict[str, Any] = {
         'protocol': 'coco',
@@ -104,14 +100,12 @@ def evaluate_everyone(
         **vars(estimator.limits),
         'evaluator': 'pycocotools',
     }
-    if draws:
-        switches['bootstrap'] = f'{draws} draws of images'
     subject = {
         **describe_model(estimator, name),
         'counted': f'{hits} of {people} people found, {false} of {poses} poses false, in {len(labels.images)} photos',
         **describe_data(data, None, len(labels.annotations)),
     }
-    report = Report(figures(None), intervals, switches, subject)
+    report = Report.of(figures, len(everyone.image_ids), switches, subject, draws, progress)
     if out is not None:
         report.save(out, found)
     return report

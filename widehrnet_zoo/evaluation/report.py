@@ -2,11 +2,13 @@
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..files import write_whole
+from ..metrics.bootstrap import bootstrap
 
 
 @dataclass(frozen=True, repr=False)
@@ -24,6 +26,32 @@ class Report:
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     switches: dict[str, Any] = field(default_factory=dict)
     subject: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        figures: Callable[[Any], dict[str, float]],
+        num_images: int,
+        switches: dict[str, Any],
+        subject: dict[str, Any],
+        draws: int = 0,
+        progress: bool = False,
+    ) -> 'Report':
+        """The report on figures, with their intervals.
+
+        Args:
+            figures: Maps image indices, or `None` for all, to figures by name.
+            num_images: Number of images.
+            switches: As above.
+            subject: As above.
+            draws: Resamplings of the images; 0 gives no intervals.
+            progress: Show a bar.
+        """
+        intervals = {}
+        if draws:
+            intervals = bootstrap(figures, num_images, draws, progress)
+            switches = {**switches, 'bootstrap': f'{draws} draws of images'}
+        return cls(figures(None), intervals, switches, subject)
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON values; figures that are not finite are `None`."""

@@ -15,7 +15,6 @@ from ..formats.coco import CocoLabels, detected_boxes, labelled_boxes, read_labe
 from ..formats.fit import check_labels
 from ..inference.estimator import PoseEstimator
 from ..metrics import mpii
-from ..metrics.bootstrap import bootstrap
 from ..metrics.coco import CocoScore, read_results, to_results
 from ..metrics.people import PckScore
 from ..pose.crops import PADDING
@@ -152,7 +151,7 @@ def evaluate(
     else:
         samples = labelled_boxes(labels, folder, protocol.clip and estimator is not None, padding)
     skeleton = measured_skeleton(estimator, labels)
-    check_fit(skeleton, labels, protocol)
+    check_skeleton(skeleton, labels, protocol)
 
     if estimator is not None:
         described = describe_model(estimator, name)
@@ -180,17 +179,13 @@ def evaluate(
         score: Any = mpii.MpiiScore(in_order, truth, samples.image_ids)
         num_images, figures = score.num_images, partial(score.figures, by_joint=by_joint)
     else:
-        num_images, figures = _coco_figures(labels, found, skeleton, protocol, by_joint)
-    whole = figures(None)
-    intervals = bootstrap(figures, num_images, draws, progress=protocol.predict.progress) if draws else {}
+        num_images, figures, averaged = _coco_figures(labels, found, skeleton, protocol, by_joint)
     switches = protocol.switches() if estimator is not None else {'protocol': protocol.name}
     if labels is not None:
-        if 'AP' in whole or 'OKS AP' in whole:
+        if averaged:
             switches['evaluator'] = 'pycocotools'
         switches['boxes'] = 'annotated' if boxes is None else Path(boxes).name
-    if draws:
-        switches['bootstrap'] = f'{draws} draws of images'
-    report = Report(whole, intervals, switches, subject)
+    report = Report.of(figures, num_images, switches, subject, draws, protocol.predict.progress)
     if out is not None:
         report.save(out, found)
         if worst and images is not None:
@@ -248,7 +243,7 @@ def measured_skeleton(estimator: PoseEstimator | None, labels: CocoLabels | None
     return replace(own, sigmas=sigmas) if sigmas and len(sigmas) == own.num_keypoints else own
 
 
-def check_fit(skeleton: Skeleton, labels: CocoLabels | None, protocol: Protocol) -> None:
+def check_skeleton(skeleton: Skeleton, labels: CocoLabels | None, protocol: Protocol) -> None:
     """Whether keypoints can be measured on labels.
 
     Args:
@@ -288,22 +283,21 @@ def _coco_figures(
     skeleton: Skeleton,
     protocol: Protocol,
     by_joint: bool,
-) -> tuple[int, Callable[[Any], dict[str, float]]]:
+) -> tuple[int, Callable[[Any], dict[str, float]], bool]:
     average = None
-    if skeleton.sigmas is not None and all('area' in a for a in labels.annotations):
+    if skeleton.sigmas is not None and (protocol.name == 'coco' or all('area' in a for a in labels.annotations)):
         average = CocoScore(labels, found, skeleton.sigmas)
-    if protocol.name == 'coco':
-        average = average or CocoScore(labels, found, skeleton.sigmas)
-        return average.num_images, average.figures
+        if protocol.name == 'coco':
+            return average.num_images, average.figures, True
     score = PckScore(labels, found, skeleton.keypoints)
     if average is None:
-        return score.num_images, partial(score.figures, by_joint=by_joint)
+        return score.num_images, partial(score.figures, by_joint=by_joint), False
 
     def figures(images: npt.NDArray[np.intp] | None) -> dict[str, float]:
         whole = average.figures(None if images is None else average.positions([score.image_ids[i] for i in images]))
         return {**score.figures(images, by_joint), 'OKS AP': whole['AP'], 'OKS AP50': whole['AP50']}
 
-    return score.num_images, figures
+    return score.num_images, figures, True
 
 
 def _in_order(found: list[dict[str, Any]], count: int) -> npt.NDArray[np.float64]:

@@ -41,9 +41,6 @@ def worst_cases(
         labelled: (N, K, 3) x, y, and above 0 where labelled.
         captions: (N,) lines of text.
         skeleton: What the keypoints are.
-
-    Returns:
-        The image.
     """
     predicted, labelled = np.asarray(predicted, float), np.asarray(labelled, float)
     maps = box_views(np.asarray(boxes, float), TILE)
@@ -91,9 +88,6 @@ def worst_of_coco(
         results: Predictions in COCO's results format. Without `ann` the most alike result of the photo is taken.
         skeleton: What the keypoints are.
         count: Number of people.
-
-    Returns:
-        The image.
     """
     samples = labelled_boxes(labels, images, clip=False)
     by_id = {a['id']: a for a in labels.people}
@@ -125,9 +119,6 @@ def worst_of_mpii(
         truth: The ground truth.
         score: The score of the predictions.
         count: Number of people.
-
-    Returns:
-        The image.
     """
     error = np.where(score.labelled, score.errors, 0).sum(-1) / np.maximum(score.labelled.sum(-1), 1)
     middle = (samples.boxes[:, :2] + samples.boxes[:, 2:]) / 2

@@ -25,14 +25,7 @@ def write_boxes(writer: PoseWriter, maps: str, size: tuple[int, int], stride: in
         Name of (N, 6), see `BoxPipeline`; ordered by photo, then by score.
     """
     count = (size[0] // stride) * (size[1] // stride)
-    op, float_type = writer.op, writer.onnx.TensorProto.FLOAT
-
-    def ints(*values: int) -> str:
-        return writer.constant(np.array(values, np.int64))
-
-    def floats(value: object) -> str:
-        return writer.constant(np.asarray(value, np.float32))
-
+    op, ints, floats, float_type = writer.op, writer.ints, writer.floats, writer.onnx.TensorProto.FLOAT
     flat = op('Reshape', maps, ints(0, 0, count))
     scores = op('Sigmoid', op('Slice', flat, ints(0), ints(1), ints(1)))
     bins = op('Reshape', op('Slice', flat, ints(1), ints(1 + 4 * BINS), ints(1)), ints(0, 4, BINS, count))

@@ -32,7 +32,7 @@ from ..pose.crops import STRIDE, padding_of
 from ..pose.score_map import score_map_of
 from ..pose.skeletons import Skeleton, skeleton_of
 from .boxes import box_difference, write_boxes
-from .onnx_graph import OPSET, PoseWriter
+from .onnx_graph import PoseWriter
 from .pipelines import BoxPipeline, PosePipeline
 
 FORMATS = {
@@ -70,9 +70,6 @@ def onnx_model(network: GraphNetwork, metadata: ExportMetadata, orders_are_produ
         metadata: What the model says about itself, and whether pre- and post-processing are in it.
         orders_are_products: See `NetworkWriter`.
 
-    Returns:
-        The `onnx.ModelProto`.
-
     Raises:
         UserError: If a layer has no form in ONNX here.
         ImportError: If onnx is not installed.
@@ -101,16 +98,7 @@ def onnx_model(network: GraphNetwork, metadata: ExportMetadata, orders_are_produ
         result = heatmaps
     # PoseEstimator decodes them by itself, since it has other decoders and the mirrored crop
     results = [result, heatmaps] if result.name == 'keypoints' else [result]
-    graph = helper.make_graph(writer.nodes, metadata.name, [given], results, writer.initializers)
-    model = helper.make_model(
-        graph,
-        opset_imports=[helper.make_opsetid('', OPSET)],
-        ir_version=10,
-        producer_name='widehrnet_zoo',
-    )
-    helper.set_model_props(model, {KEY: metadata.to_json()})
-    onnx.checker.check_model(model)
-    return model
+    return writer.model(metadata, [given], results)
 
 
 def _write(deployed: DeployedWideHRNet, metadata: ExportMetadata, fmt: str, file: Path, crops: Any) -> None:
@@ -312,11 +300,7 @@ def check(file: Path, network: nn.Module, metadata: ExportMetadata, crops: npt.N
 
 
 def sample_crops(size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """Crops from the photo that comes with this package.
-
-    Returns:
-        uint8 (8, H, W, 3).
-    """
+    """Crops from the photo that comes with this package."""
     from ..pose.crops import box_views, crop_people
     from ..pose.images import read_image
 

@@ -22,10 +22,11 @@ from ..deployment.graph import (
     GraphStage,
     GraphTransition,
 )
+from ..engines.metadata import KEY, ExportMetadata
 from ..errors import UserError
 from ..extras import require
 
-OPSET = 21
+_OPSET = 21
 
 
 class GraphWriter:
@@ -48,6 +49,14 @@ class GraphWriter:
             self.initializers.append(self.onnx.numpy_helper.from_array(np.ascontiguousarray(value), name))
         return name
 
+    def ints(self, *values: int) -> str:
+        """A constant of int64."""
+        return self.constant(np.array(values, np.int64))
+
+    def floats(self, value: npt.ArrayLike) -> str:
+        """A constant of float32."""
+        return self.constant(np.asarray(value, np.float32))
+
     def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
         """A node with one output."""
         self._count += 1
@@ -59,6 +68,22 @@ class GraphWriter:
         """Give the last node's output its public name."""
         assert self.nodes[-1].output[0] == value
         self.nodes[-1].output[0] = name
+
+    def model(self, metadata: ExportMetadata, inputs: list[Any], outputs: list[Any]) -> Any:
+        """What was written as a checked `onnx.ModelProto` that says what it is.
+
+        Args:
+            metadata: What the model says about itself.
+            inputs: Its `ValueInfoProto`s.
+            outputs: Likewise.
+        """
+        helper = self.onnx.helper
+        graph = helper.make_graph(self.nodes, metadata.name, inputs, outputs, self.initializers)
+        opset = helper.make_opsetid('', _OPSET)
+        model = helper.make_model(graph, opset_imports=[opset], ir_version=10, producer_name='widehrnet_zoo')
+        helper.set_model_props(model, {KEY: metadata.to_json()})
+        self.onnx.checker.check_model(model)
+        return model
 
 
 def _numpy(tensor: Tensor) -> npt.NDArray[Any]:
@@ -121,8 +146,7 @@ class NetworkWriter(GraphWriter):
         """A block."""
 
         def run(start: int, stop: int) -> str:
-            ends = [self.constant(np.array([v], np.int64)) for v in (start, stop, 1)]
-            return self.op('Slice', x, *ends)
+            return self.op('Slice', x, self.ints(start), self.ints(stop), self.ints(1))
 
         b = run(block.start, block.stop)
         y = self.op('Relu', self.conv(block.expand, b))
@@ -144,14 +168,14 @@ class NetworkWriter(GraphWriter):
 
     def double(self, x: str) -> str:
         """Each pixel four times."""
-        scales = self.constant(np.array([1, 1, 2, 2], np.float32))
+        scales = self.floats([1, 1, 2, 2])
         return self.op(
             'Resize', x, '', scales, mode='nearest', coordinate_transformation_mode='asymmetric', nearest_mode='floor'
         )
 
     def bilinear(self, x: str) -> str:
         """Twice the size, corners aligned."""
-        scales = self.constant(np.array([1, 1, 2, 2], np.float32))
+        scales = self.floats([1, 1, 2, 2])
         return self.op('Resize', x, '', scales, mode='linear', coordinate_transformation_mode='align_corners')
 
     def fusion(self, fusion: GraphFusion, x: list[str]) -> list[str]:
@@ -196,24 +220,18 @@ class PoseWriter(NetworkWriter):
 
     def normalise(self, x: str, mean: tuple[float, ...], std: tuple[float, ...]) -> str:
         """uint8 crops (B, H, W, 3) to float32 (B, 3, H, W)."""
-        scale = (1 / (255 * np.array(std))).astype(np.float32).reshape(3, 1, 1)
-        shift = (-np.array(mean) / np.array(std)).astype(np.float32).reshape(3, 1, 1)
+        scale = self.floats((1 / (255 * np.array(std))).reshape(3, 1, 1))
+        shift = self.floats((-np.array(mean) / np.array(std)).reshape(3, 1, 1))
         # channels first: runtimes are slow over a last axis of three, and a byte is moved faster than a float
         y = self.op('Cast', self.op('Transpose', x, perm=[0, 3, 1, 2]), to=self.onnx.TensorProto.FLOAT)
-        return self.op('Add', self.op('Mul', y, self.constant(scale)), self.constant(shift))
+        return self.op('Add', self.op('Mul', y, scale), shift)
 
     def decode(self, heatmaps: str, stride: int) -> str:
         """Heatmaps (B, K, h, w) to keypoints (B, K, 3): x, y in crop pixels and score, as `decode_heatmaps` 'quarter'.
 
         A maximum at the border has no neighbours on one side and stays where it is.
         """
-
-        def ints(*values: int) -> str:
-            return self.constant(np.array(values, np.int64))
-
-        def floats(value: float) -> str:
-            return self.constant(np.array(value, np.float32))
-
+        ints, floats = self.ints, self.floats
         shape = self.op('Shape', heatmaps)
         height, width = (self.op('Gather', shape, ints(i)) for i in (2, 3))
         flat = self.op('Reshape', heatmaps, ints(0, 0, -1))

@@ -28,9 +28,6 @@ def quantize_openvino(model: Any, metadata: ExportMetadata, crops: npt.NDArray[n
         model: `openvino.Model`.
         metadata: What it takes.
         crops: uint8 (N, H, W, 3) of people.
-
-    Returns:
-        The quantised model.
     """
     nncf = require('nncf', 'export')
     inputs = _inputs(metadata, crops)

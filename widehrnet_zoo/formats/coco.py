@@ -133,9 +133,6 @@ def read_labels(path: str | Path, keypoints: bool = True, nobody: bool = False) 
             of the category `person`, else of the only one.
         nobody: Whether it is right that nobody is labelled in any photo.
 
-    Returns:
-        The labels.
-
     Raises:
         UserError: If the file is no COCO-keypoints file or an entry is broken; the message names the entry.
     """

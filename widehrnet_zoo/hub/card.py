@@ -53,9 +53,6 @@ def model_card(
         license: Of the weights, a Hub licence id; `None` or `'unknown'` writes that none is stated.
         results: Metrics.
 
-    Returns:
-        The card.
-
     Raises:
         UserError: If a metric is for another task.
     """

@@ -170,9 +170,6 @@ def take_people(result: PoseResult, rows: npt.NDArray[np.intp]) -> PoseResult:
     Args:
         result: The result.
         rows: Their indices, in the order that they shall have.
-
-    Returns:
-        The same with these people alone.
     """
     return replace(
         result,

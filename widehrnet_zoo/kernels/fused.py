@@ -297,9 +297,6 @@ def fuse_training(model: nn.Module) -> nn.Module:
         model: A `WideHRNet` on the CPU with float32 parameters. Under `torch.autocast('cpu', torch.bfloat16)` its
             activations and their gradients are bfloat16, statistics and parameters stay float32.
 
-    Returns:
-        The same model.
-
     Raises:
         ImportError: If ninja is not installed.
     """

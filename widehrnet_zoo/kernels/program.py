@@ -79,9 +79,6 @@ class Program:
             numbers: By name.
             arrays: By name.
             to: The slot that the step fills or changes; by default a new one.
-
-        Returns:
-            That slot.
         """
         if to is None:
             to = max([step.to for step in self.steps], default=-1) + 1

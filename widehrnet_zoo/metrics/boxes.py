@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from ..errors import UserError
 from ..formats.coco import CocoLabels, are_numbers
-from .coco import CocoEvaluation, result_entries
+from .coco import CocoEvaluation, of_category, result_entries
 
 SMALLEST_SHARE, SMALLEST = 0.08, 24
 """People of less than this share of the photo's height, or of fewer pixels, neither count nor are missed."""
@@ -55,17 +55,7 @@ class BoxScore(CocoEvaluation):
             _, _, w, h = annotation['bbox']
             ignored = bool(annotation['iscrowd']) or h < SMALLEST_SHARE * height or h < SMALLEST
             annotations.append({**annotation, 'iscrowd': int(ignored), 'area': w * h})
-        for result in results:
-            if result['image_id'] not in labels.images:
-                raise UserError(f'The results have image {result["image_id"]!r}, which is not in the labels.')
-        category = labels.category['id']
-        mine = [r for r in results if r.get('category_id', category) == category]
-        if results and not mine:
-            raise UserError(
-                f'None of the {len(results)} results is of the category {category!r} of the labels; the first is of '
-                f'{results[0]["category_id"]!r}.'
-            )
-        super().__init__(replace(labels, annotations=annotations), mine, 'bbox')
+        super().__init__(replace(labels, annotations=annotations), of_category(results, labels), 'bbox')
 
     def figures(self, images: Any = None) -> dict[str, float]:
         """AP, AP50, AP75, AP of boxes below 32x32, below 96x96 and larger, the recall of 100 boxes, and the best F1.

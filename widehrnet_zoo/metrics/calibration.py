@@ -87,9 +87,6 @@ def fit_score_map(scores: npt.ArrayLike, hits: npt.ArrayLike, knots: int = 16) -
         hits: (M,) booleans.
         knots: Points of the map beside the one at 0.
 
-    Returns:
-        The map.
-
     Raises:
         UserError: If there are too few keypoints to fit it to.
         ImportError: If SciPy is not installed (the extra `[eval]`).

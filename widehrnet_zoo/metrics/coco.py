@@ -125,6 +125,25 @@ def read_results(path: str | Path, num_keypoints: int | None = None) -> list[dic
     return results
 
 
+def of_category(results: list[dict[str, Any]], labels: CocoLabels) -> list[dict[str, Any]]:
+    """The results of the labels' category.
+
+    Raises:
+        UserError: If there is none, or one is of none of the labels' images.
+    """
+    category = labels.category['id']
+    mine = [r for r in results if r.get('category_id', category) == category]
+    if results and not mine:
+        raise UserError(
+            f'None of the {len(results)} results is of the category {category!r} of the labels; the first is of '
+            f'{results[0]["category_id"]!r}.'
+        )
+    for result in mine:
+        if result['image_id'] not in labels.images:
+            raise UserError(f'The results have image {result["image_id"]!r}, which is not in the labels.')
+    return mine
+
+
 class CocoEvaluation:
     """An evaluation by pycocotools (`COCOeval`) that can count its photos anew.
 
@@ -225,39 +244,18 @@ class CocoScore(CocoEvaluation):
         UserError: If labels and results do not fit together.
     """
 
-    def __init__(self, labels: CocoLabels, results: list[dict[str, Any]], sigmas: Sequence[float] | None):
-        super().__init__(labels, self._check(labels, results, sigmas), 'keypoints', sigmas)
-
-    @staticmethod
-    def _check(
-        labels: CocoLabels, results: list[dict[str, Any]], sigmas: Sequence[float] | None
-    ) -> list[dict[str, Any]]:
-        """The results of the labels' category, if all is as it must be."""
-        if sigmas is None:
-            raise UserError(
-                'OKS needs sigmas, and this skeleton has none: give the category of the labels a list "sigmas", or use '
-                '--protocol pck.'
-            )
+    def __init__(self, labels: CocoLabels, results: list[dict[str, Any]], sigmas: Sequence[float]):
         num = labels.num_keypoints or len(sigmas)
         if num != len(sigmas):
             raise UserError(f'The labels have {num} keypoints and the skeleton has {len(sigmas)}.')
         for annotation in labels.annotations:
             if 'area' not in annotation:
                 raise UserError(f'Annotation {annotation["id"]} has no "area", which OKS is measured in.')
-        category = labels.category['id']
-        mine = [r for r in results if r.get('category_id', category) == category]
-        if results and not mine:
-            raise UserError(
-                f'None of the {len(results)} results is of the category {category!r} of the labels; the first is of '
-                f'{results[0]["category_id"]!r}.'
-            )
+        mine = of_category(results, labels)
         for result in mine:
-            image_id = result['image_id']
-            if image_id not in labels.images:
-                raise UserError(f'The results have image {image_id!r}, which is not in the labels.')
             if len(result['keypoints']) != 3 * num:
                 raise UserError(f'The results have {len(result["keypoints"]) / 3:g} keypoints, the labels {num}.')
-        return mine
+        super().__init__(labels, mine, 'keypoints', sigmas)
 
     def figures(self, images: Sequence[int] | None = None) -> dict[str, float]:
         """The ten figures of the COCO summary.

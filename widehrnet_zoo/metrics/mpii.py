@@ -111,9 +111,6 @@ def read_ground_truth(path: str | Path) -> MpiiTruth:
         path: A MATLAB file with `pos_gt_src` (16, 2, N), `jnt_missing` (16, N) and `headboxes_src` (2, 2, N: corner,
             x or y), 1-based.
 
-    Returns:
-        The ground truth.
-
     Raises:
         UserError: If the file cannot be read, or lacks one of them or has another shape.
         ImportError: If scipy is not installed.
@@ -215,9 +212,6 @@ class MpiiScore:
         Args:
             images: Indices of photos, repetitions allowed; `None` counts each once.
             by_joint: Each of the 16 joints too, as `PCKh@0.5: left_knee`.
-
-        Returns:
-            Figures by name.
         """
         rows = None if images is None else np.concatenate([self._rows[i] for i in images])
         joints = self.by_joint(0.5, rows)

@@ -154,9 +154,6 @@ def sample_views(
         config: Ranges; `None` gives the test-time view.
         draws: Of the batch, needed with `config`.
         lower: From `halves`.
-
-    Returns:
-        The views.
     """
     num, (height, width) = len(boxes), size
     centre, extent = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]

@@ -94,9 +94,6 @@ class CropCache:
             workers: Threads that decode.
             progress: Show a bar.
 
-        Returns:
-            The opened cache.
-
         Raises:
             UserError: If more than `max_bad` images cannot be read, or the disk is full.
         """

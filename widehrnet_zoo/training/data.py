@@ -91,9 +91,6 @@ def pack(
         megabytes: Largest size of a file, in 10^6 bytes.
         progress: Show bars.
 
-    Returns:
-        The files.
-
     Raises:
         UserError: If a label file or too many images are broken, or the disk is full.
     """

@@ -95,9 +95,6 @@ def write_packs(
         workers: Threads.
         progress: Show a bar.
 
-    Returns:
-        The files.
-
     Raises:
         UserError: If more than `max_bad` images cannot be read, or the disk is full.
     """

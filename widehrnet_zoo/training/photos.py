@@ -30,9 +30,6 @@ def read_photos(path: str | Path, sample_field: str | None = None) -> People:
         path: The JSON. Annotations with `iscrowd` are regions in which nothing is learnt.
         sample_field: Field of the images with a number above 0, how often a photo is to come.
 
-    Returns:
-        The photos, as `PhotoCache` takes them.
-
     Raises:
         UserError: If the file is broken, an image has no size, or nobody is labelled.
     """

@@ -106,9 +106,6 @@ def add_neighbours(images: Tensor, crops: Tensor, rows: Tensor, found: Neighbour
         crops: uint8 (n, S, S, 3) of the others.
         rows: (n,) the images that they come into; on the CPU.
         found: Where; on the CPU.
-
-    Returns:
-        The images.
     """
     if len(rows):
         device, size = images.device, (images.shape[2], images.shape[3])

@@ -44,9 +44,6 @@ def sync_norms(model: nn.Module, device: torch.device) -> nn.Module:
     Args:
         model: The model; names and shapes of its state dict stay.
         device: Where it trains.
-
-    Returns:
-        The model to train.
     """
     if device.type != 'cpu':
         return convert_sync_batchnorm(model)

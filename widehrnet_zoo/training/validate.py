@@ -79,9 +79,6 @@ def validate(
         device: Where the model is.
         bf16: Run it under bfloat16 autocast.
         part: (i, n) validates the i-th of n parts.
-
-    Returns:
-        Sums over this part.
     """
     training, device = model.training, torch.device(device)
     stats = input_stats(model)

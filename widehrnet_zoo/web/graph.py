@@ -8,10 +8,10 @@ from torch import nn
 
 from ..deployment.graph import GraphNetwork
 from ..deployment.network import deploy
-from ..engines.metadata import KEY, ExportMetadata
+from ..engines.metadata import ExportMetadata
 from ..errors import UserError
 from ..export.export import TOLERANCE, sample_crops
-from ..export.onnx_graph import OPSET, PoseWriter
+from ..export.onnx_graph import PoseWriter
 from ..extras import require
 from ..files import write_whole
 from ..models.opening import OpenedNetwork
@@ -35,14 +35,6 @@ class LiveWriter(PoseWriter):
         super().__init__()
         self.size = size
         self.float = self.onnx.TensorProto.FLOAT
-
-    def floats(self, value: object) -> str:
-        """A constant of float32."""
-        return self.constant(np.asarray(value, np.float32))
-
-    def ints(self, *values: int) -> str:
-        """A constant of int64."""
-        return self.constant(np.array(values, np.int64))
 
     def pick(self, x: str, *index: int) -> str:
         """Some entries of the last axis."""
@@ -222,22 +214,12 @@ def write_pose(opened: OpenedNetwork, path: str | Path) -> None:
     points = writer.op('Mul', points, writer.floats(STRIDE))
     writer.rename(writer.op('Concat', points, scores, axis=2), 'keypoints')
     types, describe = onnx.TensorProto, onnx.helper.make_tensor_value_info
-    graph = onnx.helper.make_graph(
-        writer.nodes,
-        metadata.name,
-        [
-            describe('crops', types.UINT8, ['batch', height, width, 3]),
-            describe('boxes', types.FLOAT, ['batch', 4]),
-        ],
-        [describe('keypoints', types.FLOAT, ['batch', opened.skeleton.num_keypoints, 3])],
-        writer.initializers,
-    )
-    file = onnx.helper.make_model(
-        graph, opset_imports=[onnx.helper.make_opsetid('', OPSET)], ir_version=10, producer_name='widehrnet_zoo'
-    )
-    onnx.helper.set_model_props(file, {KEY: metadata.to_json()})
-    onnx.checker.check_model(file)
-    content = file.SerializeToString()
+    given = [
+        describe('crops', types.UINT8, ['batch', height, width, 3]),
+        describe('boxes', types.FLOAT, ['batch', 4]),
+    ]
+    result = describe('keypoints', types.FLOAT, ['batch', opened.skeleton.num_keypoints, 3])
+    content = writer.model(metadata, given, [result]).SerializeToString()
     session = ort.InferenceSession(content, providers=['CPUExecutionProvider'])
     _check(session, deployed, metadata, score_map)
     write_whole(path, content)

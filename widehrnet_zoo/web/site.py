@@ -75,9 +75,6 @@ def write_site(
             public CDN, pinned and checked against its hashes.
         size: Height and width of the input of all models, instead of their own.
 
-    Returns:
-        The folder.
-
     Raises:
         UserError: If the folder holds something else, or a model, the finder or the runtime cannot be had.
         ImportError: If a package of the extra `export` is missing.
