@@ -9,7 +9,7 @@ from pathlib import Path
 
 from widehrnet_zoo.files import write_whole
 from widehrnet_zoo.models.catalogue import Entry, entries
-from widehrnet_zoo.models.widehrnet import REPOSITORY
+from widehrnet_zoo.models.configs import REPOSITORY
 
 DOCS = Path(__file__).resolve().parents[2] / 'docs'
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
-from ..models.widehrnet import PAPER, REPOSITORY, WideHRNet
+from ..models.configs import PAPER, REPOSITORY
+from ..models.widehrnet import WideHRNet
 from ..pose.skeletons import SKELETONS, Skeleton
 
 if TYPE_CHECKING:

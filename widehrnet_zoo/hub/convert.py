@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..models.configs import REPOSITORY
 from ..models.registry import create_model
-from ..models.widehrnet import REPOSITORY
 from ..pose.skeletons import SKELETONS, Skeleton
 from ..weights.checkpoints import load_weights, official_state, read_checkpoint
 from ..weights.official import Architecture, convert_state_dict, find_architecture

@@ -1,7 +1,7 @@
 """One photo, or many, to keypoints."""
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from operator import index
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,14 +16,14 @@ from ..engines.opening import HeatmapBackend, open_backend, torch_module
 from ..errors import UserError
 from ..pose.arrays import Arrays, as_float, cpu_to_numpy, like, to_numpy
 from ..pose.box_maps import gives_boxes
-from ..pose.crops import MEAN, STD, STRIDE, normalise, padding_of
+from ..pose.crops import MEAN, STD, STRIDE, normalise, padding_of, three_numbers
 from ..pose.decoding import DECODERS, decode_heatmaps, flip_heatmaps
 from ..pose.images import ImageSource
 from ..pose.results import PoseResult
 from ..pose.score_map import score_map_of
 from ..pose.skeletons import Skeleton, check_flip_test, is_human
 from .people import Limits, choose_boxes, choose_people, rows_to_look_again
-from .stream import Finder, Found, Photo, stream
+from .stream import Finder, Found, Photo, photos_of, stream
 
 if TYPE_CHECKING:
     import torch
@@ -140,8 +140,8 @@ class PoseEstimator:
         self.skeleton: Skeleton = found_skeleton
         if min(self.size) < 32 or any(side % 32 for side in self.size):
             raise UserError(f'The input must be a multiple of 32 in height and width, not {self.size}.')
-        self.mean = _three(getattr(backend, 'mean', MEAN) if mean is None else mean, 'mean', -1000)
-        self.std = _three(getattr(backend, 'std', STD) if std is None else std, 'std', 1e-6)
+        self.mean = three_numbers(getattr(backend, 'mean', MEAN) if mean is None else mean, 'mean', -1000)
+        self.std = three_numbers(getattr(backend, 'std', STD) if std is None else std, 'std', 1e-6)
         self.padding = padding_of(backend if padding is None else SimpleNamespace(padding=padding))
         self.score_map = score_map_of(backend)
         self.decoder = decoder
@@ -273,7 +273,7 @@ class PoseEstimator:
                 f'`stream` takes several images, in a list, a generator or the like, not one {type(images).__name__}: '
                 'call the estimator itself with one image.'
             )
-        return (found.result for found in self.look(_photos(images, boxes, box_scores), **options))
+        return (found.result for found in self.look(photos_of(images, boxes, box_scores), **options))
 
     def look(
         self,
@@ -398,9 +398,9 @@ class PoseEstimator:
         crops: npt.NDArray[np.uint8],
         decoder: str,
         flip_test: bool,
-        shift: bool = True,
-        peaks: bool = False,
-        windows: npt.NDArray[np.float32] | None = None,
+        shift: bool,
+        peaks: bool,
+        windows: npt.NDArray[np.float32] | None,
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         heatmaps = cpu_to_numpy(self.heatmaps(crops, flip_test, shift))
         if windows is not None:
@@ -421,30 +421,3 @@ class PoseEstimator:
             raise UserError(f'The batch size must be a whole number from 1, not {batch_size!r}.')
         if flip_test:
             check_flip_test(self.skeleton)
-
-
-def _photos(images: Iterable[Any], boxes: Iterable[Any] | None, scores: Iterable[Any] | None) -> Iterator[Photo]:
-    given = {'boxes': boxes, 'box_scores': scores}
-    for name, values in given.items():
-        if isinstance(values, Sized) and isinstance(images, Sized) and len(values) != len(images):
-            raise UserError(f'For {len(images)} images give {name} as a list of {len(images)}, one entry for each.')
-    missing = object()
-    entries = {name: iter(values) for name, values in given.items() if values is not None}
-    for count, image in enumerate(images):
-        row = {name: next(values, missing) for name, values in entries.items()}
-        for name, value in row.items():
-            if value is missing:
-                raise UserError(
-                    f'There are {count} {name} for more images: give one entry for each, None where there are none.'
-                )
-        yield Photo(image, row.get('boxes'), row.get('box_scores'))
-
-
-def _three(values: Any, name: str, least: float) -> tuple[float, ...]:
-    try:
-        numbers = tuple(float(v) for v in values)
-    except (TypeError, ValueError, OverflowError):
-        numbers = ()
-    if len(numbers) != 3 or not all(least <= v <= 1000 for v in numbers):
-        raise UserError(f'{name} is three numbers of the size of an input in 0..1, std above 0, not {values!r}.')
-    return numbers

@@ -16,7 +16,7 @@ that is called instead, and the stream goes on without a result for the photo. N
 """
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -86,6 +86,28 @@ class Found(NamedTuple):
 
     def __repr__(self) -> str:
         return f'Found({self.place}, {self.result!r})'
+
+
+def photos_of(images: Iterable[Any], boxes: Iterable[Any] | None, scores: Iterable[Any] | None) -> Iterator[Photo]:
+    """Images with the boxes and the scores given for each.
+
+    Raises:
+        UserError: If there are fewer, or more of a list of them.
+    """
+    given = {'boxes': boxes, 'box_scores': scores}
+    for name, values in given.items():
+        if isinstance(values, Sized) and isinstance(images, Sized) and len(values) != len(images):
+            raise UserError(f'For {len(images)} images give {name} as a list of {len(images)}, one entry for each.')
+    missing = object()
+    entries = {name: iter(values) for name, values in given.items() if values is not None}
+    for count, image in enumerate(images):
+        row = {name: next(values, missing) for name, values in entries.items()}
+        for name, value in row.items():
+            if value is missing:
+                raise UserError(
+                    f'There are {count} {name} for more images: give one entry for each, None where there are none.'
+                )
+        yield Photo(image, row.get('boxes'), row.get('box_scores'))
 
 
 def stream(

@@ -8,9 +8,9 @@ from timm.models import PretrainedCfg, get_arch_pretrained_cfgs
 from ..pose.box_maps import PERSON_BOXES, gives_boxes
 from ..pose.skeletons import Skeleton, skeleton_of
 from ..weights.shipped import shipped_metrics
+from .configs import REPOSITORY
 from .macs import MacCount, count_parameters, measure_macs
 from .registry import create_model, list_models
-from .widehrnet import REPOSITORY
 
 PUBLISHED: dict[str, dict[str, float]] = {
     'widehrnet_18.mpii_256x256': {'MPII val PCKh@0.5': 87.99},

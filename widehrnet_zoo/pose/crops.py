@@ -46,6 +46,21 @@ def padding_of(model: Any) -> float:
     return float(padding)
 
 
+def three_numbers(values: Any, name: str, least: float) -> tuple[float, ...]:
+    """A mean or a standard deviation of an input's colours, or the reason why it cannot be one.
+
+    Raises:
+        UserError: If it is anything but three numbers in `least`..1000.
+    """
+    try:
+        numbers = tuple(float(v) for v in values)
+    except (TypeError, ValueError, OverflowError):
+        numbers = ()
+    if len(numbers) != 3 or not all(least <= v <= 1000 for v in numbers):
+        raise UserError(f'{name} is three numbers of the size of an input in 0..1, std above 0, not {values!r}.')
+    return numbers
+
+
 def check_boxes(boxes: Any, image_size: tuple[int, int]) -> npt.NDArray[np.float64]:
     """Person boxes of one image as numbers, or the reason why they cannot be boxes.
 

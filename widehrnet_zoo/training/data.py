@@ -99,6 +99,6 @@ def pack(
     shape, data = _geometry(config), config.data
     written: list[Path] = []
     for split, people, images in _read(config):
-        limits = quality, megabytes, data.max_bad_images, data.workers
-        written += write_packs(people, images, folder, split, *shape, *limits, progress)
+        most, workers = data.max_bad_images, data.workers
+        written += write_packs(people, images, folder, split, *shape, quality, megabytes, most, workers, progress)
     return written

@@ -1,9 +1,7 @@
 """The training loop."""
 
-import datetime
 import logging
 import math
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,6 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..errors import UserError
-from ..extras import require
 from ..files import write_whole
 from ..models.blocks import WideInvertedResidual
 from ..pose.skeletons import skeleton_of
@@ -45,45 +42,6 @@ _logger = logging.getLogger(__name__)
 _NOT_FINITE = (
     'Nothing was saved since. Lower lr, raise warmup_steps, or use precision float32, and start again with --resume.'
 )
-
-
-_FOREIGN = ('ACCELERATE_USE_DEEPSPEED', 'ACCELERATE_USE_FSDP', 'ACCELERATE_USE_MEGATRON_LM')
-
-_RECIPES = {
-    'ACCELERATE_MIXED_PRECISION': 'precision={0.precision}',
-    'ACCELERATE_GRADIENT_ACCUMULATION_STEPS': 'batch_size={0.batch_size} and no accumulation of gradients',
-    'ACCELERATE_DYNAMO_BACKEND': 'compile={0.compile}',
-}
-
-
-def make_accelerator(config: TrainConfig) -> Any:
-    """Hugging Face's accelerator for a run: one process, or this one's place among several.
-
-    What `accelerate launch` or `accelerate config` say of precision, accumulation of gradients and compiling is left
-    aside, with a word: the recipe says it.
-
-    Raises:
-        UserError: If they ask for a way to share the model out that this training does not know.
-    """
-    accelerate: Any = require('accelerate', 'train')
-    for name in _FOREIGN:
-        if os.environ.get(name, '').lower() in ('1', 'true', 'yes', 'on'):
-            raise UserError(f'{name} is set, by accelerate launch or its config: training here is data-parallel only.')
-    for name, setting in _RECIPES.items():
-        if os.environ.get(name, 'no').lower() not in ('no', '1', ''):
-            _logger.warning('%s=%s is left aside: the recipe says %s.', name, os.environ[name], setting.format(config))
-    handlers = [
-        accelerate.InitProcessGroupKwargs(timeout=datetime.timedelta(hours=3)),
-        accelerate.DistributedDataParallelKwargs(gradient_as_bucket_view=True),
-    ]
-    return accelerate.Accelerator(
-        cpu=config.cpu,
-        mixed_precision='no',
-        # given as a plugin, for the variable of the environment goes before the number
-        gradient_accumulation_plugin=accelerate.utils.GradientAccumulationPlugin(num_steps=1),
-        dynamo_backend='no',
-        kwargs_handlers=handlers,
-    )
 
 
 class Trainer:

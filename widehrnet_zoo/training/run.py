@@ -12,9 +12,10 @@ from torch import nn
 
 from ..errors import UserError
 from ..files import check_folder, write_whole
+from .accelerator import make_accelerator
 from .box_task import BoxTask
 from .config import DataConfig, TrainConfig
-from .engine import Trainer, make_accelerator
+from .engine import Trainer
 from .keypoint_task import KeypointTask
 from .log import join_logs
 from .pictures import draw_curves
