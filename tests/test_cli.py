@@ -15,7 +15,8 @@ from PIL import Image
 import widehrnet_zoo
 from widehrnet_zoo import PoseResult, create_model, list_models
 from widehrnet_zoo.cli.main import COMMANDS, build_parser, main
-from widehrnet_zoo.cli.predict import TOGETHER, find_photos, name_outputs
+from widehrnet_zoo.cli.photos import find_photos, name_outputs
+from widehrnet_zoo.cli.predict import TOGETHER
 from widehrnet_zoo.formats import FORMATS, read_csv, read_parquet
 from widehrnet_zoo.models.macs import count_macs, count_parameters
 

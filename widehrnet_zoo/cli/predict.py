@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from .engine import add_engine
 from .people import add_detector, add_limits, people_options
+from .photos import STDIN, find_photos, name_outputs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,12 +64,6 @@ TOGETHER = {
     'mmpose': 'poses_mmpose',
 }
 """Names of the files for all photos, by the formats of `widehrnet_zoo.formats`."""
-
-_CAMERAS = '3fr arw cr2 cr3 crw dng gpr iiq nef nrw orf pef raf raw rw2 rwl sr2 srw x3f'
-_RAW = frozenset(f'.{ending}' for ending in _CAMERAS.split())
-_OTHERS = frozenset(('.exr', '.hdr', '.jp2', '.jxl', '.psd', '.svg'))
-
-STDIN = Path('-')
 
 _WRITERS = 2
 """Threads that draw and write images."""
@@ -298,110 +293,6 @@ def _skipped(files: list[tuple[Path, str]]) -> str:
     named = ', '.join(f'{path} ({reason})' for path, reason in files[:20])
     more = f' and {len(files) - 20} more' if len(files) > 20 else ''
     return f'{len(files)} files in folders skipped: {named}{more}'
-
-
-def find_photos(
-    paths: list[str], out: Path | None
-) -> tuple[list[tuple[Path, Path]], list[str], list[tuple[Path, str]]]:
-    """Photos of files, folders and wildcards, each once.
-
-    Args:
-        paths: What was asked for.
-        out: Folder of the results, if any; results of earlier runs are not photos.
-
-    Returns:
-        Pairs of a photo and its place in what was asked for (its name, or its path inside the folder), the paths that
-        lead nowhere, and the photos and videos in folders that are passed over, with the reason.
-    """
-    import glob
-
-    from ..pose.images import HEIF_SUFFIXES, PHOTO_SUFFIXES, has_heif
-    from ..video import is_video
-
-    skipped: dict[Path, str] = {}
-    found: dict[Path, tuple[Path, Path]] = {}
-    missing = []
-    target = None if out is None else out.resolve()
-
-    def add(path: Path, place: Path) -> None:
-        found.setdefault(path.resolve(), (path, place))
-
-    def add_folder(folder: Path) -> None:
-        for path in sorted(folder.rglob('*')):
-            suffix = path.suffix.lower()
-            reason = ''
-            if suffix in _RAW or suffix in _OTHERS:
-                reason = 'convert it to JPEG'
-            elif suffix in HEIF_SUFFIXES and not has_heif():
-                reason = 'needs pip install "widehrnet_zoo[heic]"'
-            elif is_video(path):
-                reason = 'a video: name it'
-            elif suffix not in PHOTO_SUFFIXES and suffix not in HEIF_SUFFIXES:
-                continue
-            if not path.is_file() or _is_result(path):
-                continue
-            if target in path.resolve().parents and target != folder.resolve():
-                continue
-            if reason:
-                skipped[path] = reason
-            else:
-                add(path, path.relative_to(folder))
-
-    for text in paths:
-        path = Path(text)
-        if path == STDIN:
-            found.setdefault(path, (path, Path('stdin')))
-        elif path.is_dir():
-            add_folder(path)
-        elif path.exists():
-            add(path, Path(path.name))
-        else:
-            matches = sorted(glob.glob(text, recursive=True))
-            for match in map(Path, matches):
-                if match.is_dir():
-                    add_folder(match)
-                elif not _is_result(match):
-                    add(match, Path(match.name))
-            if not matches:
-                missing.append(text)
-    return list(found.values()), missing, list(skipped.items())
-
-
-def _is_result(path: Path) -> bool:
-    return path.stem.endswith('_pose') and any(path.with_suffix(s).exists() for s in ('.json', '.jsonl'))
-
-
-def name_outputs(photos: list[tuple[Path, Path]]) -> list[Path]:
-    """Where results go, without suffix; no two the same, whatever the file system thinks of capitals.
-
-    Args:
-        photos: Pairs as from `find_photos`.
-    """
-
-    def name(photo: Path, place: Path, level: int) -> Path:
-        stem = place.with_name(place.stem)
-        if level == 0:
-            return stem
-        stem = place.with_name(f'{place.stem}_{place.suffix[1:]}')
-        above = photo.resolve().parent.parts[1:]
-        return Path(*above[len(above) - (level - 1) :], *stem.parts) if level > 1 else stem
-
-    levels = [0] * len(photos)
-    while True:
-        names = [name(*photo, level) for photo, level in zip(photos, levels, strict=True)]
-        keys = [str(n).casefold() for n in names]
-        same = {key for key, count in Counter(keys).items() if count > 1}
-        deepest = [level > len(photo.resolve().parts) for (photo, _), level in zip(photos, levels, strict=True)]
-        if not same or all(d for d, k in zip(deepest, keys, strict=True) if k in same):
-            break
-        levels = [level + (k in same and not d) for level, k, d in zip(levels, keys, deepest, strict=True)]
-    # names that differ in nothing but capitals
-    seen: dict[str, int] = {}
-    unique = []
-    for n, key in zip(names, keys, strict=True):
-        seen[key] = seen.get(key, 0) + 1
-        unique.append(n if seen[key] == 1 else n.with_name(f'{n.name}_{seen[key]}'))
-    return unique
 
 
 def _counted(number: int, thing: str) -> str:
