@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from test_video import ReadsDots, encode, everybody, frames_of, lines_of, picture, run, threads_of_video
+from clips import ReadsDots, encode, everybody, frames_of, lines_of, picture, run, threads_of_video
 
 from widehrnet_zoo.errors import UserError
 from widehrnet_zoo.video import is_stream, predict_video, shown, stream_name, streams
