@@ -1,6 +1,7 @@
 """Files and folders that are written whole or not at all, and files of settings."""
 
 import ctypes
+import json
 import os
 import re
 import shutil
@@ -13,6 +14,22 @@ from .extras import require
 
 _MOST_VALUES = 100_000
 _DEEPEST = 100
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        UserError: If it cannot be read or is not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_bytes())  # in UTF-8 or, as PowerShell writes it, UTF-16
+    except OSError as error:
+        raise UserError(f'{path} cannot be read: {error.strerror}.') from error
+    except RecursionError as error:
+        raise UserError(f'{path} is nested too deep to be read.') from error
+    except ValueError as error:
+        raise UserError(f'{path} is not a JSON file: {error}.') from error
 
 
 def check_folder(folder: str | Path, option: str = '--out') -> None:

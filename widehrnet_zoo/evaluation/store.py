@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import UserError
-from ..files import write_whole
-from ..formats.coco import read_json
+from ..files import read_json, write_whole
 
 
 class PredictionStore:

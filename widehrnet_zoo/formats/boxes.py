@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import UserError
-from .coco import are_numbers, is_id, read_json
+from ..files import read_json
+from .coco import are_numbers, is_id
 
 
 class BoxFile:

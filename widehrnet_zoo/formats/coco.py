@@ -1,6 +1,5 @@
 """COCO-keypoints label files, and files of boxes beside them."""
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import UserError
+from ..files import read_json
 from ..pose.crops import PADDING
 from ..pose.skeletons import SKELETONS, Skeleton
 from .samples import Samples
@@ -90,22 +90,6 @@ class CocoLabels:
                 'sigmas': sigmas,
             }
         )
-
-
-def read_json(path: str | Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        UserError: If it cannot be read or is not JSON.
-    """
-    try:
-        return json.loads(Path(path).read_bytes())  # in UTF-8 or, as PowerShell writes it, UTF-16
-    except OSError as error:
-        raise UserError(f'{path} cannot be read: {error.strerror}.') from error
-    except RecursionError as error:
-        raise UserError(f'{path} is nested too deep to be read.') from error
-    except ValueError as error:
-        raise UserError(f'{path} is not a JSON file: {error}.') from error
 
 
 def are_numbers(values: Any) -> bool:

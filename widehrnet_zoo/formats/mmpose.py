@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
-from ..files import write_whole
+from ..files import read_json, write_whole
 from ..pose.results import PoseResult
 from ..pose.skeletons import Skeleton
 from .checks import extents, numbers
@@ -156,11 +156,7 @@ def read_mmpose(file: str | Path, skeleton: Skeleton, image_size: tuple[int, int
     Raises:
         UserError: If the file cannot be read or is something else.
     """
-    try:
-        content = json.loads(Path(file).read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        said = getattr(error, 'strerror', None) or error
-        raise UserError(f'{file} cannot be read as JSON of MMPose predictions: {said}.') from error
+    content = read_json(file)
     if isinstance(content, dict) and 'instance_info' in content:
         content = content['instance_info']
     if not isinstance(content, list):

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from ..errors import UserError
 from ..extras import require
-from ..formats.coco import CocoLabels, are_numbers, is_id, read_json
+from ..files import read_json
+from ..formats.coco import CocoLabels, are_numbers, is_id
 from ..formats.samples import Samples
 from ..pose.crops import PADDING
 from ..pose.results import rescore

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..formats.coco import CocoLabels
+from ..pose.crops import overlaps
 from .oks import oks
 
 _LABELLED = 8
@@ -75,7 +76,7 @@ def _count(
         found += bool(alike) and max(map(float, alike)) >= _OKS
     boxes = np.array([p['bbox'] for p in people], float).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
-    false = sum(_iou(_extent(pose), boxes).max(initial=0) < _IOU for pose in poses)
+    false = sum(overlaps(_extent(pose), boxes).max(initial=0) < _IOU for pose in poses)
     return len(wanted), found, len(poses), int(false)
 
 
@@ -83,9 +84,3 @@ def _extent(pose: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     seen = pose[pose[:, 2] > _SEEN]
     points = (seen if len(seen) >= _FEW else pose)[:, :2]
     return np.concatenate([points.min(0), points.max(0)])
-
-
-def _iou(box: npt.NDArray[np.float64], boxes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    shared = np.clip(np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2]), 0, None).prod(-1)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(-1) + (box[2:] - box[:2]).prod()
-    return shared / np.maximum(areas - shared, 1e-9)

@@ -8,7 +8,8 @@ import numpy.typing as npt
 
 from ..errors import UserError
 from ..extras import require
-from ..formats.coco import are_numbers, read_json
+from ..files import read_json
+from ..formats.coco import are_numbers
 from ..formats.samples import Samples
 from ..pose.skeletons import SKELETONS
 

@@ -104,6 +104,13 @@ def check_boxes(boxes: Any, image_size: tuple[int, int]) -> npt.NDArray[np.float
     return array
 
 
+def overlaps(box: npt.NDArray[np.float64], boxes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """IoU of a box, (4,), with each of several, (N, 4); x1, y1, x2, y2."""
+    common = np.clip(np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2]), 0, None).prod(-1)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(-1) + (box[2:] - box[:2]).prod()
+    return common / np.maximum(areas - common, 1e-9)
+
+
 def box_views(boxes: npt.ArrayLike, size: tuple[int, int], padding: float = PADDING) -> npt.NDArray[np.float64]:
     """Affine maps from network input to image, one for each box.
 

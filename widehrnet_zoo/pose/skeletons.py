@@ -1,6 +1,5 @@
 """Skeletons: what the keypoints of a data set are called and how they hang together."""
 
-import json
 import logging
 import math
 import re
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
-from ..files import read_settings
+from ..files import read_json, read_settings
 
 _logger = logging.getLogger(__name__)
 _SIDES = ('left', 'right')
@@ -376,13 +375,7 @@ def read_skeleton(source: str | Mapping[str, Any]) -> Skeleton:
     path = Path(source)
     if not path.exists():
         raise UserError(f'There is no skeleton {source!r}: give {", ".join(SKELETONS)}, or a JSON or YAML file.')
-    if path.suffix == '.json':
-        try:
-            values = json.loads(path.read_bytes())
-        except (OSError, ValueError, RecursionError) as error:
-            raise UserError(f'{path} cannot be read as JSON: {error}.') from error
-    else:
-        values = read_settings(path)
+    values = read_json(path) if path.suffix == '.json' else read_settings(path)
     if not isinstance(values, Mapping):
         raise UserError(f'{path} is not a skeleton: expected the fields name, keypoints, flip_pairs, bones, sigmas.')
     return Skeleton.from_dict(values)

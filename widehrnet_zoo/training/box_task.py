@@ -10,15 +10,14 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..extras import require
-from ..formats.coco import CocoLabels
 from ..metrics.boxes import BoxScore
 from ..pose.box_maps import PERSON_BOXES, find_boxes
 from .batches import normalise
 from .box_batches import BoxBatch, BoxBatches, photo_view
-from .box_loss import NOBODY, PERSON, box_losses
+from .box_loss import box_losses
 from .config import TrainConfig
 from .data import open_caches
-from .photos import PhotoCache
+from .photos import PhotoCache, box_labels
 from .pixels import cut_views
 from .start import input_stats, start_model
 
@@ -74,16 +73,9 @@ class BoxTask:
     def train_figure(self, maps: Tensor, batch: BoxBatch) -> float:
         """AP50 of the augmented batch."""
         height, width = self.config.size
-        size = {'file_name': '', 'width': width, 'height': height}
-        images: dict[int | str, dict[str, Any]] = {i: {'id': i, **size} for i in range(len(maps))}
-        boxes, kinds = batch.boxes.cpu(), batch.kinds.cpu()
-        annotations: list[dict[str, Any]] = []
-        for i, j in torch.nonzero(kinds != NOBODY).tolist():
-            x1, y1, x2, y2 = boxes[i, j].tolist()
-            kind = {'image_id': i, 'category_id': 1, 'iscrowd': int(kinds[i, j] != PERSON)}
-            annotations.append({**kind, 'id': len(annotations), 'bbox': [x1, y1, x2 - x1, y2 - y1]})
-        labels = CocoLabels(images, annotations, {'id': 1, 'name': 'person'})
-        return BoxScore(labels, _results(maps, list(images))).figures()['AP50']
+        places = list(range(len(maps)))
+        labels = box_labels(places, [(width, height)] * len(maps), batch.boxes.cpu(), batch.kinds.cpu())
+        return BoxScore(labels, _results(maps, places)).figures()['AP50']
 
     @torch.inference_mode()
     def validate(self, model: nn.Module, device: torch.device, rank: int, world: int) -> float:

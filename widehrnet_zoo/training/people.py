@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import UserError
-from ..formats.coco import are_numbers, read_json, read_labels
+from ..files import read_json
+from ..formats.coco import are_numbers, read_labels
 from ..formats.fit import labelled_size
 from ..metrics.mpii import read_annotations
 from ..pose.crops import PADDING

@@ -4,6 +4,7 @@ A photo is stored as a person is whose box is the whole photo, in a square aroun
 that person, two corners each, with the kind of the box for their visibility. So caches and packs serve both.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,6 @@ from .people import People
 
 MARGIN = 1 / PADDING
 """Margin of a crop that is the photo and no more, for it takes the padding of people's boxes back."""
-
-_CATEGORY = {'id': 1, 'name': 'person'}
 
 
 def read_photos(path: str | Path, sample_field: str | None = None) -> People:
@@ -112,12 +111,25 @@ class PhotoCache:
 
     def labels(self) -> CocoLabels:
         """The photos' boxes as COCO labels, in the photos' pixels."""
-        images: dict[int | str, dict[str, Any]] = {}
-        annotations: list[dict[str, Any]] = []
         corners = self.cache.people.keypoints.reshape(len(self), -1, 2, 3)
-        for image_id, file, (width, height), boxes in zip(self.ids, self.files, self.sizes, corners, strict=True):
-            images[image_id] = {'id': image_id, 'file_name': file, 'width': width, 'height': height}
-            for (x1, y1, kind), (x2, y2, _) in boxes[boxes[:, 0, 2] != NOBODY].tolist():
-                entry = {'id': len(annotations) + 1, 'image_id': image_id, 'category_id': _CATEGORY['id']}
-                annotations.append({**entry, 'iscrowd': int(kind != PERSON), 'bbox': [x1, y1, x2 - x1, y2 - y1]})
-        return CocoLabels(images, annotations, _CATEGORY)
+        return box_labels(self.ids, self.sizes, corners[..., :2].reshape(len(self), -1, 4), corners[:, :, 0, 2])
+
+
+def box_labels(ids: Iterable[Any], sizes: Iterable[Any], boxes: Iterable[Any], kinds: Iterable[Any]) -> CocoLabels:
+    """The people of photos as COCO labels.
+
+    Args:
+        ids: Of the photos.
+        sizes: Their widths and heights.
+        boxes: (B, 4) of each: x1, y1, x2, y2 in pixels.
+        kinds: (B,) of each: `PERSON`, `UNSURE` or `NOBODY`.
+    """
+    images: dict[int | str, dict[str, Any]] = {}
+    annotations: list[dict[str, Any]] = []
+    for image_id, (width, height), own, kind in zip(ids, sizes, boxes, kinds, strict=True):
+        images[image_id] = {'id': image_id, 'file_name': '', 'width': width, 'height': height}
+        for (x1, y1, x2, y2), k in zip(own.tolist(), kind.tolist(), strict=True):
+            if k != NOBODY:
+                entry = {'id': len(annotations) + 1, 'image_id': image_id, 'category_id': 1}
+                annotations.append({**entry, 'iscrowd': int(k != PERSON), 'bbox': [x1, y1, x2 - x1, y2 - y1]})
+    return CocoLabels(images, annotations, {'id': 1, 'name': 'person'})

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from ..errors import UserError
 from ..inference.people import Poses, pose_likeness
+from ..pose.crops import overlaps
 
 
 @dataclass(frozen=True)
@@ -101,9 +102,9 @@ class Follower:
         boxes = np.asarray(boxes, float).reshape(-1, 4)
         certain = [None] * len(boxes) if scores is None else np.asarray(scores, float).tolist()
         for box, score in zip(boxes, certain, strict=True):
-            overlaps = _iou(box, self.boxes)
-            if len(overlaps) and overlaps.max() >= self.config.same_box:
-                person = self._people[int(overlaps.argmax())]
+            alike = overlaps(box, self.boxes)
+            if len(alike) and alike.max() >= self.config.same_box:
+                person = self._people[int(alike.argmax())]
                 if person.unseen:
                     person.box, person.frames = box, 0
                 continue
@@ -188,9 +189,3 @@ def _poses(people: list[_Person]) -> Poses:
     return Poses(
         np.stack([p.keypoints for p in people]), np.stack([p.scores for p in people]), np.stack([p.box for p in people])
     )
-
-
-def _iou(box: npt.NDArray[np.float64], boxes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    sides = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
-    shared = np.clip(sides, 0, None).prod(-1)
-    return shared / np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(-1) + (box[2:] - box[:2]).prod() - shared, 1e-9)
