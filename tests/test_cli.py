@@ -18,7 +18,7 @@ from widehrnet_zoo.cli.main import COMMANDS, build_parser, main
 from widehrnet_zoo.cli.photos import find_photos, name_outputs
 from widehrnet_zoo.cli.predict import TOGETHER
 from widehrnet_zoo.formats import FORMATS, read_csv, read_parquet
-from widehrnet_zoo.models.macs import count_macs, count_parameters
+from widehrnet_zoo.models.macs import count_macs
 
 META = torch.device('meta')
 
@@ -200,21 +200,6 @@ def test_list_and_info_tell_what_a_tag_knows(capsys):
     text = capsys.readouterr().out
     for part in ('256x256', '2,685,624', 'upper_neck', 'unknown', 'WideHRNet: An Efficient', 'right_knee / left_knee'):
         assert part in text
-
-
-@pytest.mark.parametrize(
-    ('variant', 'parameters', 'macs'),
-    [
-        ('widehrnet_18', 2.686, 0.994),
-        ('widehrnet_18_attn', 4.398, 0.996),
-        ('widehrnet_30', 4.351, 1.689),
-        ('widehrnet_30_attn', 7.194, 1.692),
-    ],
-)
-def test_parameters_and_macs_are_those_counted_on_the_official_network(variant, parameters, macs):
-    model = create_model(variant, num_classes=16, device=META)
-    assert count_parameters(model) / 1e6 == pytest.approx(parameters, abs=0.0006)
-    assert count_macs(model, (256, 256), official=True) / 1e9 == pytest.approx(macs, abs=0.0006)
 
 
 def test_macs_are_counted_at_any_size_without_touching_the_model():

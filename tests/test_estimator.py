@@ -1,11 +1,11 @@
-import json
 import os
 
 import numpy as np
 import pytest
 import timm
 import torch
-from PIL import Image, ImageDraw
+from dots import COCO, DOTS, SIZE, ReadsDots, dots, light, photo
+from PIL import Image
 
 from widehrnet_zoo import SKELETONS, PoseEstimator, PoseResult, Skeleton, create_model, deploy
 from widehrnet_zoo.engines.opening import HeatmapBackend
@@ -13,60 +13,6 @@ from widehrnet_zoo.errors import UserError
 from widehrnet_zoo.inference import stream
 from widehrnet_zoo.inference.stream import Photo
 from widehrnet_zoo.pose.decoding import DECODERS
-
-SIZE = (256, 192)
-COCO = SKELETONS['coco']
-DOTS = Skeleton('dots', tuple(f'dot {k}' for k in range(17)))
-
-
-def colour(k):
-    return 255 if k % 3 == 0 else 85 * (k % 4), 60 * (k % 5), 15 * k
-
-
-class ReadsDots:
-    """A backend that finds dots of seventeen colours: honest keypoints without training."""
-
-    skeleton = DOTS
-    size = SIZE
-    mean = (0.0, 0.0, 0.0)
-    std = (1.0, 1.0, 1.0)
-
-    def __init__(self):
-        self.batches = []
-
-    def __call__(self, images):
-        assert images.dtype == np.float32 and images.flags.c_contiguous
-        self.batches.append(len(images))
-        x = torch.from_numpy(images)
-        colours = torch.tensor([colour(k) for k in range(17)]).float() / 255
-        distance = (x[:, None] - colours[None, :, :, None, None]).square().sum(2)
-        return torch.nn.functional.avg_pool2d(torch.exp(-200 * distance), 5, 4, 2).numpy()
-
-
-def photo(people=1, seed=0):
-    """Dotted people on grey, with their keypoints and boxes."""
-    random = np.random.default_rng(seed)
-    image = Image.new('RGB', (350 * people, 400), (128, 128, 128))
-    draw = ImageDraw.Draw(image)
-    keypoints, boxes = [], []
-    for person in range(people):
-        left = 90 + 350 * person
-        grid = np.stack(np.meshgrid(np.arange(4) * 36, np.arange(5) * 66), -1).reshape(-1, 2)[:17]
-        points = np.add(grid, (left + 20, 50)) + random.integers(-6, 7, (17, 2))
-        for k, (x, y) in enumerate(points.tolist()):
-            draw.ellipse((x - 5, y - 5, x + 5, y + 5), fill=colour(k))
-        keypoints.append(points)
-        boxes.append((left, 30, left + 160, 350))
-    return np.asarray(image), np.array(keypoints), np.array(boxes, float)
-
-
-def dots(**options):
-    return PoseEstimator(backend=ReadsDots(), **options)
-
-
-def light(**options):
-    torch.manual_seed(0)
-    return PoseEstimator(create_model('widehrnet_10', **options))
 
 
 @pytest.mark.parametrize('decoder', DECODERS)
@@ -338,63 +284,6 @@ def test_keypoints_of_ones_own_keep_their_names(tmp_path):
     assert PoseEstimator(weights=tmp_path / 'mine.safetensors').skeleton == SKELETONS['mpii']
     with pytest.raises(UserError, match='16 keypoints'):
         PoseEstimator('widehrnet_18.coco_256x192', weights=tmp_path / 'mine.safetensors')
-
-
-def some_result():
-    random = np.random.default_rng(0)
-    return PoseResult(
-        random.uniform(0, 100, (2, 17, 2)),
-        random.uniform(0, 1, (2, 17)),
-        [[0, 1, 50, 90], [5, 5, 60, 70]],
-        [1, 0.5],
-        COCO,
-        (100, 90),
-        'a.jpg',
-    )
-
-
-def test_results_go_to_json_and_back():
-    result = some_result()
-    values = json.loads(result.to_json())
-    assert values['image_size'] == {'width': 100, 'height': 90}
-    assert [k['name'] for k in values['people'][0]['keypoints']] == list(COCO.keypoints)
-    again = PoseResult.from_dict(values)
-    for name in ('keypoints', 'scores', 'boxes', 'box_scores'):
-        np.testing.assert_array_equal(getattr(again, name), getattr(result, name))
-    assert (again.skeleton, again.image_size, again.path) == (COCO, (100, 90), 'a.jpg')
-    assert result.named(1)['left_wrist'] == (*result.keypoints[1, 9].tolist(), result.scores[1, 9].item())
-    with pytest.raises(UserError, match='not a result'):
-        PoseResult.from_dict({'people': 3})
-
-
-def test_numbers_that_json_has_not_become_null():
-    result = PoseResult(np.full((1, 17, 2), np.nan), np.zeros((1, 17)), [[0, 0, 1, 1]], [1], COCO, (1, 1))
-    text = result.to_json()
-    assert json.loads(text, parse_constant=pytest.fail)['people'][0]['keypoints'][0]['x'] is None
-    assert np.isnan(PoseResult.from_dict(json.loads(text)).keypoints).all()
-
-
-def test_coco_results_have_the_score_of_the_person():
-    result = some_result()
-    entry = result.to_coco(7)[1]
-    assert set(entry) == {'image_id', 'category_id', 'keypoints', 'score', 'bbox'}
-    assert (entry['image_id'], entry['category_id'], entry['bbox']) == (7, 1, [5, 5, 55, 65])
-    assert len(entry['keypoints']) == 51 and entry['keypoints'][3:5] == result.keypoints[1, 1].tolist()
-    assert entry['score'] == pytest.approx(result.person_scores[1])
-    json.dumps(entry)
-
-
-def test_results_of_shapes_that_do_not_fit_are_refused():
-    with pytest.raises(UserError, match=r'scores of 1 people with 17 keypoints must be \(1, 17\)'):
-        PoseResult(np.zeros((1, 17, 2)), np.zeros((1, 16)), np.zeros((1, 4)), np.ones(1), COCO, (1, 1))
-
-
-def test_results_are_saved_whole(tmp_path):
-    path = tmp_path / 'new' / 'a.json'
-    some_result().save_json(path)
-    some_result().save_json(path)
-    assert len(json.loads(path.read_text())['people']) == 2
-    assert [p.name for p in path.parent.iterdir()] == ['a.json']
 
 
 @pytest.mark.parametrize('wrap', [lambda m: torch.compile(m, backend='eager'), torch.nn.DataParallel])

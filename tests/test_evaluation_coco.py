@@ -14,14 +14,12 @@ from widehrnet_zoo.metrics.bootstrap import bootstrap
 from widehrnet_zoo.metrics.coco import CocoScore, read_results, to_results, view_areas
 from widehrnet_zoo.metrics.oks import oks, oks_nms
 from widehrnet_zoo.pose.results import rescore
+from widehrnet_zoo.pose.skeletons import SKELETONS
 
 coco = pytest.importorskip('pycocotools.coco')
 cocoeval = pytest.importorskip('pycocotools.cocoeval')
 
-SIGMAS = (
-    np.array([0.26, 0.25, 0.25, 0.35, 0.35, 0.79, 0.79, 0.72, 0.72, 0.62, 0.62, 1.07, 1.07, 0.87, 0.87, 0.89, 0.89])
-    / 10
-)
+SIGMAS = np.array(SKELETONS['coco'].sigmas)
 
 
 def person(annotation_id, image_id, keypoints, box=(20, 10, 100, 200), area=9000.0, **more):

@@ -14,11 +14,6 @@ from widehrnet_zoo.pose.skeletons import SKELETONS
 
 COCO = SKELETONS['coco']
 
-SIGMAS = (
-    np.array([0.26, 0.25, 0.25, 0.35, 0.35, 0.79, 0.79, 0.72, 0.72, 0.62, 0.62, 1.07, 1.07, 0.87, 0.87, 0.89, 0.89])
-    / 10
-)
-
 
 @pytest.fixture
 def errors_and_counts():
@@ -102,4 +97,4 @@ def test_movenet_scores_what_the_reference_says(shared, name, human, sport, ap):
     figures = PckScore(labels, results, labels.names).figures()
     assert round(figures['PCK@0.2 torso, human'], 3) == human
     assert round(figures['PCK@0.2 torso, lspet'], 3) == sport
-    assert round(CocoScore(labels, results, SIGMAS).figures()['AP'], 3) == ap
+    assert round(CocoScore(labels, results, COCO.sigmas).figures()['AP'], 3) == ap

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from dots import COCO, DotNetwork, dotted_set
+from PIL import Image
 
 pytest.importorskip('pycocotools')
 from widehrnet_zoo.errors import UserError
@@ -19,64 +20,9 @@ from widehrnet_zoo.pose.skeletons import SKELETONS, Skeleton
 from widehrnet_zoo.training.crops import CropCache
 from widehrnet_zoo.training.people import read_people
 
-COCO = SKELETONS['coco']
-
-
-def colour(k):
-    return 255 if k % 3 == 0 else 85 * (k % 4), 60 * (k % 5), 15 * k
-
-
-class ReadsDots(torch.nn.Module):
-    """Heatmap k is high where the picture has colour k; an honest keypoint network for pictures of dots."""
-
-    def __init__(self, num):
-        super().__init__()
-        self.colours = torch.nn.Parameter(torch.tensor([colour(k) for k in range(num)]).float() / 255)
-        self.calls = 0
-
-    def forward(self, x):
-        self.calls += 1
-        distance = (x[:, None] - self.colours[None, :, :, None, None]).square().sum(2)
-        return torch.nn.functional.avg_pool2d(torch.exp(-200 * distance), 5, 4, 2)
-
 
 def estimator_of(num=17, skeleton=COCO, size=(256, 192)):
-    return PoseEstimator(ReadsDots(num), size=size, skeleton=skeleton, mean=(0, 0, 0), std=(1, 1, 1))
-
-
-def dotted_set(folder, num_images=3, people=2, size=(640, 400), num=17):
-    """Photos of people as coloured dots on grey, with COCO labels at the dots."""
-    random = np.random.default_rng(1)
-    images, annotations = [], []
-    for image_id in range(1, num_images + 1):
-        picture = Image.new('RGB', size, (128, 128, 128))
-        draw = ImageDraw.Draw(picture)
-        for person in range(people):
-            left = 40 + 300 * person
-            grid = np.stack(np.meshgrid(np.arange(4) * 36, np.arange(5) * 66), -1).reshape(-1, 2)[:num]
-            points = np.add(grid, (left + 40, 50)) + random.integers(-6, 7, (num, 2))
-            for k, (x, y) in enumerate(points.tolist()):
-                draw.ellipse((x - 5, y - 5, x + 5, y + 5), fill=colour(k))
-            keypoints = np.concatenate([points, np.full((num, 1), 2)], 1).ravel().tolist()
-            annotations.append(
-                {
-                    'id': len(annotations) + 1,
-                    'image_id': image_id,
-                    'category_id': 1,
-                    'iscrowd': 0,
-                    'keypoints': keypoints,
-                    'num_keypoints': num,
-                    'bbox': [left, 20, 200, 350],
-                    'area': 200 * 350 * 0.5,
-                }
-            )
-        picture.save(folder / f'{image_id}.png')
-        images.append({'id': image_id, 'file_name': f'{image_id}.png', 'width': size[0], 'height': size[1]})
-    path = folder / 'labels.json'
-    path.write_text(
-        json.dumps({'images': images, 'annotations': annotations, 'categories': [{'id': 1, 'name': 'person'}]})
-    )
-    return path
+    return PoseEstimator(DotNetwork(num), size=size, skeleton=skeleton, mean=(0, 0, 0), std=(1, 1, 1))
 
 
 def quiet(name, **more):
@@ -162,7 +108,7 @@ def test_predictions_of_unknown_weights_are_not_taken_for_those_of_others(tmp_pa
     data, out = dotted_set(tmp_path), tmp_path / 'out'
 
     def backend_of(shift):
-        dots = ReadsDots(17)
+        dots = DotNetwork(17)
 
         def backend(images):
             with torch.inference_mode():
@@ -179,7 +125,7 @@ def test_predictions_of_unknown_weights_are_not_taken_for_those_of_others(tmp_pa
 
 def test_the_weights_beside_an_openvino_graph_count(tmp_path):
     def described():
-        exported = ReadsDots(17)
+        exported = DotNetwork(17)
         exported.path, exported.size, exported.skeleton = tmp_path / 'pose.xml', (256, 192), COCO
         return describe_model(PoseEstimator(backend=exported), None)['weights']
 
@@ -257,7 +203,7 @@ def test_bfloat16_and_other_backends_are_measured_and_named(tmp_path):
     data = dotted_set(tmp_path)
     plain = evaluate(quiet('pck'), data, tmp_path, estimator_of(), name='dots')
     assert plain.subject['model'] == 'dots, input 256x192' and plain.subject['precision'] == 'float32'
-    dots = ReadsDots(17)
+    dots = DotNetwork(17)
 
     def backend(images):
         with torch.inference_mode():

@@ -336,11 +336,6 @@ def test_an_overlaid_hub_id_wins_over_the_tags_own_file(hub, published, tmp_path
     assert same(model, published[0])
 
 
-def test_the_skeletons_of_the_data_sets_come_back_whole(tmp_path):
-    folder = save_pretrained(small(17), tmp_path / 'coco')
-    assert load(f'local-dir:{folder}').skeleton == SKELETONS['coco']
-
-
 def test_weights_of_our_own_are_published_with_their_card(hub, monkeypatch, capsys):
     name = 'widehrnet_10_attn.people_256x192'
     publish_weights = script('publish_weights')

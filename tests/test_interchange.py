@@ -178,12 +178,6 @@ def test_six_columns_are_enough_and_the_rest_is_said(table, tmp_path):
     assert back.box_scores.tolist() == [1, 1]
 
 
-def test_a_table_of_nobody_is_a_table(table, tmp_path):
-    write, read = table
-    write([make(0)], tmp_path / 't', boxes=True)
-    assert read(tmp_path / 't') == []
-
-
 def test_csv_is_plain_text_with_one_row_per_keypoint(tmp_path):
     points = np.array([[[1.5, 2], [3, 4.25], [0.1, np.nan]]], np.float32)
     result = PoseResult(points, np.array([[1, 0.5, 0]]), np.ones((1, 4)), np.ones(1), THREE, (9, 9), 'a.jpg')

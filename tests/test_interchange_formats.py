@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from widehrnet_zoo.errors import UserError
-from widehrnet_zoo.formats import from_coco, from_supervision, read_csv, save_results, to_supervision
+from widehrnet_zoo.formats import from_coco, from_supervision, read_csv, read_parquet, save_results, to_supervision
 from widehrnet_zoo.formats.saving import FORMATS
 from widehrnet_zoo.inference.stream import Found
 from widehrnet_zoo.pose.results import PoseResult
@@ -39,9 +39,12 @@ def same(a, b):
     assert a.skeleton == b.skeleton and a.image_size == b.image_size and a.path == b.path
 
 
-def test_results_compare_have_no_hash_and_print_in_one_line(result):
-    twin = PoseResult.from_dict(result.to_dict())
-    assert twin == result and result != 'a.jpg'
+def test_results_go_to_json_and_back_compare_have_no_hash_and_print_in_one_line(result):
+    values = json.loads(result.to_json())
+    assert PoseResult.from_dict(values) == result and result != 'a.jpg'
+    assert values['image_size'] == {'width': 320, 'height': 240}
+    assert [k['name'] for k in values['people'][0]['keypoints']] == list(COCO.keypoints)
+    assert result.named(1)['left_wrist'] == (*result.keypoints[1, 9].tolist(), result.scores[1, 9].item())
     for change in ({'path': 'b.jpg'}, {'scores': result.scores / 2}, {'image_size': (1, 2)}):
         assert replace(result, **change) != result
     holes = replace(result, scores=np.full((3, 17), np.nan))
@@ -50,6 +53,25 @@ def test_results_compare_have_no_hash_and_print_in_one_line(result):
         hash(result)
     assert repr(result) == "PoseResult(3 people, 17 keypoints of 'coco', 320x240, path='a.jpg')"
     assert len(repr(COCO)) < 150 and '\n' not in repr(Found(0, np.zeros((99, 99, 3), np.uint8), result))
+
+
+def test_numbers_that_json_has_not_become_null(result):
+    text = replace(result, keypoints=np.full((3, 17, 2), np.nan)).to_json()
+    assert json.loads(text, parse_constant=pytest.fail)['people'][0]['keypoints'][0]['x'] is None
+    assert np.isnan(PoseResult.from_dict(json.loads(text)).keypoints).all()
+
+
+def test_results_of_shapes_that_do_not_fit_are_refused():
+    with pytest.raises(UserError, match=r'scores of 1 people with 17 keypoints must be \(1, 17\)'):
+        PoseResult(np.zeros((1, 17, 2)), np.zeros((1, 16)), np.zeros((1, 4)), np.ones(1), COCO, (1, 1))
+
+
+def test_results_are_saved_whole(result, tmp_path):
+    path = tmp_path / 'new' / 'a.json'
+    for _ in range(2):
+        result.save_json(path)
+    assert len(json.loads(path.read_text())['people']) == 3
+    assert [p.name for p in path.parent.iterdir()] == ['a.json']
 
 
 def test_numpy_numbers_and_paths_become_plain_json(result):
@@ -81,8 +103,9 @@ def test_nobody_in_every_format(result, tmp_path, name):
         save_results(results, path, name)
         if name == 'coco':
             assert len(json.loads(path.read_text())) == (3 if len(results) == 2 else 0)
-        elif name == 'csv':
-            assert [len(r) for r in read_csv(path, image_size=(320, 240))] == ([3] if len(results) == 2 else [])
+        elif name in ('csv', 'parquet'):
+            read = read_csv if name == 'csv' else read_parquet
+            assert [len(r) for r in read(path, image_size=(320, 240))] == ([3] if len(results) == 2 else [])
         elif name == 'json':
             assert [PoseResult.from_dict(r) for r in json.loads(path.read_text())] == results
         elif name == 'mmpose':
@@ -92,7 +115,9 @@ def test_nobody_in_every_format(result, tmp_path, name):
 
 def test_coco_results_there_and_back(result):
     entries = result.to_coco(7)
-    assert {e['image_id'] for e in entries} == {7} and len(entries[0]['keypoints']) == 51
+    assert set(entries[1]) == {'image_id', 'category_id', 'keypoints', 'score', 'bbox'}
+    assert {e['image_id'] for e in entries} == {7} and entries[1]['bbox'] == [10, 20, 80, 160]
+    assert len(entries[0]['keypoints']) == 51 and entries[1]['keypoints'][3:5] == result.keypoints[1, 1].tolist()
     other = [{**e, 'image_id': 8} for e in entries]
     back = from_coco(entries + other, COCO, (320, 240), image_id=7, path='a.jpg')
     same(back, result)

@@ -1,22 +1,19 @@
 """Everyone in a photo: detectors, limits, and each person once."""
 
-import importlib.util
 import json
 import subprocess
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
+from dots import COCO, DOTS, SIZE, ReadsDots, dots, dotted_set, light, photo
 from PIL import Image
-from test_estimator import COCO, DOTS, SIZE, ReadsDots, dots, light, photo
 
 import widehrnet_zoo.inference.estimator as estimator_module
 from widehrnet_zoo import PoseEstimator
 from widehrnet_zoo.cli.main import main
 from widehrnet_zoo.detection import finder_ships, open_detector
 from widehrnet_zoo.errors import UserError
-from widehrnet_zoo.formats import FORMATS, save_results
 from widehrnet_zoo.inference.people import (
     Limits,
     Poses,
@@ -313,19 +310,6 @@ def test_odd_photos_and_boxes_over_their_border(size):
     assert len(human(everywhere, pose_threshold=0, min_size=0, same_person=1)(image)) >= 1
 
 
-def test_a_photo_of_nobody_is_written_in_every_format(tmp_path):
-    empty = replace(human(Everybody())(NOBODY), path='nobody.jpg')
-    somebody = replace(human(Everybody())(photo(2)[0]), path='two.jpg')
-    for results in ([empty], [empty, somebody]):
-        for name in FORMATS:
-            if name == 'parquet' and importlib.util.find_spec('pyarrow') is None:
-                continue
-            save_results(results, tmp_path / f'{name}{len(results)}', name)
-    assert json.loads((tmp_path / 'coco1').read_text()) == []
-    assert len(json.loads((tmp_path / 'coco2').read_text())) == 2
-    assert empty.draw(NOBODY).size == (350, 400) and json.loads(empty.to_json())['people'] == []
-
-
 def test_the_command_counts_photos_of_nobody(tmp_path, monkeypatch, capsys):
     backend = ReadsDots()
     backend.skeleton = COCO
@@ -355,7 +339,6 @@ def test_the_command_counts_photos_of_nobody(tmp_path, monkeypatch, capsys):
 
 def test_eval_of_whole_photos_counts_as_the_reference_does(tmp_path, monkeypatch, capsys):
     pytest.importorskip('pycocotools')
-    from test_evaluation_run import dotted_set
 
     data = dotted_set(tmp_path)
     labels = json.loads(data.read_text())

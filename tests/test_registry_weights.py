@@ -156,11 +156,6 @@ def test_an_unknown_name_gets_a_near_one():
         create_model('yolo')
 
 
-def test_a_tag_without_weights_says_how_to_get_them():
-    with pytest.raises(UserError, match='widehrnet convert'):
-        create_model('widehrnet_18.coco_256x192', pretrained=True)
-
-
 def test_lists_hold_the_zoos_names_only():
     assert list_models() == timm.list_models('widehrnet*')
     assert list_models('*_x6*') == timm.list_models('widehrnet*_x6*')

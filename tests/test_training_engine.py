@@ -274,24 +274,6 @@ def test_frozen_parts_do_not_move_and_their_norms_neither(whole_run, kites, tmp_
         freeze(model, ('stagse',))
 
 
-def test_layer_decay_gives_early_layers_smaller_steps():
-    from timm.optim import create_optimizer_v2
-
-    model = create_model('widehrnet_10')
-    groups = create_optimizer_v2(model, 'adamw', lr=1.0, layer_decay=0.5).param_groups
-    scale = {id(p): g['lr_scale'] for g in groups for p in g['params']}
-    stem, first, last, head = (
-        scale[id(p)]
-        for p in (
-            model.stem.conv.conv.weight,
-            model.stages[0][0].branches[0][0].conv_pw.conv.weight,
-            model.stages[2][0].branches[0][0].conv_pw.conv.weight,
-            model.classifier.weight,
-        )
-    )
-    assert stem < first < last < head == 1
-
-
 def test_a_teacher_teaches_by_heatmaps_and_by_keypoints(whole_run, kites, tmp_path):
     _, out, _ = whole_run
     name = f'local-dir:{out / "model"}'
