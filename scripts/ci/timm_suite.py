@@ -4,7 +4,7 @@
 
 Downloads the source distribution of the installed timm with pip, takes `tests/test_models.py` out of it and runs each
 test of a `widehrnet*` model, in N processes side by side. `timm_plugin.py` tells the tests of this package. It is a
-pass only if exactly the expected tests were collected and each of them passed; a skipped test is no pass. The expected
+pass only if exactly the expected tests were collected and each of them passed, none skipped. The expected
 number follows from the registry: so many tests for each variant, one for each tag, two for each tag with weights.
 
 Needs the extras `train` (torchvision, for the tests of torch.fx) and `dev` (pytest). No test needs the Hub, and none

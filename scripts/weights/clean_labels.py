@@ -31,7 +31,7 @@ HUMAN_ONLY = 2
 NAMES = SKELETONS['coco'].keypoints
 SHOULDERS = [NAMES.index(f'{side}_shoulder') for side in ('left', 'right')]
 HIPS = [NAMES.index(f'{side}_hip') for side in ('left', 'right')]
-SMALLEST_TORSO = 0.15  # of the box's side: a torso seen from its end is no measure
+SMALLEST_TORSO = 0.15  # of the box's side: a torso seen from its end measures nothing
 
 
 def beyond(annotation: dict[str, Any], seen: npt.NDArray[np.float64], reach: float) -> npt.NDArray[np.bool_]:

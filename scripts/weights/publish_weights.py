@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument('--private', action='store_true')
     args = parser.parse_args()
     if not shipped_metrics(args.name) or not (CARDS / f'{args.name}.md').exists():
-        sys.exit(f'{args.name} are no weights of our own with a card in {CARDS}.')
+        sys.exit(f'{args.name}: there are no weights of our own by this name with a card in {CARDS}.')
     commit = publish(args.name, args.repo_id, args.private)
     sys.stdout.write(f"create_model('hf-hub:{args.repo_id}@{commit}', pretrained=True)\n")
 

@@ -12,7 +12,7 @@ examples:
   widehrnet web runs/mine/model --open
   widehrnet export widehrnet_10_attn --format web --out site    (the folder, for any static host)
 
-Photos, videos and the camera's pictures stay in the browser. Without --runtime it loads ONNX Runtime Web from a public
+Photos, videos and the camera's frames stay in the browser. Without --runtime it loads ONNX Runtime Web from a public
 CDN.
 """
 

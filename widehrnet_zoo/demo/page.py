@@ -111,7 +111,7 @@ def build_page(models: DemoModels | None = None, max_pixels: int = MAX_PIXELS) -
         # here and not an option of `launch`, so that the page looks the same inside another app
         gr.HTML(f'<style>{_STYLE}</style>', padding=False)
         gr.Markdown(
-            '# WideHRNet\nKeypoints of people in photos and before a camera, by light networks. Pictures are deleted '
+            '# WideHRNet\nKeypoints of people in photos and before a camera, by light networks. Photos are deleted '
             'within two hours.'
         )
         held = gr.State(None)
@@ -187,7 +187,7 @@ def _live_tab(gr: Any, models: DemoModels) -> None:
                     streaming=True,
                     height=300,
                     elem_id='camera',
-                    # in a mirrored picture left is right
+                    # in a mirrored image left is right
                     webcam_options=gr.WebcamOptions(mirror=False, constraints=_CAMERA),
                 )
                 model = gr.Dropdown(models.names, value=models.names[0], label='Model', elem_id='live-model')

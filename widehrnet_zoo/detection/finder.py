@@ -71,7 +71,7 @@ class PersonFinder:
         engine: What runs it; see `PoseEstimator`.
 
     Raises:
-        UserError: If the model cannot be had, or is no person finder.
+        UserError: If the model cannot be had, or is not a person finder.
     """
 
     def __init__(

@@ -56,7 +56,7 @@ def find_people(
         the image are left out.
 
     Raises:
-        UserError: If what the detector gives is no boxes and scores, or a file of boxes does not know the photo.
+        UserError: If the detector gives other things than boxes and scores, or a file of boxes does not know the photo.
     """
     return _checked(detector.of_photo(path) if isinstance(detector, BoxFile) else detector(image), image, min_score)
 

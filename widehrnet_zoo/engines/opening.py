@@ -90,7 +90,7 @@ def open_backend(
         request = cache.Request(model, weights, device, size, skeleton, bf16, engine)
         if 'torch' not in sys.modules and (found := cache.open_cached(request)) is not None:
             return found
-        with needs_pytorch('A network that is no exported file'):
+        with needs_pytorch('A network that is not an exported file'):
             from .pytorch import on_one_thread, open_torch
 
         if not cache.STARTED_WITHOUT_PYTORCH:

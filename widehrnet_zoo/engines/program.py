@@ -24,7 +24,7 @@ def check_program(path: Path) -> None:
     """Refuse a torch.export file that holds more than a graph of PyTorch's own operators and tensors.
 
     Raises:
-        UserError: If it holds other pickles, code or expressions, or is no such file.
+        UserError: If it holds other pickles, code or expressions, or is not such a file.
     """
     try:
         with zipfile.ZipFile(path) as archive:

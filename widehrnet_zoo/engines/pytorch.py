@@ -221,7 +221,7 @@ def open_torch(
     bf16: bool = False,
     engine: str = 'auto',
 ) -> TorchBackend:
-    """Open a network that is no exported file; see `PoseEstimator` for the arguments."""
+    """Open a network that is not an exported file; see `PoseEstimator` for the arguments."""
     network = open_network(model, weights, size=size, skeleton=skeleton).network
     if not isinstance(model, nn.Module):
         device = find_device('cpu' if engine == 'kernels' and device is None else device)

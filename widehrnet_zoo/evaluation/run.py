@@ -191,13 +191,13 @@ def evaluate(
         if worst and images is not None:
             from .worst import worst_of_coco, worst_of_mpii
 
-            picture = (
+            image = (
                 worst_of_mpii(samples, in_order, truth, score, worst)
                 if labels is None
                 else worst_of_coco(labels, folder, found, skeleton, worst)
             )
             temporary = Path(out) / 'worst.tmp.png'
-            picture.save(temporary)
+            image.save(temporary)
             temporary.replace(Path(out) / 'worst.png')
     return report
 

@@ -20,7 +20,7 @@ def numbers(value: Any, shape: tuple[int, ...], name: str) -> npt.NDArray[np.flo
         float32 of the shape.
 
     Raises:
-        UserError: If the shape differs, or something in it is no finite number. Text and booleans are no numbers.
+        UserError: If the shape differs, or something in it is not a finite number, as text and booleans are not.
     """
     try:
         array = np.asarray(value)

@@ -42,7 +42,7 @@ class CocoLabels:
 
     @property
     def people(self) -> list[dict[str, Any]]:
-        """The annotations that are no crowd and have a labelled keypoint."""
+        """The annotations that are not crowds and have a labelled keypoint."""
         return [a for a in self.annotations if not a['iscrowd'] and a['num_keypoints'] > 0]
 
     @property

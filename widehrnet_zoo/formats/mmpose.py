@@ -35,9 +35,7 @@ def to_mmpose(result: PoseResult) -> list[dict[str, Any]]:
     """
     for name in ('keypoints', 'scores', 'boxes', 'box_scores'):
         if not np.isfinite(getattr(result, name)).all():
-            raise UserError(
-                f'{name} of {result.path or "the picture"} hold NaN: MMPose predictions are finite numbers.'
-            )
+            raise UserError(f'{name} of {result.path or "the image"} hold NaN: MMPose predictions are finite numbers.')
     return [
         {
             'keypoints': result.keypoints[i].tolist(),

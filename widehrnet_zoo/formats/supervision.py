@@ -31,7 +31,7 @@ def from_coco(
         The people in the order given. Where an entry has no `bbox`, the box is the extent of its keypoints.
 
     Raises:
-        UserError: If an entry is no keypoint result, or has another number of keypoints than the skeleton.
+        UserError: If an entry is not a keypoint result, or has another number of keypoints than the skeleton.
     """
     for index, result in enumerate(results):
         lacking = [name for name in ('image_id', 'keypoints', 'score') if name not in result]

@@ -66,7 +66,7 @@ class PoseEstimator:
         flip_test: Average with the mirrored crop; twice the work.
         batch_size: Crops per forward pass, of one image or of several.
         bf16: Products in bfloat16: by the kernels where they can, or else in PyTorch's autocast.
-        engine: What runs a network that is no exported file: `'kernels'`, this package's own for CPUs; `'deployed'`,
+        engine: What runs a network that is not an exported file: `'kernels'`, our own for CPUs; `'deployed'`,
             PyTorch with folded convolutions; `'graphs'`, PyTorch in half precision as CUDA graphs; `'eager'`, PyTorch
             on the network as it is; by default the fastest for the device: the kernels on a CPU, graphs on CUDA. All
             but `'graphs'` are equal within rounding; its error is stated by `widehrnet bench --device cuda`.

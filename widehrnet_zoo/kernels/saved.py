@@ -79,7 +79,7 @@ def _parse(content: bytes) -> tuple[Program, str]:
         steps.append(Step(name, tuple(map(_whole, numbers)), tuple(names), _whole(to)))
     # what the kernels read and write follows the steps, and so must the memory that they are given
     if [step.name for step in (steps[0], steps[-1])] != ['stem', 'head']:
-        raise ValueError('the first step is no stem, or the last no head')
+        raise ValueError('the first step is not a stem, or the last not a head')
     channels, outputs = (
         step.numbers[STEPS[step.name][0].index(key)] for step, key in ((steps[0], 'channels'), (steps[-1], 'outputs'))
     )
@@ -98,5 +98,5 @@ def _array(entry: dict[str, Any], data: memoryview) -> np.ndarray[Any, Any]:
 
 def _whole(value: Any) -> int:
     if type(value) is not int or not -(2**62) < value < 2**62:
-        raise ValueError(f'{value!r:.40} is no whole number')
+        raise ValueError(f'{value!r:.40} is not a whole number')
     return value

@@ -72,7 +72,7 @@ def check_boxes(boxes: Any, image_size: tuple[int, int]) -> npt.NDArray[np.float
         float64 (N, 4).
 
     Raises:
-        UserError: If a box is no x1, y1, x2, y2 in pixels, has no area, or lies wholly outside the image.
+        UserError: If a box is not x1, y1, x2, y2 in pixels, has no area, or lies wholly outside the image.
     """
     try:
         array = np.asarray(boxes.detach().cpu() if hasattr(boxes, 'detach') else boxes, np.float64)

@@ -219,11 +219,11 @@ class PoseResult:
             skeleton = Skeleton.from_dict(values['skeleton'])
             people = values['people']
             if not isinstance(values.get('path'), (str, type(None))):
-                raise TypeError('path is no text')
+                raise TypeError('path is not text')
             rows = [[(k['x'], k['y'], k['score']) for k in person['keypoints']] for person in people]
             width, height = (values['image_size'][side] for side in ('width', 'height'))
             if not all(isinstance(side, (int, float)) and side >= 0 and side == int(side) for side in (width, height)):
-                raise ValueError(f'The size of the picture is {width!r:.40} x {height!r:.40}')
+                raise ValueError(f'The size of the image is {width!r:.40} x {height!r:.40}')
             points = np.array(rows, np.float32).reshape(len(people), skeleton.num_keypoints, 3)
             return cls(
                 keypoints=points[..., :2].copy(),

@@ -23,7 +23,7 @@ class ScoreMap:
         chances: For each, the share of keypoints with that peak within OKS 0.5 of the truth, in 0..1, not decreasing.
 
     Raises:
-        UserError: If the numbers are no such map.
+        UserError: If the numbers are not such a map.
     """
 
     peaks: tuple[float, ...]
@@ -75,7 +75,7 @@ def score_map_of(model: Any) -> ScoreMap | None:
         The map; `None` where scores stay the peaks of heatmaps.
 
     Raises:
-        UserError: If it is no score map.
+        UserError: If it is not a score map.
     """
     found = getattr(model, 'score_map', None)
     return found if found is None or isinstance(found, ScoreMap) else ScoreMap.from_config(found)

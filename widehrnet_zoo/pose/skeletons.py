@@ -199,7 +199,7 @@ def skeleton_from_names(keypoints: Sequence[str], name: str = 'custom') -> Skele
         name: Name of the set.
 
     Raises:
-        UserError: If a name comes twice, or is no text.
+        UserError: If a name comes twice, or is not text.
     """
     if not all(isinstance(k, str) for k in keypoints):
         raise UserError(f'The names of keypoints must be texts, not {list(keypoints)!r:.200}.')

@@ -86,7 +86,7 @@ def cut_by_border(
     low = torch.where(borders[:, :2] > low, borders[:, :2], low + share * (after[0] - before[0]).nan_to_num(0, 0, 0))
     high = torch.where(borders[:, 2:] < high, borders[:, 2:], high - share * (before[1] - after[1]).nan_to_num(0, 0, 0))
     whole = boxes[:, 2:] - boxes[:, :2]
-    # a box that all but vanishes (keypoints outside their box) is no person to look at
+    # a box that all but vanishes (keypoints outside their box) is not a person to look at
     usable = chosen & ((high - low) > 0.05 * whole).all(1)
     return (
         torch.where(usable[:, None], torch.cat((low, high), 1), boxes),
@@ -206,7 +206,7 @@ def _half_body(
     low, high = _extent(torch.cat((keypoints[..., :2], wanted[..., None]), 2))
     extent = high - low
     view = torch.maximum(extent[:, 0] / aspect, extent[:, 1]) * 1.5
-    # keypoints that all but coincide are no half to look at
+    # keypoints that all but coincide are not half a body to look at
     chosen &= view > 0.1 * views
     return torch.where(chosen[:, None], (low + high) / 2, centre), torch.where(chosen, view, views)
 
@@ -231,7 +231,7 @@ class Hidden(NamedTuple):
     Attributes:
         boxes: (N, 4) left, top, right, bottom in whole input pixels, the ends excluded; without area for samples that
             show everything.
-        by_piece: (N,) whether a piece of the same picture lies there, instead of its mean colour.
+        by_piece: (N,) whether a piece of the same crop lies there, instead of its mean colour.
         pieces: (N, 2) left and top of that piece.
     """
 

@@ -98,7 +98,7 @@ class AugmentConfig:
         border_keep: Labelled keypoints that a border leaves at least; 4 leaves heads alone now and then.
         box_jitter: Largest move of each side of the box by itself, as a share of the box's side: boxes as a detector
             gives them, shifted, too tight or too wide.
-        neighbour_prob: How often another person is laid over the picture, half off to a side; keypoints behind that
+        neighbour_prob: How often another person is laid over the crop, half off to a side; keypoints behind that
             person leave the loss.
         colour: Largest change of brightness, contrast and saturation.
         grey_prob: How often the colour is taken out.
@@ -224,7 +224,7 @@ class TrainConfig:
     """A training run.
 
     Attributes:
-        out: Folder of the checkpoints, the log, the pictures and the trained model.
+        out: Folder of the checkpoints, the log, the images and the trained model.
         task: What to learn: `keypoints`, or `boxes` for a person finder.
         size: Height and width of the input, multiples of 32.
         batch_size: Samples per step, over all processes together.

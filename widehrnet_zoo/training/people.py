@@ -83,7 +83,7 @@ def read_people(
         keypoint_field: Field of the annotations with what each keypoint counts in the loss (COCO only).
 
     Returns:
-        The people that are no crowd, have a box and at least one labelled keypoint.
+        The people that are not crowds, have a box and at least one labelled keypoint.
 
     Raises:
         UserError: If the file is broken, or does not fit the skeleton; the message names the entry.

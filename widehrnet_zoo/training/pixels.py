@@ -68,7 +68,7 @@ def cut_views(
         maps: (N, 2, 3) from input pixel to crop pixel.
         size: Height and width of the input.
         borders: (N, 4) x1, y1, x2, y2 in crop pixels, beyond which the photo is black; on the CPU.
-        hidden: Where a piece of the picture lies over another part of it; on the CPU.
+        hidden: Where a piece of the crop lies over another part of it; on the CPU.
 
     Returns:
         Float images (N, 3, H, W) in 0..255.
@@ -83,7 +83,7 @@ def cut_views(
     grid = points @ scaled.transpose(1, 2)
     if hidden is not None and len(rows := _rows(hidden.by_piece & (hidden.boxes[:, 2] > hidden.boxes[:, 0]))):
         boxes, piece = send(hidden.boxes[rows], device), send(hidden.pieces[rows], device)
-        # mirrored, so that the piece is no copy of what stands beside it
+        # mirrored, so that the piece is not a copy of what is beside it
         x = piece[:, :1] + boxes[:, 2:3] - 1 - points[:, 0]
         y = piece[:, 1:] + points[:, 1] - boxes[:, 1:2]
         moved = torch.where(_inside(points[None], boxes)[..., None], torch.stack((x, y), 2), points[:, :2])

@@ -1,4 +1,4 @@
-"""A training run from its recipe to its pictures."""
+"""A training run from its recipe to its curves."""
 
 import json
 import logging
@@ -44,7 +44,7 @@ def preview(config: TrainConfig, path: str | Path, count: int = 12) -> None:
 
     Args:
         config: The recipe.
-        path: Picture to write.
+        path: Image to write.
         count: Number of samples.
 
     Raises:

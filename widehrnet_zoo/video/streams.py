@@ -107,7 +107,7 @@ class StreamReader(VideoReader):
         skipped: Number of frames left out.
 
     Raises:
-        UserError: If it cannot be opened, or has no picture in it.
+        UserError: If it cannot be opened, or has no video in it.
         ImportError: If PyAV is not installed.
     """
 
