@@ -115,7 +115,7 @@ def test_facts_that_are_not_filled_in_are_named(model_card, facts, tmp_path, cha
     file = tmp_path / 'facts.json'
     file.write_text(json.dumps({**facts, **change}))
     with pytest.raises(UserError, match=said):
-        model_card.read_facts(file)
+        model_card.read_facts(file, NAME, model_card.FACTS)
 
 
 def test_run_of_another_variant_makes_no_card(model_card, data, facts):

@@ -18,11 +18,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from card_text import listed, rows
+from card_text import listed, new_axes, read_facts, rows, save, with_interval
 from PIL import Image, ImageDraw
 
 from widehrnet_zoo.errors import UserError
-from widehrnet_zoo.extras import require
 from widehrnet_zoo.files import write_whole
 from widehrnet_zoo.formats.coco import CocoLabels, read_labels
 from widehrnet_zoo.metrics.bootstrap import bootstrap
@@ -237,25 +236,6 @@ def _skeletons(truth: npt.NDArray[np.float64], found: npt.NDArray[np.float64], s
     return canvas.resize((size, size), Image.Resampling.LANCZOS)
 
 
-def read_facts(path: Path) -> dict[str, Any]:
-    """Facts of a run.
-
-    Raises:
-        UserError: If a field is missing, unknown or not filled in.
-    """
-    if not path.exists():
-        raise UserError(f'{path} is missing; its fields are {", ".join(FACTS)}.')
-    facts = json.loads(path.read_text(encoding='utf-8'))
-    unknown = sorted(set(facts) - set(FACTS))
-    empty = [key for key in FACTS if not facts.get(key)]
-    if unknown or empty:
-        raise UserError(
-            f'{path}: '
-            + '; '.join([f'{k} is missing ({FACTS[k]})' for k in empty] + [f'{k} is unknown' for k in unknown])
-        )
-    return facts
-
-
 def calibration(run: Path, labels: Path, score_map: ScoreMap, picture: Path) -> str:
     """Draw how often keypoints are right by their score, before the score map and after it.
 
@@ -271,19 +251,14 @@ def calibration(run: Path, labels: Path, score_map: ScoreMap, picture: Path) -> 
     peaks, hits = keypoint_hits(
         read_labels(labels), read_results(run / 'results.json', COCO.num_keypoints), SIGMAS.tolist()
     )
-    figures: Any = require('matplotlib.figure', 'train')
-    figure = figures.Figure(figsize=(4.2, 3.8), layout='constrained')
-    axes = figure.subplots()
+    axes = new_axes(4.2, 3.8)
     axes.plot([0, 1], [0, 1], color='#aaaaaa', linewidth=0.8)
     for scores, name, colour in ((peaks, 'heatmap peak', '#999999'), (score_map(peaks), 'score', '#2471a3')):
         means, shares, counts = calibration_bins(scores, hits)
         filled = counts >= 20
         axes.plot(means[filled], shares[filled], 'o-', label=name, color=colour, markersize=4)
-    axes.set(xlabel='score', ylabel='share of keypoints within OKS 0.5', xlim=(0, 1), ylim=(0, 1))
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(picture, dpi=110)
+    axes.set(xlabel='score', ylabel='share of keypoints within OKS 0.5')
+    save(axes, picture)
     before, after = (expected_calibration_error(scores, hits) for scores in (peaks, score_map(peaks)))
     return (
         'A score is the chance that the keypoint lies within OKS 0.5 of its label. The map from heatmap peaks to '
@@ -291,11 +266,6 @@ def calibration(run: Path, labels: Path, score_map: ScoreMap, picture: Path) -> 
         f'everyday validation photos, without flip test, its expected calibration error is {after:.3f} (peaks: '
         f'{before:.3f}).'
     )
-
-
-def with_interval(value: float, interval: tuple[float, float] | list[float] | None) -> str:
-    """A figure and its interval."""
-    return f'{value:.3f}' + (f' [{interval[0]:.3f}, {interval[1]:.3f}]' if interval else '')
 
 
 def read_report(run: Path, variant: str) -> dict[str, Any]:
@@ -397,7 +367,7 @@ def main() -> None:
     parser.add_argument('--draws', type=int, default=1000)
     args = parser.parse_args()
     try:
-        facts = read_facts(args.facts or ROOT / 'scripts' / 'weights' / 'cards' / f'{args.name}.json')
+        facts = read_facts(args.facts, args.name, FACTS)
         print(write_card(args.name, args.run, args.data, facts, ROOT / 'docs', args.draws))
     except (UserError, OSError) as error:
         sys.exit(str(error))

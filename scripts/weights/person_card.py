@@ -11,18 +11,15 @@ are taken while this runs, by the default engine.
 import argparse
 import json
 import sys
-import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from card_text import listed, rows
+from card_text import listed, new_axes, read_facts, rows, save, with_interval
 
 from widehrnet_zoo import PoseEstimator
+from widehrnet_zoo.bench.timing import interleave
 from widehrnet_zoo.detection import PersonFinder
-from widehrnet_zoo.extras import require
+from widehrnet_zoo.errors import UserError
 from widehrnet_zoo.files import write_whole
 from widehrnet_zoo.formats.coco import read_labels
 from widehrnet_zoo.metrics.boxes import BoxScore, read_box_results
@@ -101,32 +98,16 @@ Of a photo, letterboxed, on the CPU by the default engine; three crops of `wideh
 """
 
 
-def milliseconds(work: Callable[[], Any]) -> float:
-    """Median time of several rounds, after one to warm up."""
-    work()
-    taken = []
-    for _ in range(ROUNDS):
-        start = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - start)
-    return 1000 * float(np.median(taken))
-
-
 def draw_curve(score: BoxScore, threshold: float, path: Path) -> None:
     """Recall and precision by the lowest score that counts."""
     recall, precision, scores = score.curve()
     seen = scores > 0
-    figures: Any = require('matplotlib.figure', 'train')
-    figure = figures.Figure(figsize=(5.5, 3.4), layout='constrained')
-    axes = figure.subplots()
+    axes = new_axes(5.5, 3.4)
     axes.plot(scores[seen], recall[seen], label='recall', color='#2471a3')
     axes.plot(scores[seen], precision[seen], label='precision', color='#c0392b')
     axes.axvline(threshold, color='#888888', linewidth=0.8, linestyle='--', label=f'default, {threshold:g}')
-    axes.set(xlabel='lowest score that counts', xlim=(0, 1), ylim=(0, 1))
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    axes.set(xlabel='lowest score that counts')
+    save(axes, path)
 
 
 def main() -> int:
@@ -144,9 +125,10 @@ def main() -> int:
     parser.add_argument('--facts', type=Path, help='default: scripts/weights/cards/NAME.json')
     args = parser.parse_args()
 
-    facts = json.loads((args.facts or Path(__file__).with_name('cards') / f'{args.name}.json').read_text())
-    if missing := [f'{key} ({what})' for key, what in FACTS.items() if key not in facts]:
-        sys.exit(f'The facts lack {", ".join(missing)}.')
+    try:
+        facts = read_facts(args.facts, args.name, FACTS)
+    except UserError as error:
+        sys.exit(str(error))
     report = json.loads((args.evaluation / 'report.json').read_text())
     labels = read_labels(args.labels, keypoints=False)
     score = BoxScore(labels, read_box_results(args.evaluation / 'results.json'))
@@ -154,17 +136,13 @@ def main() -> int:
     draw_curve(score, PersonFinder(model).min_score, args.docs / 'images/weights' / f'{args.name}.curve.png')
 
     image = read_image(ROOT / 'widehrnet_zoo/samples/astronaut.jpg')
-    timed = []
-    for side in SIZES:
-        finder = PersonFinder(model, size=(side, side))
-        timed.append([f'{side}x{side}', f'{milliseconds(partial(finder, image)):.0f}'])
-    pose = PoseEstimator('widehrnet_18_attn')
-    boxes = [[100, 20, 400, 500]] * 3
-    figures = []
-    for name, value in report['figures'].items():
-        low_high = report['intervals'].get(name)
-        shown = '-' if value is None or value < 0 else f'{value:.3f}'
-        figures.append([name, f'{shown} [{low_high[0]:.3f}, {low_high[1]:.3f}]' if low_high else shown])
+    calls = {f'{side}x{side}': partial(PersonFinder(model, size=(side, side)), image) for side in SIZES}
+    calls['crops'] = partial(PoseEstimator('widehrnet_18_attn'), image, boxes=[[100, 20, 400, 500]] * 3)
+    times = {name: timing.median for name, timing in interleave(calls, ROUNDS).items()}
+    figures = [
+        [name, '-' if value is None or value < 0 else with_interval(value, report['intervals'].get(name))]
+        for name, value in report['figures'].items()
+    ]
     nobody = args.evaluation / 'nobody/report.json'
     said = ''
     if nobody.exists():
@@ -180,8 +158,8 @@ def main() -> int:
         subject='; '.join(f'{key}: {value}' for key, value in report['subject'].items()) + '.',
         figures=rows(figures),
         nobody=f'{said[0].upper()}{said[1:]}.' if said else '',
-        crops=milliseconds(partial(pose, image, boxes=boxes)),
-        times=rows(timed),
+        crops=times.pop('crops'),
+        times=rows([[name, f'{taken:.0f}'] for name, taken in times.items()]),
         tried=listed(facts['tried']),
         limits=listed(facts['limits']),
     )
