@@ -276,9 +276,11 @@ def run(args: argparse.Namespace) -> int:
         sys.stderr.write(f'widehrnet: {reason if name in reason else f"{name}: {reason}"}\n')
     if skipped:
         sys.stderr.write(f'widehrnet: {_skipped(skipped)}\n')
+    asked = len(photos) + len(missing)
     (sys.stderr if args.json else sys.stdout).write(
         (f'{frames} frames of {_counted(len(videos), "video")}, ' if videos else '')
-        + (f'{_of(done, len(photos) + len(missing))}, ' if photos or missing else '')
+        + (f'{done} of ' if done < asked else '')
+        + (f'{_counted(asked, "photo")}, ' if asked else '')
         + ('1 person' if people == 1 else f'{people} people')
         + (f', {_counted(nobody, "photo")} of nobody' if nobody else '')
         + (f': {out}' if out is not None else '')
@@ -297,10 +299,6 @@ def _skipped(files: list[tuple[Path, str]]) -> str:
 
 def _counted(number: int, thing: str) -> str:
     return f'{number} {thing}' if number == 1 else f'{number} {thing}s'
-
-
-def _of(done: int, photos: int) -> str:
-    return _counted(photos, 'photo') if done == photos else f'{done} of {_counted(photos, "photo")}'
 
 
 def _boxes(args: argparse.Namespace, photos: list[str]) -> Callable[[str], tuple[Any, Any]]:

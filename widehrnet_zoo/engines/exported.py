@@ -300,10 +300,10 @@ def open_backend(path: str | Path, device: Any = None, threads: int | None = Non
         if len(found) != 1:
             raise UserError(f'{path} holds {len(found)} OpenVINO models (.xml); name one file.')
         path = found[0]
-    if path.suffix not in _RUNTIMES:
-        raise UserError(f'{path.name} is not an exported file that can be run here: {", ".join(_RUNTIMES)} are.')
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f'There is no file {path}.')
+    if path.suffix not in _RUNTIMES or not path.is_file():
+        raise UserError(f'{path.name} is not an exported file that can be run here: {", ".join(_RUNTIMES)} are.')
     place = 'cpu' if device is None else str(device).lower()
     if place != 'cpu' and path.suffix != '.onnx':
         raise UserError(f'{path.name} runs on the CPU here, not on {device}: leave the device out.')

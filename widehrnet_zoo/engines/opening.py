@@ -105,8 +105,6 @@ def open_backend(
             'An exported file holds its weights, size and precision and has its own runtime: leave weights, size, '
             'bf16 and engine out.'
         )
-    if not path.exists():
-        raise UserError(f'There is no file {path}.')
     return open_exported(path, device=device)
 
 

@@ -42,7 +42,11 @@ class BoxFile:
             entries = ((name, box) for name, boxes in content.items() for box in self._list(name, boxes))
             self._boxes = {name: [] for name in content}
         elif isinstance(content, list):
-            entries = (self._detection(i, entry) for i, entry in enumerate(content) if _of_category(entry, category_id))
+            entries = (
+                self._detection(i, entry)
+                for i, entry in enumerate(content)
+                if not isinstance(entry, dict) or entry.get('category_id', category_id) == category_id
+            )
         else:
             raise UserError(f'{path} is not a file of boxes: expected names with boxes, or COCO detections.')
         for name, box in entries:
@@ -131,7 +135,3 @@ class BoxFile:
     def _split(rows: list[list[float]]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         values = np.array(rows, np.float32).reshape(-1, 5)
         return values[:, :4], values[:, 4]
-
-
-def _of_category(entry: Any, category_id: int) -> bool:
-    return not isinstance(entry, dict) or entry.get('category_id', category_id) == category_id

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ..errors import UserError
 from ..models.configs import PAPER, REPOSITORY
 from ..models.widehrnet import WideHRNet
-from ..pose.skeletons import SKELETONS, Skeleton
+from ..pose.skeletons import Skeleton, is_human
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCard
@@ -67,12 +67,13 @@ def model_card(
     height, width = config['pretrained_cfg']['input_size'][1:]
     title = Path(name).name if name.startswith('local-dir:') else name.rpartition('/')[2]
     source = name if name.startswith('local-dir:') else f'hf-hub:{name}'
+    human = skeleton is not None and is_human(skeleton)
     known = license not in (None, 'unknown')
     data = ModelCardData(
         license=license if known else None,
         library_name='timm',
         pipeline_tag=task,
-        tags=[task, 'timm', 'widehrnet', *(['pose-estimation', 'human-pose'] if _is_person(skeleton) else [])],
+        tags=[task, 'timm', 'widehrnet', *(['pose-estimation', 'human-pose'] if human else [])],
         metrics=sorted({r.metric_type for r in results}) or None,
         model_name=title,
         eval_results=list(results) or None,
@@ -110,10 +111,6 @@ def model_card(
         rows = [f'| {i} | {k} |' for i, k in enumerate(skeleton.keypoints)]
         parts += [f'## Keypoints ({skeleton.name})', '| index | name |\n|---|---|\n' + '\n'.join(rows)]
     return ModelCard('\n\n'.join(parts) + '\n')
-
-
-def _is_person(skeleton: Skeleton | None) -> bool:
-    return skeleton is not None and any(skeleton.keypoints == s.keypoints for s in SKELETONS.values())
 
 
 def _numbers(values: Sequence[float]) -> str:

@@ -177,7 +177,7 @@ class CocoEvaluation:
             truth.createIndex()
             if results:
                 # boxes of results are areas to pycocotools, if the first result has one
-                with_box = all(_has_box(r) for r in results)
+                with_box = all(are_numbers(r.get('bbox')) and len(r['bbox']) == 4 for r in results)
                 kept = ['score', *(['bbox'] if with_box else []), *(['keypoints'] if kind == 'keypoints' else [])]
                 found = truth.loadRes(
                     [
@@ -268,7 +268,3 @@ class CocoScore(CocoEvaluation):
             `FIGURES` by name, fractions in 0..1; -1, as in pycocotools, where nothing is labelled.
         """
         return dict(zip(FIGURES, (float(v) for v in self.drawn(images).stats), strict=True))
-
-
-def _has_box(result: dict[str, Any]) -> bool:
-    return are_numbers(result.get('bbox')) and len(result['bbox']) == 4

@@ -213,7 +213,7 @@ class Trainer:
                 if self._eval_due(elapsed):
                     # its row is written with the step's numbers, as soon as they are there
                     row[f'val_{self.task.figure}'] = self._evaluate(elapsed)
-                save = self._save_due()
+                save = self.main and time.monotonic() - self.last_save >= self.config.save_minutes * 60
                 self._report(bar, wait=save)
                 bar.update()
                 if self.config.minutes and progress > 0:
@@ -271,7 +271,7 @@ class Trainer:
         if self.ema is not None:
             self.ema.update(self.model, step=self.step)
         row = self._now({'lr': lr}, elapsed)
-        if self._log_due():
+        if self.step % self.config.log_steps == 0 or self.step == 1:
             row[f'train_{self.task.figure}'] = self.task.train_figure(maps.detach(), batch)
         self.has_teacher = self.teacher is not None or to_labels is not None
         self.readings.add(torch.cat((shown, norm.detach().float().view(1))), row)
@@ -302,9 +302,6 @@ class Trainer:
             f'The {what} is not finite at step {self.step}: loss {values[0]}, teacher loss {values[1]}, learning rate '
             f'{lr:.3g}; {cause}. {_NOT_FINITE}'
         )
-
-    def _log_due(self) -> bool:
-        return self.step % self.config.log_steps == 0 or self.step == 1
 
     def _eval_due(self, elapsed: float) -> bool:
         if not self.task.has_val:
@@ -353,9 +350,6 @@ class Trainer:
         elif trained is not None:
             shown[f'train {self.task.shown}'] = f'{trained:.3f}'
         bar.set_postfix(shown, refresh=False)
-
-    def _save_due(self) -> bool:
-        return self.main and time.monotonic() - self.last_save >= self.config.save_minutes * 60
 
     def save(self) -> None:
         """Write a checkpoint, and the kept weights in float16 beside it; only the main process does."""
