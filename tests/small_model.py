@@ -1,8 +1,9 @@
-"""A model small enough to run for nothing, its weights under the names of the authors, and photos of noise."""
+"""A model small enough to run for nothing, models as training leaves them, names of the authors, photos of noise."""
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
 from widehrnet_zoo.models.registry import create_model
 
@@ -26,3 +27,29 @@ def official(model):
     from test_convert import official_name
 
     return {official_name(name, False): value for name, value in model.state_dict().items()}
+
+
+def trained_like(model):
+    """Random weights, and batch-norm statistics as training leaves them."""
+    torch.manual_seed(0)
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    for m in model.modules():
+        if isinstance(m, nn.Conv2d):
+            nn.init.kaiming_normal_(m.weight)
+            if m.bias is not None:
+                nn.init.normal_(m.bias, std=0.1)
+    for m in norms:
+        nn.init.uniform_(m.weight, 0.5, 1.5)
+        nn.init.normal_(m.bias, std=0.3)
+        m.momentum = 1.0
+    with torch.no_grad():
+        model.train()(torch.randn(8, model.in_chans, 64, 64))
+    return model.eval()
+
+
+def error(model, deployed, *shape):
+    x = torch.randn(*shape, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected, got = model(x), deployed(x)
+    assert got.shape == expected.shape
+    return float((got - expected).abs().max() / expected.abs().max())

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from test_deploy import trained_like
+from small_model import trained_like
 
 from widehrnet_zoo.engines import cache
 from widehrnet_zoo.engines.cache import CachedBackend, Request, keep, open_cached

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from small_model import error, trained_like
 from torch import nn
 
 import widehrnet_zoo.models  # noqa: F401
@@ -12,32 +13,6 @@ from widehrnet_zoo.errors import UserError
 from widehrnet_zoo.weights.official import convert_state_dict
 
 VARIANTS = timm.list_models('widehrnet*')
-
-
-def trained_like(model):
-    """Random weights, and batch-norm statistics as training leaves them."""
-    torch.manual_seed(0)
-    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-    for m in model.modules():
-        if isinstance(m, nn.Conv2d):
-            nn.init.kaiming_normal_(m.weight)
-            if m.bias is not None:
-                nn.init.normal_(m.bias, std=0.1)
-    for m in norms:
-        nn.init.uniform_(m.weight, 0.5, 1.5)
-        nn.init.normal_(m.bias, std=0.3)
-        m.momentum = 1.0
-    with torch.no_grad():
-        model.train()(torch.randn(8, model.in_chans, 64, 64))
-    return model.eval()
-
-
-def error(model, deployed, *shape):
-    x = torch.randn(*shape, generator=torch.Generator().manual_seed(1))
-    with torch.no_grad():
-        expected, got = model(x), deployed(x)
-    assert got.shape == expected.shape
-    return float((got - expected).abs().max() / expected.abs().max())
 
 
 @pytest.mark.parametrize('name', ['widehrnet_10', 'widehrnet_10_attn', 'widehrnet_18_x2_attn'])

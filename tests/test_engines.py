@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from test_deploy import trained_like
+from small_model import trained_like
 
 from widehrnet_zoo import PoseEstimator, UserError, deploy
 from widehrnet_zoo.cli.engine import ENGINES as OFFERED

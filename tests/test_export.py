@@ -11,7 +11,7 @@ import pytest
 import timm
 import torch
 from safetensors.numpy import load_file
-from test_deploy import trained_like
+from small_model import trained_like
 
 from widehrnet_zoo import PoseEstimator, UserError
 from widehrnet_zoo.cli.main import main

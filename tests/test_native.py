@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from test_deploy import error, trained_like
+from small_model import error, trained_like
 
 from widehrnet_zoo import UserError
 from widehrnet_zoo.deployment.network import deploy

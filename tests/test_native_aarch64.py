@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from test_deploy import trained_like
+from small_model import trained_like
 
 from widehrnet_zoo import deploy
 from widehrnet_zoo.kernels.record import record

@@ -6,6 +6,7 @@ import pytest
 import torch
 from timm.layers import BatchNormAct2d
 
+from widehrnet_zoo.kernels.fused import fuse_training
 from widehrnet_zoo.models.registry import create_model
 from widehrnet_zoo.training.targets import gaussian_heatmaps, keypoint_losses, loss_total, mean_loss
 
@@ -36,8 +37,6 @@ def loss_of(model):
 
 @pytest.mark.parametrize('attn', [None, 'se'])
 def test_fused_training_is_the_same_function_with_the_same_gradients_and_statistics(attn):
-    from widehrnet_zoo.kernels.fused import fuse_training
-
     plain, fused = small(attn), fuse_training(small(attn))
     assert sum('forward' in vars(module) for module in fused.modules()) > 20
     losses = [loss_of(model) for model in (plain, fused)]
@@ -58,8 +57,6 @@ def test_fused_training_is_the_same_function_with_the_same_gradients_and_statist
 
 @pytest.mark.parametrize(('channels', 'height', 'width'), [(12, 5, 7), (16, 8, 6), (20, 1, 2)])
 def test_strided_depthwise_convolutions_are_those_of_pytorch(channels, height, width):
-    from widehrnet_zoo.kernels.fused import fuse_training
-
     torch.manual_seed(0)
     plain = torch.nn.Conv2d(channels, channels, 3, 2, 1, groups=channels, bias=False)
     fused = fuse_training(copy.deepcopy(plain))
@@ -76,7 +73,6 @@ def test_strided_depthwise_convolutions_are_those_of_pytorch(channels, height, w
 
 
 def test_a_block_on_odd_sizes_and_uneven_channels_has_the_gradients_of_pytorch():
-    from widehrnet_zoo.kernels.fused import fuse_training
     from widehrnet_zoo.models.blocks import WideInvertedResidual
 
     torch.manual_seed(0)
@@ -95,8 +91,6 @@ def test_a_block_on_odd_sizes_and_uneven_channels_has_the_gradients_of_pytorch()
 
 
 def test_in_bfloat16_fused_training_is_as_close_to_float32_as_autocast_is():
-    from widehrnet_zoo.kernels.fused import fuse_training
-
     losses, gradients = {}, {}
     for name, model, bf16 in (
         ('float32', small('se'), False),
@@ -118,7 +112,6 @@ def test_in_bfloat16_fused_training_is_as_close_to_float32_as_autocast_is():
 
 
 def test_a_frozen_block_keeps_its_own_forward_and_statistics():
-    from widehrnet_zoo.kernels.fused import fuse_training
     from widehrnet_zoo.training.start import freeze, train_mode
 
     model = small('se')

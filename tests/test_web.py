@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_model import trained_like
 from test_demo import CHROMIUM, SWITCHES
-from test_deploy import trained_like
 
 from widehrnet_zoo import PoseEstimator, UserError, create_model
 from widehrnet_zoo.cli.main import main
