@@ -20,8 +20,8 @@ NAME = 'widehrnet_18_attn.everyday_256x192'
 @pytest.fixture
 def model_card(monkeypatch):
     module = script('model_card')
-    monkeypatch.setattr(module, 'shipped_padding', lambda name: 1.1)
-    monkeypatch.setattr(module, 'shipped_score_map', lambda name: {'peaks': [0, 1], 'chances': [0, 0.9]})
+    entry = {'padding': 1.1, 'score_map': {'peaks': [0, 1], 'chances': [0, 0.9]}}
+    monkeypatch.setattr(module, 'shipped_entry', lambda name: entry)
     return module
 
 

@@ -33,7 +33,7 @@ from widehrnet_zoo.models.registry import list_models
 from widehrnet_zoo.pose.results import PoseResult
 from widehrnet_zoo.pose.score_map import ScoreMap
 from widehrnet_zoo.pose.skeletons import SKELETONS
-from widehrnet_zoo.weights.shipped import shipped_padding, shipped_score_map
+from widehrnet_zoo.weights.shipped import shipped_entry
 
 ROOT = Path(__file__).resolve().parents[2]
 COCO = SKELETONS['coco']
@@ -311,7 +311,8 @@ def write_card(name: str, run: Path, data: Path, facts: dict[str, Any], docs: Pa
     pictures.mkdir(parents=True, exist_ok=True)
     for kind, people in kinds.items():
         grid(seen, chosen(people)).quantize(64).save(pictures / f'{name}.{kind}.png', optimize=True)
-    score_map = ScoreMap.from_config(shipped_score_map(name))
+    entry = shipped_entry(name)
+    score_map = ScoreMap.from_config(entry['score_map'])
     page = PAGE.format(
         name=name,
         data=rows(facts['data']),
@@ -320,7 +321,7 @@ def write_card(name: str, run: Path, data: Path, facts: dict[str, Any], docs: Pa
         recipe=rows(facts['recipe']),
         machine=facts['machine'],
         reproduce=facts['reproduce'],
-        padding=f'{shipped_padding(name):g}',
+        padding=f'{entry["padding"]:g}',
         everyday_people=len(seen.people),
         everyday_images=seen.num_images,
         people_people=len(read_labels(data / 'people' / 'val.json').people),

@@ -16,7 +16,7 @@ from huggingface_hub import EvalResult, HfApi, ModelCard
 
 import widehrnet_zoo
 from widehrnet_zoo.hub import push_to_hub
-from widehrnet_zoo.weights.shipped import shipped_metrics
+from widehrnet_zoo.weights.shipped import shipped_entry
 
 CARDS = Path(__file__).resolve().parents[2] / 'docs' / 'weights'
 
@@ -41,7 +41,7 @@ def publish(name: str, repo_id: str, private: bool = False) -> str:
             metric_name=figure,
             metric_value=value,
         )
-        for figure, value in shipped_metrics(name).items()
+        for figure, value in shipped_entry(name)['metrics'].items()
     ]
     model = widehrnet_zoo.create_model(name, pretrained=True).half()
     push_to_hub(model, repo_id, results=results, private=private)
@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument('repo_id', metavar='OWNER/NAME')
     parser.add_argument('--private', action='store_true')
     args = parser.parse_args()
-    if not shipped_metrics(args.name) or not (CARDS / f'{args.name}.md').exists():
+    if 'metrics' not in shipped_entry(args.name) or not (CARDS / f'{args.name}.md').exists():
         sys.exit(f'{args.name}: there are no weights of our own by this name with a card in {CARDS}.')
     commit = publish(args.name, args.repo_id, args.private)
     sys.stdout.write(f"create_model('hf-hub:{args.repo_id}@{commit}', pretrained=True)\n")

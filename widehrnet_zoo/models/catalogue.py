@@ -7,7 +7,7 @@ from timm.models import PretrainedCfg, get_arch_pretrained_cfgs
 
 from ..pose.box_maps import PERSON_BOXES, gives_boxes
 from ..pose.skeletons import Skeleton, skeleton_of
-from ..weights.shipped import shipped_metrics
+from ..weights.shipped import shipped_entry
 from .configs import REPOSITORY
 from .macs import MacCount, count_parameters, measure_macs
 from .registry import create_model, list_models
@@ -115,7 +115,7 @@ def _entry(name: str, parameters: int, macs: MacCount, cfg: PretrainedCfg, skele
         macs=macs.at((height, width)),
         official_macs=macs.at((height, width), official=True),
         weights=_weights(name, cfg),
-        figures=PUBLISHED.get(name) or shipped_metrics(name),
+        figures=PUBLISHED.get(name) or dict(shipped_entry(name).get('metrics', {})),
         license=cfg.license,
         paper=cfg.paper_name,
         origin=cfg.origin_url,

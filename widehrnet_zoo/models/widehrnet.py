@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..pose.skeletons import Skeleton, skeleton_of
-from ..weights.shipped import shipped_padding, shipped_score_map
+from ..weights.shipped import shipped_entry
 from .blocks import SequentialList, TopDownNeck, Transition, WideHRModule, WideStem, checkpoint_module, init_weights
 from .configs import default_cfgs  # noqa: F401 (timm's register_model reads it here)
 from .hub_methods import HubMethods
@@ -301,10 +301,10 @@ def _create_widehrnet(variant: str, pretrained: bool = False, **kwargs: Any) -> 
 def _with_shipped_settings(model: Any) -> Any:
     # of our own weights; timm's configs have no field for it
     cfg = getattr(model, 'pretrained_cfg', None) or {}
-    name = f'{cfg.get("architecture")}.{cfg.get("tag")}'
-    for setting, value in (('padding', shipped_padding(name)), ('score_map', shipped_score_map(name))):
-        if value is not None:
-            setattr(model, setting, value)
+    entry = shipped_entry(f'{cfg.get("architecture")}.{cfg.get("tag")}')
+    for setting in ('padding', 'score_map'):
+        if setting in entry:
+            setattr(model, setting, entry[setting])
     return model
 
 

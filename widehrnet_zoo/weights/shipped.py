@@ -18,34 +18,18 @@ def _index() -> dict[str, dict[str, Any]]:
     return json.loads(index.read_text()) if index.exists() else {}
 
 
-def shipped_metrics(name: str) -> dict[str, float]:
-    """Figures of shipped weights, as `scripts/weights/ship_weights.py` measured them.
+def shipped_entry(name: str) -> dict[str, Any]:
+    """What is known of shipped weights, as `scripts/weights/ship_weights.py` measured it.
 
     Args:
         name: `variant.tag`.
 
     Returns:
-        Name to figure in per cent; empty where nothing ships under that name.
+        `sha256` of the file; `metrics`, figures in per cent by name; and, where they are the weights' own, `padding`,
+        the growth of a box to the view, and `score_map`, from heatmap peaks to chances. Empty where nothing ships
+        under that name.
     """
-    return dict(_index().get(f'{name}.safetensors', {}).get('metrics', {}))
-
-
-def shipped_padding(name: str) -> float | None:
-    """Growth of a box to the view that shipped weights learnt from; `None` for the default.
-
-    Args:
-        name: `variant.tag`.
-    """
-    return _index().get(f'{name}.safetensors', {}).get('padding')
-
-
-def shipped_score_map(name: str) -> dict[str, list[float]] | None:
-    """The map from heatmap peaks to chances that was fitted for shipped weights; `None` for none.
-
-    Args:
-        name: `variant.tag`.
-    """
-    return _index().get(f'{name}.safetensors', {}).get('score_map')
+    return _index().get(f'{name}.safetensors', {})
 
 
 def check_shipped(file: Path) -> None:
@@ -59,5 +43,5 @@ def check_shipped(file: Path) -> None:
     """
     if not file.exists():
         raise UserError(f'{file} is missing: this installation is not whole, install widehrnet_zoo again.')
-    if hashlib.sha256(file.read_bytes()).hexdigest() != _index().get(file.name, {}).get('sha256'):
+    if hashlib.sha256(file.read_bytes()).hexdigest() != shipped_entry(file.stem).get('sha256'):
         raise UserError(f'{file} is not the file that was released: install widehrnet_zoo again.')
