@@ -87,7 +87,7 @@ def test_pictures_with_and_without_boxes_mix():
 
 @pytest.mark.parametrize('workers', [0, 1, 3])
 def test_a_stream_keeps_the_order_and_reads_no_further_ahead_than_it_says(workers):
-    photos = [photo(1 + i % 3, seed=i) for i in range(20)]
+    photos = [photo(1 + i % 3, seed=i) for i in range(12)]
     read = []
 
     def coming():
@@ -99,7 +99,7 @@ def test_a_stream_keeps_the_order_and_reads_no_further_ahead_than_it_says(worker
     next(stream)
     assert len(read) <= 3 + 2 * workers
     results = list(stream)
-    assert [len(r) for r in results] == [1 + i % 3 for i in range(1, 20)]
+    assert [len(r) for r in results] == [1 + i % 3 for i in range(1, 12)]
     for result, (_, keypoints, _) in zip(results, photos[1:], strict=True):
         assert np.abs(result.keypoints - keypoints).max() < 5
 
