@@ -53,7 +53,7 @@ tests_of() {
         eval) echo tests/test_evaluation_*.py tests/test_finder.py ;;
         train) echo tests/test_training_*.py tests/test_box_training.py ;;
         export) echo tests/test_export.py tests/test_bench.py ;;
-        video) echo tests/test_video.py tests/test_video_files.py ;;
+        video) echo tests/test_video.py tests/test_video_files.py tests/test_streams.py ;;
         heic) echo tests/test_images.py ;;
         detect) echo tests/test_detection.py tests/test_hub.py ;;
         demo) echo tests/test_demo.py tests/test_interchange_formats.py ;;

@@ -120,7 +120,8 @@ class StreamReader(VideoReader):
         self._stopped = threading.Event()
         self._start: float | None = None  # what the clock says where the stream is at 0
         self._connect()
-        self.is_live = not self.num_frames and not self._container.size > 0
+        # the size of a stream is an error's number before PyAV 19, and None since
+        self.is_live = not self.num_frames and (self._container.size or 0) <= 0
 
     def _connect(self) -> None:
         is_device = '://' not in self._source
