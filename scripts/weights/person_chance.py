@@ -2,7 +2,7 @@
 
     python scripts/weights/person_chance.py DATA
 
-DATA has everyday/ with train.json, images/ and nobody/. The shipped finder and pose weights look at photos to train on:
+DATA has everyday/ with train.json, images/ and nobody/. The shipped finder and pose models look at photos to train on:
 those of COCO, where everybody has a box, and photos of nobody. A pose within OKS 0.5 of a labelled person is right; one
 that is near nobody labelled but in the box of somebody without keypoints says nothing. Prints the constants to copy.
 """
@@ -19,7 +19,6 @@ import torch
 from tqdm import tqdm
 
 from widehrnet_zoo import PoseEstimator
-from widehrnet_zoo.detection.finder import PersonFinder
 from widehrnet_zoo.inference import estimator as estimator_module
 from widehrnet_zoo.inference.people import person_chances, person_figures
 from widehrnet_zoo.inference.stream import Photo
@@ -61,8 +60,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('data', type=Path)
     parser.add_argument('--photos', type=int, nargs=2, default=(420, 200), help='of COCO, of nobody')
-    parser.add_argument('--weights', help='of the pose network, instead of those shipped')
-    parser.add_argument('--finder', help='weights of the finder, instead of those shipped')
+    parser.add_argument('--models', nargs='+', default=['widehrnet_18_attn', 'widehrnet_10_attn'])
     args = parser.parse_args()
     everyday = args.data / 'everyday'
     labels = json.loads((everyday / 'train.json').read_text())
@@ -75,25 +73,25 @@ def main() -> int:
     # those that the finder is measured on are the last of them
     photos += [(path, []) for path in sorted((everyday / 'nobody').iterdir())[: args.photos[1]]]
 
-    finder = PersonFinder(**({'weights': args.finder} if args.finder else {}))
-    estimator = PoseEstimator(weights=args.weights, detector=finder)
     figures: list[npt.NDArray[np.floating]] = []
-    everything: list[npt.NDArray[np.floating]] = []
+    before: list[npt.NDArray[np.floating]] = []
 
-    def note(result: PoseResult, limits: Any, chances: bool, looks: npt.NDArray[np.floating]) -> PoseResult:
-        figures.append(person_figures(looks, result.box_scores, result.boxes))
-        everything.append(person_chances(looks, result.box_scores, result.boxes))
+    def note(result: PoseResult, limits: Any, chances: bool) -> PoseResult:
+        figures.append(person_figures(result.scores, result.box_scores, result.boxes))
+        before.append(person_chances(result.scores, result.box_scores, result.boxes))
         return result
 
-    estimator_module.choose_people = note  # type: ignore[assignment]
-    found = estimator.look(Photo(path) for path, _ in photos)
-    right, known = zip(
-        *(judged(one.result, photos[one.place][1]) for one in tqdm(found, total=len(photos), unit='photo')), strict=True
-    )
+    estimator_module.choose_people = note
+    right, known = [], []
+    for model in args.models:
+        found = PoseEstimator(model).look(Photo(path) for path, _ in photos)
+        for one in tqdm(found, desc=model, total=len(photos), unit='photo', mininterval=10):
+            for part, more in zip((right, known), judged(one.result, photos[one.place][1]), strict=True):
+                part.append(more)
     usable = np.concatenate(known)
     x = torch.from_numpy(np.concatenate(figures)[usable])
     y = torch.from_numpy(np.concatenate(right)[usable]).double()
-    now = torch.from_numpy(np.concatenate(everything)[usable]).double()
+    now = torch.from_numpy(np.concatenate(before)[usable]).double()
     weights = torch.zeros(x.shape[1] + 1, dtype=torch.double, requires_grad=True)
     optimiser = torch.optim.LBFGS([weights], max_iter=500, line_search_fn='strong_wolfe')
 
@@ -104,8 +102,8 @@ def main() -> int:
         return value
 
     optimiser.step(loss)  # type: ignore[arg-type]
-    before = torch.nn.functional.binary_cross_entropy(now, y)
-    print(f'{len(y)} poses, {int(y.sum())} right; cross-entropy {before:.4f} -> {loss():.4f}')
+    entropy = torch.nn.functional.binary_cross_entropy(now, y)
+    print(f'{len(y)} poses, {int(y.sum())} right; cross-entropy {entropy:.4f} -> {loss():.4f}')
     rounded = [round(float(w), 2) for w in weights.detach()]
     print(f'CHANCE = Chance({rounded[0]}, {tuple(rounded[1:])})')
     return 0
