@@ -17,9 +17,13 @@ everyday_labels --times lspet=1.5 ccp=2
 
 # a light network has no room for more than people nearly as they are
 light+=(--lr 2e-3)
+start_of() {
+    echo "$runs"/light_"$1"/model/model.safetensors
+}
 train_everyday widehrnet_10_attn light_1 --size 192 128 --minutes 15 --weights "$start" "${light[@]}"
-train_everyday widehrnet_10_attn light_2 --size 256 192 --minutes 12 --weights "$runs"/light_1/model/model.safetensors \
-    "${light[@]}"
+train_everyday widehrnet_10_attn light_2 --size 256 192 --minutes 12 --weights "$(start_of 1)" "${light[@]}"
+train_everyday widehrnet_10_attn light_3 --size 192 128 --minutes 31 --weights "$(start_of 2)" "${light[@]}"
+train_everyday widehrnet_10_attn light_4 --size 256 192 --minutes 24 --weights "$(start_of 3)" "${light[@]}"
 
-python scripts/weights/ship_weights.py "$runs"/light_2/model/model.safetensors widehrnet_10_attn.everyday_256x192 \
+python scripts/weights/ship_weights.py "$(start_of 4)" widehrnet_10_attn.everyday_256x192 \
     --data "$data" --padding 1.1 --kept-out "$runs"/kept_out.json --report "$runs"/card
