@@ -279,7 +279,7 @@ def test_the_pose_of_two_looks_is_that_of_both():
     points, scores = merge_looks(first, second, np.array([0, 0, 100, 100]), None)
     # they agree: the mean, weighted by scores; they do not: the surer one
     np.testing.assert_allclose(points, [[4 / 3, 0], [0, 0], [90, 0]])
-    np.testing.assert_allclose(scores, [0.45, 0.45, 0.25])
+    np.testing.assert_allclose(scores, [0.45, 0.3, 0.1])
 
 
 def test_of_a_crowd_eight_are_looked_at_again():

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
-_CORE = ('torch', 'timm', 'huggingface_hub', 'safetensors')
+_CORE = ('torch', 'timm', 'huggingface_hub', 'safetensors', 'tqdm')
+"""What an installation for exported files does without; tqdm comes with huggingface-hub."""
 
 
 def require(module: str, extra: str) -> ModuleType:

@@ -30,7 +30,7 @@ _LOOKS = 8
 _WORTH_A_LOOK = 0.7
 """Share of the threshold of poses from which a second look may bring one above it."""
 
-POSE_THRESHOLD = 0.3
+POSE_THRESHOLD = 0.28
 """A pose whose chance to be of somebody is lower is left out."""
 
 _PEAK_THRESHOLD = 0.15
@@ -63,7 +63,7 @@ class Limits:
     Attributes:
         box_threshold: Boxes that the detector scores lower are left out; `None` for the detector's own threshold.
         pose_threshold: A pose whose chance to be of somebody (`person_chances`) is lower is left out; of weights whose
-            keypoint scores are peaks of heatmaps its `PoseResult.person_scores` stands for that. `None` for 0.3 and
+            keypoint scores are peaks of heatmaps its `PoseResult.person_scores` stands for that. `None` for 0.28 and
             0.15.
         max_people: The most people to a photo, those of the highest score; `None` for all.
         min_size: Boxes whose longer side is shorter, in pixels of the photo, are left out.
@@ -313,15 +313,16 @@ def merge_looks(
         sigmas: (K,) OKS falloffs; `None` takes 0.1 for each.
 
     Returns:
-        Keypoints: where the looks agree, their mean, weighted by scores; elsewhere that of the surer look. And the
-        means of the scores: the higher ones alone are too high.
+        Keypoints: where the looks agree, their mean, weighted by scores; elsewhere that of the surer look. And scores:
+        where the looks agree, their mean, since the higher ones alone are too high; elsewhere how much surer one is.
     """
     falloffs = [_NO_SIGMA] * len(first[1]) if sigmas is None else sigmas
     area = float((box[2:] - box[:2]).prod())
     agree = keypoint_similarity(first[0], second[0], area, falloffs) > _AGREE
     weights = np.maximum(np.stack([first[1], second[1]]), 0)
     share = np.where(agree, weights[1] / np.maximum(weights.sum(0), 1e-9), weights[1] > weights[0])[:, None]
-    return (1 - share) * first[0] + share * second[0], (first[1] + second[1]) / 2
+    scores = np.where(agree, (first[1] + second[1]) / 2, np.abs(first[1] - second[1]))
+    return (1 - share) * first[0] + share * second[0], scores
 
 
 def distinct_people(

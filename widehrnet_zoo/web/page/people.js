@@ -62,13 +62,13 @@ function closerBox({ points, scores }, { width, height }, /** @type {number} */ 
   return Math.min(x2 - x1, y2 - y1) < 2 || Math.max(x2 - x1, y2 - y1) < least ? null : [x1, y1, x2, y2];
 }
 
-/** As `merge_looks`. @param {Person} p @param {Pose} second @param {Box} closer @param {number[]} sigmas */
-function merge(p, { points, scores }, closer, sigmas) {
-  const box = confidence(scores) < confidence(p.scores) ? p.box : closer;
-  const agree = points.map((place, k) => similarity(place, p.points[k], area(box), sigmas[k]) > AGREE);
-  const share = scores.map((s, k) => (agree[k] ? s / (s + p.scores[k] || 1) : Number(s > p.scores[k])));
-  const both = points.map((place, k) => place.map((v, i) => share[k] * v + (1 - share[k]) * p.points[k][i]));
-  return { ...p, box, points: both, scores: scores.map((score, k) => (score + p.scores[k]) / 2) };
+/** As `merge_looks`. @param {Person} p @param {Pose} q @param {Box} closer @param {number[]} sigmas */
+function merge(p, q, closer, sigmas) {
+  const box = confidence(q.scores) < confidence(p.scores) ? p.box : closer;
+  const agree = q.points.map((place, k) => similarity(place, p.points[k], area(box), sigmas[k]) > AGREE);
+  const part = q.scores.map((s, k) => (agree[k] ? s / (s + p.scores[k] || 1) : Number(s > p.scores[k])));
+  const scores = q.scores.map((s, k) => (agree[k] ? (s + p.scores[k]) / 2 : Math.abs(s - p.scores[k])));
+  return { ...p, box, scores, points: p.points.map((at, k) => at.map((v, i) => v + part[k] * (q.points[k][i] - v))) };
 }
 
 /**
