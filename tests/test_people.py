@@ -19,9 +19,9 @@ from widehrnet_zoo.inference.people import (
     Poses,
     choose_boxes,
     distinct_people,
+    likely_people,
     merge_looks,
     person_chances,
-    rows_to_look_again,
 )
 from widehrnet_zoo.inference.stream import Photo
 from widehrnet_zoo.pose.crops import box_views, box_windows, crop_people, mirror_views
@@ -288,8 +288,8 @@ def test_of_a_crowd_eight_are_looked_at_again():
     result = estimator(image)
     assert sum(estimator.backend.batches) == 12 + 8 and len(result) == 12
     once = dots(detector=None)(image, boxes, np.linspace(0.5, 0.9, 12))
-    surest = np.argsort(-once.person_scores)[:8]
-    assert rows_to_look_again(once, Limits(), chances=False).tolist() == surest.tolist()
+    surest = np.argsort(-once.person_scores)
+    assert likely_people(once, Limits(), chances=False).tolist() == surest.tolist()
 
 
 def test_a_child_in_front_of_a_grown_up_stays():

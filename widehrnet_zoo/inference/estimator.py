@@ -22,7 +22,7 @@ from ..pose.images import ImageSource
 from ..pose.results import PoseResult
 from ..pose.score_map import score_map_of
 from ..pose.skeletons import Skeleton, check_flip_test, is_human
-from .people import Limits, choose_boxes, choose_people, rows_to_look_again
+from .people import Limits, choose_boxes, choose_people, likely_people
 from .stream import Finder, Found, Photo, photos_of, stream
 
 if TYPE_CHECKING:
@@ -331,7 +331,7 @@ class PoseEstimator:
             batch_size=batch_size,
             finder=self._finder(detector, kept),
             keep=lambda result: choose_people(result, kept, chances),
-            again=(lambda result: rows_to_look_again(result, kept, chances)) if kept.second_look else None,
+            again=(lambda result: likely_people(result, kept, chances)) if kept.second_look else None,
             workers=workers,
             inside=inside,
             skip=skip,

@@ -24,9 +24,6 @@ _NO_SIGMA = 0.1
 """OKS falloff where a skeleton has none: near that of COCO's hips and knees."""
 
 
-_LOOKS = 8
-"""Second looks in a photo, at most."""
-
 _WORTH_A_LOOK = 0.7
 """Share of the threshold of poses from which a second look may bring one above it."""
 
@@ -180,11 +177,8 @@ def take_people(result: PoseResult, rows: npt.NDArray[np.intp]) -> PoseResult:
     )
 
 
-def rows_to_look_again(result: PoseResult, limits: Limits, chances: bool = True) -> npt.NDArray[np.intp]:
-    """Rows of the poses that a second look may make surer.
-
-    A crowd has many, whose photo would take twice as long: the eight likeliest people get one. On everyday validation
-    photos, of which few show more, that costs nothing of the AP.
+def likely_people(result: PoseResult, limits: Limits, chances: bool = True) -> npt.NDArray[np.intp]:
+    """Rows of the poses that are of somebody after one look, or may be after another; each person once.
 
     Args:
         result: One pose for each box that a detector found.
@@ -192,11 +186,11 @@ def rows_to_look_again(result: PoseResult, limits: Limits, chances: bool = True)
         chances: Whether keypoint scores are chances to be right, by a score map.
 
     Returns:
-        Indices, each person once.
+        Indices, the likeliest first.
     """
     worth = person_worth(result.scores, result.box_scores, result.boxes, chances)
     rows = _likely(result, worth, limits, _WORTH_A_LOOK * limits.least_score(chances))
-    return rows[np.argsort(-worth[rows], kind='stable')][:_LOOKS]
+    return rows[np.argsort(-worth[rows], kind='stable')]
 
 
 def _likely(result: PoseResult, worth: npt.NDArray[np.floating], limits: Limits, least: float) -> npt.NDArray[np.intp]:

@@ -44,6 +44,9 @@ Finder: TypeAlias = Callable[[list[Image], list[str | None]], Sequence[tuple[npt
 _TOGETHER = 8
 """Photos that the finder is given at once, at most."""
 
+_LOOKS = 8
+"""Second looks in a photo, at most: those of a crowd would take as long as the first."""
+
 # a second look needs three keypoints that are sure; its box takes the unsure ones as well, and a margin
 _SURE = 0.2
 _UNSURE = 0.1
@@ -136,8 +139,8 @@ def stream(
         batch_size: Crops per forward pass.
         finder: Finds people in the photos that have no boxes, in at most `batch_size` photos at once.
         keep: What stays of the people that the finder found.
-        again: Which of those people, before `keep`, are looked at again, in the box around their keypoints; the pose is
-            that of both looks.
+        again: Which of those people, before `keep`, may be somebody, the likeliest first. Of these the first eight are
+            looked at again, in the box around their keypoints; the pose is that of both looks.
         workers: Threads that read photos; 0 reads them in the thread that takes the results.
         inside: Refuse boxes that lie outside their photo or look like fractions of it.
         skip: Called with the place of a photo that fails and its error, instead of raising it.
@@ -355,9 +358,12 @@ class _Job:
         """Turn to the boxes around what was found, where that makes a box: rows and crops of them."""
         if self.again is None:
             return []
-        worth, self.again = self.again(self.result()), None
+        likely, self.again = self.again(self.result()), None
+        # a pose that is dropped here must not win later, because it was looked at once and is the surer for it
+        for name in ('boxes', 'box_scores', 'keypoints', 'scores'):
+            setattr(self, name, getattr(self, name)[likely])
         closer, rows = self.boxes.copy(), []
-        for row in worth.tolist():
+        for row in range(min(len(likely), _LOOKS)):
             box = self._around(row)
             if box is not None:
                 closer[row] = box
