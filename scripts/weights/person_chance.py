@@ -23,6 +23,7 @@ from widehrnet_zoo.inference import estimator as estimator_module
 from widehrnet_zoo.inference.people import person_chances, person_figures
 from widehrnet_zoo.inference.stream import Photo
 from widehrnet_zoo.metrics.oks import oks
+from widehrnet_zoo.pose.crops import overlaps
 from widehrnet_zoo.pose.results import PoseResult
 
 RIGHT = 0.5
@@ -32,26 +33,18 @@ UNKNOWN = 0.4
 """IoU with the box of somebody without keypoints from which a wrong pose may be right after all."""
 
 
-def overlaps(box: npt.NDArray[np.floating], others: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
-    """(N,) IoU of a box with others, x1, y1, x2, y2."""
-    shared = np.clip(np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2]), 0, None).prod(-1)
-    return shared / ((box[2:] - box[:2]).prod() + (others[:, 2:] - others[:, :2]).prod(-1) - shared)
-
-
 def judged(result: PoseResult, people: list[dict[str, Any]]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Which poses are right, and which can be judged, (N,) each."""
-    right, known = np.zeros(len(result), bool), np.ones(len(result), bool)
+    right = np.zeros(len(result), bool)
     labelled = [p for p in people if p['num_keypoints'] and not p.get('iscrowd')]
     boxes = np.array([p['bbox'] for p in people if p not in labelled], float).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
-    for row, pose in enumerate(result.keypoints):
-        for person in labelled:
-            truth = np.array(person['keypoints'], float).reshape(-1, 3)
-            near = oks(
-                pose[None], truth[:, :2], np.array([person['area']]), result.skeleton.sigmas, truth[None, :, 2] > 0
-            )
-            right[row] |= bool(near[0] >= RIGHT)
-        known[row] = right[row] or overlaps(result.boxes[row], boxes).max(initial=0) < UNKNOWN
+    for person in labelled:
+        truth = np.array(person['keypoints'], float).reshape(-1, 3)
+        near = oks(result.keypoints, truth[:, :2], person['area'], result.skeleton.sigmas, truth[:, 2] > 0)
+        right |= near >= RIGHT
+    unknown = [overlaps(box, boxes).max(initial=0) >= UNKNOWN for box in result.boxes.astype(float)]
+    known = right | ~np.array(unknown, bool)
     return right, known
 
 
