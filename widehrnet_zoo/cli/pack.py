@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     packs = parser.add_argument_group('packs')
     packs.add_argument('--to', type=Path, required=True, metavar='FOLDER', help='where to write the packs')
     packs.add_argument('--megabytes', type=float, default=50.0, help='largest size of a file (default: 50)')
-    packs.add_argument('--quality', type=int, default=85, help='of the JPEG crops, 1 to 100 (default: 85)')
+    packs.add_argument('--quality', type=int, default=85, help='of the WebP crops, 1 to 100 (default: 85)')
     packs.add_argument('--quiet', action='store_true', help='no progress bar')
 
 

@@ -87,7 +87,7 @@ def pack(
     Args:
         config: The recipe: labels, images, crop size and margin.
         folder: Where to.
-        quality: Of the JPEG crops.
+        quality: Of the WebP crops.
         megabytes: Largest size of a file, in 10^6 bytes.
         progress: Show bars.
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from ..errors import UserError
 from ..files import write_whole
-from ..models.blocks import WideInvertedResidual
+from ..models.blocks import Fusion, TopDownNeck, Transition, WideInvertedResidual, WideStem
 from ..pose.skeletons import skeleton_of
 from ..weights.checkpoints import load_weights
 from .batches import normalise
@@ -89,10 +89,13 @@ class Trainer:
         self.stats = input_stats(model)
         self.teacher = None
         if config.teacher.model:
-            self.teacher = Teacher(config.teacher, skeleton_of(model), self.device, config.fused)
+            bf16 = config.precision == 'bf16'
+            self.teacher = Teacher(config.teacher, skeleton_of(model), self.device, config.fused, bf16)
         model.to(self.device)
         if config.channels_last:
             model.to(memory_format=torch.channels_last)
+        # batches are all of one shape, so the fastest convolutions are worth a search
+        torch.backends.cudnn.benchmark = self.device.type == 'cuda'
         if state:
             self._load(model, state['model'])
         decay = average_decay(config.ema_decay, self.total_steps)
@@ -142,7 +145,7 @@ class Trainer:
             model.compile()
         elif config.compile == 'blocks':
             for module in model.modules():
-                if isinstance(module, WideInvertedResidual):
+                if isinstance(module, (WideStem, WideInvertedResidual, Fusion, Transition, TopDownNeck)):
                     module.compile(dynamic=False)
         return model
 

@@ -1,6 +1,6 @@
 """Crops and labels in portable files, to train on another machine that has neither the photos nor the label files.
 
-A pack is a safetensors file: JPEG crops at the photo's own resolution, never enlarged, with their labels beside them. A
+A pack is a safetensors file: WebP crops at the photo's own resolution, never enlarged, with their labels beside them. A
 folder holds the packs of the people to train on and of those to validate on.
 """
 
@@ -36,7 +36,7 @@ _LARGEST = 4096
 
 @dataclass(frozen=True)
 class _Crop:
-    """A person on the way into a pack: place among the people, JPEG, and the first pixel's x and y with the step."""
+    """A person on the way into a pack: place among the people, WebP, and the first pixel's x and y with the step."""
 
     row: int
     content: bytes
@@ -60,7 +60,8 @@ def _cut(image: npt.NDArray[np.uint8], box: npt.NDArray, side: int, margin: floa
     else:
         region = region.crop((0, 0, int(count[0]), int(count[1])))
     content = io.BytesIO()
-    region.save(content, 'JPEG', quality=quality)
+    # a third smaller than JPEG of the same look
+    region.save(content, 'WEBP', quality=quality)
     x, y = low + (step - 1) / 2
     return content.getvalue(), (float(x), float(y), step)
 
@@ -89,7 +90,7 @@ def write_packs(
         side: Largest side of a crop in pixels; where the photo is coarser, the crop is as coarse.
         margin: Side of a crop over the box widened to `aspect` and grown by 1.25.
         aspect: Width over height of the network's input.
-        quality: Of the JPEG.
+        quality: Of the WebP.
         megabytes: Largest size of a file, in 10^6 bytes.
         max_bad: Unreadable images to skip before giving up.
         workers: Threads.
@@ -242,7 +243,7 @@ def _join(packs: list[tuple[dict[str, npt.NDArray], dict[str, Any]]], split: str
 
     def decode(job: tuple[int, bytes]) -> None:
         row, content = job
-        with Image.open(io.BytesIO(content), formats=['JPEG']) as image:
+        with Image.open(io.BytesIO(content), formats=['WEBP', 'JPEG']) as image:
             if max(image.size) > side:
                 raise UserError(f'The crop of {people.files[row]} is larger than its pack says.')
             crops[row, : image.height, : image.width] = np.asarray(image.convert('RGB'))

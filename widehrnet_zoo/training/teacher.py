@@ -21,6 +21,7 @@ class Teacher:
         skeleton: Of the student; keypoints are matched by name.
         device: Where it runs.
         fused: Run it deployed, on the compiled kernels for the CPU.
+        bf16: Run it under bfloat16 autocast, unless it is fused.
 
     Raises:
         UserError: If teacher and student have no keypoint in common, or the kernels cannot run the teacher.
@@ -32,6 +33,7 @@ class Teacher:
         skeleton: Skeleton,
         device: torch.device | str = 'cpu',
         fused: bool = False,
+        bf16: bool = False,
     ):
         assert config.model is not None
         opened = open_network(config.model, config.weights)
@@ -44,6 +46,7 @@ class Teacher:
             )
         self.stats = opened.mean, opened.std
         self.model: nn.Module = opened.network.to(device).eval().requires_grad_(False)
+        self.bf16 = bf16 and not fused
         if fused:
             self.model = accelerate(deploy(self.model))
         self.theirs, self.ours = (list(side) for side in zip(*pairs, strict=True))
@@ -60,6 +63,7 @@ class Teacher:
         Returns:
             A scalar.
         """
-        with torch.no_grad():
-            shown = self.model(normalise(pixels, *self.stats))
+        with torch.no_grad(), torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.bf16):
+            images = normalise(pixels, *self.stats).contiguous(memory_format=torch.channels_last)
+            shown = self.model(images).float()
         return teacher_losses(heatmaps[:, self.ours], shown[:, self.theirs], sharpness, self.temperature).mean()

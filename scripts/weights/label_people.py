@@ -1,0 +1,143 @@
+"""What a model sees of people whom nobody labelled whole: keypoints on which its views agree, to learn from.
+
+    python scripts/weights/label_people.py everyday/train.json everyday/images seen.json --weights ema.safetensors
+    python scripts/weights/everyday_labels.py . labels --seen seen.json
+
+Each box is looked at ten times: as it is, closer, wider and turned both ways, each with its mirror image. The file has
+an entry for each annotation that is neither a crowd nor labelled by a human: `id`, `keypoints` (17 of x, y and the
+mean score of the views) and `agree` (17, the share of the views within OKS 0.5 of their median).
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from widehrnet_zoo import PoseEstimator
+from widehrnet_zoo.files import write_whole
+from widehrnet_zoo.metrics.oks import keypoint_similarity
+from widehrnet_zoo.pose.arrays import to_numpy
+from widehrnet_zoo.pose.crops import STRIDE, box_views, crop_people
+from widehrnet_zoo.pose.decoding import decode_heatmaps, flip_heatmaps
+from widehrnet_zoo.pose.images import read_image
+
+Array = npt.NDArray[np.float64]
+
+VIEWS = ((1.0, 0.0), (0.85, 0.0), (1.2, 0.0), (1.05, 22.0), (1.05, -22.0))
+"""Factors of the padding, and turns in degrees."""
+
+BODY = 0.53
+"""Area of a body in parts of its box, as pycocotools' area of COCO's people is on average."""
+
+BATCH = 16
+
+
+def turned(maps: Array, size: tuple[int, int], degrees: float) -> Array:
+    """Views (N, 2, 3) of the same centre, turned."""
+    angle = np.deg2rad(degrees)
+    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    centre = np.array([size[1] / 2, size[0] / 2])
+    linear = maps[:, :, :2] @ rotation
+    return np.concatenate((linear, (maps @ [*centre, 1] - linear @ centre)[..., None]), 2)
+
+
+def look(estimator: PoseEstimator, image: npt.NDArray[np.uint8], maps: Array) -> Iterator[tuple[Array, Array]]:
+    """Keypoints (N, K, 2) in image pixels and scores (N, K), seen in views and in their mirror images."""
+    crops = crop_people(image, maps, estimator.size)
+    for mirrored in (False, True):
+        points, scores = [], []
+        for start in range(0, len(crops), BATCH):
+            part = crops[start : start + BATCH]
+            heatmaps = estimator.heatmaps(np.ascontiguousarray(part[:, :, ::-1]) if mirrored else part)
+            if mirrored:
+                heatmaps = flip_heatmaps(heatmaps, estimator.skeleton.flip_order)
+            xy, score = map(to_numpy, decode_heatmaps(heatmaps, 'dark'))
+            places = maps[start : start + BATCH]
+            points.append(np.einsum('nij,nkj->nki', places[:, :, :2], xy * STRIDE) + places[:, None, :, 2])
+            scores.append(score)
+        yield np.concatenate(points), np.concatenate(scores)
+
+
+def agreement(points: Array, scores: Array, area: Array, sigmas: Array) -> tuple[Array, Array]:
+    """One pose of the views of each person, and how far they agree.
+
+    Args:
+        points: (V, N, K, 2) in image pixels.
+        scores: (V, N, K).
+        area: (N,) of the bodies, in pixels.
+        sigmas: (K,) OKS falloffs.
+
+    Returns:
+        (N, K, 3), the mean of the views within OKS 0.5 of the median, and the mean score of all views; and (N, K), the
+        share of those views.
+    """
+    median = np.median(points, 0)
+    near = keypoint_similarity(points, median, area, sigmas.tolist()) >= 0.5
+    count = near.sum(0)
+    mean = (points * near[..., None]).sum(0) / np.maximum(count, 1)[..., None]
+    mean = np.where(count[..., None] > 0, mean, median)
+    return np.concatenate((mean, scores.mean(0)[..., None]), 2), near.mean(0)
+
+
+def label(estimator: PoseEstimator, labels: dict[str, Any], images: Path) -> list[dict[str, Any]]:
+    """The entries of the file."""
+    files = {image['id']: images / image['file_name'] for image in labels['images']}
+    people: dict[Any, list[dict[str, Any]]] = {}
+    for person in labels['annotations']:
+        human = person.get('labels') == 'human' and any(person['keypoints'][2::3])
+        if not person.get('iscrowd') and not human and min(person['bbox'][2:]) >= 4:
+            people.setdefault(person['image_id'], []).append(person)
+    entries = []
+    sigmas = np.array(estimator.skeleton.sigmas)
+    total = sum(map(len, people.values()))
+    with ThreadPoolExecutor(1) as pool, tqdm(total=total, unit='person', desc='label', mininterval=10) as bar:
+        for image, found in zip(pool.map(lambda i: read_image(files[i]), people), people.values(), strict=True):
+            boxes = np.array([person['bbox'] for person in found], float)
+            boxes[:, 2:] += boxes[:, :2]
+            seen = [
+                one
+                for zoom, degrees in VIEWS
+                for one in look(
+                    estimator,
+                    image,
+                    turned(box_views(boxes, estimator.size, estimator.padding * zoom), estimator.size, degrees),
+                )
+            ]
+            points, scores = (np.stack(part) for part in zip(*seen, strict=True))
+            area = BODY * np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+            poses, agree = agreement(points, scores, area, sigmas)
+            entries += [
+                {'id': person['id'], 'keypoints': pose.round(2).ravel().tolist(), 'agree': share.round(2).tolist()}
+                for person, pose, share in zip(found, poses, agree, strict=True)
+            ]
+            bar.update(len(found))
+    return entries
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('labels', type=Path)
+    parser.add_argument('images', type=Path)
+    parser.add_argument('out', type=Path)
+    parser.add_argument('--model', default='widehrnet_18_attn')
+    parser.add_argument('--weights', help='a file, instead of the weights that ship')
+    parser.add_argument('--size', type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'))
+    parser.add_argument('--padding', type=float, help="growth of a box to the view (default: the model's own)")
+    args = parser.parse_args()
+    size = tuple(args.size) if args.size else None
+    estimator = PoseEstimator(
+        args.model, weights=args.weights, size=size, padding=args.padding, detector=None, bf16=True
+    )
+    entries = label(estimator, json.loads(args.labels.read_text()), args.images)
+    write_whole(args.out, json.dumps(entries))
+
+
+if __name__ == '__main__':
+    main()
