@@ -92,8 +92,8 @@ def test_large_people_are_made_smaller_where_their_pixels_were(tmp_path):
 def test_packs_stay_below_their_size_and_come_back_whole_and_in_order(kites, tmp_path, monkeypatch):
     people = read_people(kites / 'train.json')
     (tmp_path / 'train-01-of-09.pack').write_bytes(b'of an earlier packing')
-    files = write_packs(people, kites / 'images', tmp_path, 'train', megabytes=0.02, progress=False)
-    assert len(files) > 2 and all(file.stat().st_size < 20_000 for file in files)
+    files = write_packs(people, kites / 'images', tmp_path, 'train', megabytes=0.012, progress=False)
+    assert len(files) > 2 and all(file.stat().st_size < 12_000 for file in files)
     assert sorted(tmp_path.iterdir()) == files
     cache = open_packs(tmp_path, progress=False)['train']
     assert cache.people.files == people.files
@@ -111,7 +111,7 @@ def test_packs_stay_below_their_size_and_come_back_whole_and_in_order(kites, tmp
 def test_missing_mixed_and_damaged_packs_are_named(kites, tmp_path):
     people = read_people(kites / 'train.json')
     whole = tmp_path / 'whole'
-    files = write_packs(people, kites / 'images', whole, 'train', megabytes=0.02, progress=False)
+    files = write_packs(people, kites / 'images', whole, 'train', megabytes=0.012, progress=False)
 
     def broken(change):
         folder = tmp_path / 'broken'

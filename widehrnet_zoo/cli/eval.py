@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--flip-test',
         action=argparse.BooleanOptionalAction,
         default=None,
-        help='average with the mirrored crop (default: on for coco and mpii, off for pck and --detector)',
+        help='average with the mirrored crop (default: on for coco, mpii and boxes, off for pck and --detector)',
     )
     how.add_argument(
         '--shift',
@@ -193,7 +193,15 @@ def _boxes(args: argparse.Namespace) -> 'Report':
 
         size = tuple(args.size) if args.size else None
         model = DEFAULT_FINDER if args.model is None and args.weights is None else args.model
-        finder = PersonFinder(model, args.weights, args.device, size=size, bf16=args.bf16, engine=args.engine)
+        finder = PersonFinder(
+            model,
+            args.weights,
+            args.device,
+            size=size,
+            flip_test=args.flip_test is not False,
+            bf16=args.bf16,
+            engine=args.engine,
+        )
     return evaluate_boxes(
         args.data,
         args.images,

@@ -62,6 +62,7 @@ default_cfgs = generate_default_cfgs(
         'widehrnet_18.mpii_256x256': _official('mpii', 256, 256),
         'widehrnet_18_attn.everyday_256x192': _shipped('widehrnet_18_attn', 256, 192, 'everyday'),
         'widehrnet_18_attn.people_256x192': _shipped('widehrnet_18_attn', 256, 192),
+        'widehrnet_18_attn.person_320x320': _shipped('widehrnet_18_attn', 320, 320, 'person'),
         'widehrnet_18_attn.coco_256x192': _official('coco', 256, 192),
         'widehrnet_18_attn.coco_384x288': _official('coco', 384, 288),
         'widehrnet_18_attn.mpii_256x256': _official('mpii', 256, 256),

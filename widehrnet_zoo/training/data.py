@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import UserError
+from ..pose.crops import PADDING, padding_of
 from .config import TrainConfig
 from .crops import CropCache
 from .packs import open_packs, write_packs
@@ -36,7 +37,9 @@ def _geometry(config: TrainConfig) -> tuple[int, float, float]:
         # a little more than the largest input has
         return data.crop_size or round(1.2 * max(map(max, sizes))), MARGIN, 1.0
     tallest = max(height for height, _ in sizes)
-    return data.crop_size or round(tallest * data.margin), data.margin, config.size[1] / config.size[0]
+    # the view of a box, not the box grown by 1.25, has the input's pixels
+    side = round(tallest * data.margin * PADDING / padding_of(data))
+    return data.crop_size or side, data.margin, config.size[1] / config.size[0]
 
 
 def open_caches(config: TrainConfig, progress: bool = True) -> tuple[CropCache, CropCache | None]:

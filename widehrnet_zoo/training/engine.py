@@ -94,8 +94,6 @@ class Trainer:
         model.to(self.device)
         if config.channels_last:
             model.to(memory_format=torch.channels_last)
-        # batches are all of one shape, so the fastest convolutions are worth a search
-        torch.backends.cudnn.benchmark = self.device.type == 'cuda'
         if state:
             self._load(model, state['model'])
         decay = average_decay(config.ema_decay, self.total_steps)
