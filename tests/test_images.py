@@ -231,6 +231,33 @@ def test_large_photos_are_decoded_smaller_and_upright(tmp_path, suffix, turn):
     assert read_image(tmp_path / f'a.{suffix}', shrink_above=120_000).shape == whole.shape
 
 
+@pytest.mark.parametrize(
+    ('mode', 'subsampling', 'progressive', 'shape'),
+    [
+        ('RGB', 0, True, (75, 100, 3)),  # whose coefficients alone take six bytes a pixel
+        ('RGB', 0, False, (150, 200, 3)),
+        ('RGB', 2, True, (150, 200, 3)),
+        ('L', 0, True, (150, 200, 3)),
+    ],
+)
+def test_large_progressive_photos_of_full_colour_are_decoded_smaller_still(mode, subsampling, progressive, shape):
+    image = Image.new('RGB', (400, 300), (200, 30, 90)).convert(mode)
+    data = saved(image, 'JPEG', subsampling=subsampling, progressive=progressive)
+    small = read_image(data, shrink_above=30_000)
+    assert small.shape == shape and np.abs(small - read_image(data)[0, 0].astype(int)).max() < 3
+
+
+def test_too_little_memory_is_not_called_damage(monkeypatch):
+    data = saved(Image.new('RGB', (8, 8)))
+
+    def load(image):
+        raise MemoryError
+
+    monkeypatch.setattr('PIL.PngImagePlugin.PngImageFile.load', load)
+    with pytest.raises(UserError, match='more memory than there is: 8x8 pixels of PNG'):
+        read_image(data)
+
+
 @pytest.mark.parametrize('mode', ['1', 'P', 'P with alpha', 'LA', 'RGBA', 'I;16', 'CMYK'])
 def test_large_photos_of_any_mode_are_decoded_smaller(tmp_path, mode, monkeypatch):
     monkeypatch.setattr('widehrnet_zoo.pose.images._STRIP', 400 * 30)

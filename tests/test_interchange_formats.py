@@ -170,21 +170,6 @@ def test_supervision_filters_and_nobody(result):
     assert len(from_supervision(to_supervision(nobody), COCO, (320, 240))) == 0
 
 
-def test_the_older_supervision_has_one_confidence(result, monkeypatch):
-    supervision = pytest.importorskip('supervision')
-
-    class Older:
-        def __init__(self, xy, class_id=None, confidence=None, data=None):
-            self.xy, self.class_id, self.confidence, self.data = xy, class_id, confidence, data or {}
-
-    monkeypatch.setattr(supervision, 'KeyPoints', Older)
-    key_points = to_supervision(result)
-    np.testing.assert_array_equal(key_points.confidence, result.scores)
-    back = from_supervision(key_points, COCO, (320, 240), 'a.jpg')
-    same(back, result)
-    np.testing.assert_array_equal(back.box_scores, [1, 1, 1])
-
-
 def test_key_points_of_another_skeleton_are_refused(result):
     pytest.importorskip('supervision')
     with pytest.raises(UserError, match='mpii'):

@@ -76,20 +76,12 @@ def to_supervision(result: PoseResult) -> Any:
     """
     supervision = require('supervision', 'demo')
     count = len(result.keypoints)
-    scores = np.asarray(result.scores, np.float32)
-    more: dict[str, Any] = {
-        'keypoint_confidence': scores,
-        'detection_confidence': np.asarray(result.box_scores, np.float32),
-    }
-    if not hasattr(supervision.KeyPoints, 'keypoint_confidence') and 'keypoint_confidence' not in getattr(
-        supervision.KeyPoints, '__dataclass_fields__', {}
-    ):
-        more = {'confidence': scores}  # before supervision 0.29
     return supervision.KeyPoints(
         xy=np.asarray(result.keypoints, np.float32),
         class_id=np.zeros(count, int),
+        keypoint_confidence=np.asarray(result.scores, np.float32),
+        detection_confidence=np.asarray(result.box_scores, np.float32),
         data={'class_name': np.array(['person'] * count), 'boxes': np.asarray(result.boxes, np.float32)},
-        **more,
     )
 
 
@@ -118,13 +110,7 @@ def from_supervision(
         raise UserError(
             f'The key points are {points.shape}; the skeleton {skeleton.name} needs (N, {skeleton.num_keypoints}, 2).'
         )
-    scores = getattr(key_points, 'keypoint_confidence', None)
-    scores = (
-        getattr(key_points, 'confidence', None)
-        if scores is None and not hasattr(key_points, 'keypoint_confidence')
-        else scores
-    )
-    people = getattr(key_points, 'detection_confidence', None)
+    scores, people = key_points.keypoint_confidence, key_points.detection_confidence
     boxes = key_points.data.get('boxes')
     return PoseResult(
         keypoints=points,

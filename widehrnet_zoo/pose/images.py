@@ -74,7 +74,8 @@ def read_image(
             of the full range (uint16), booleans, or floats in 0..1.
         max_pixels: Refuse larger images. Above Pillow's own limit, `PIL.Image.MAX_IMAGE_PIXELS` must be raised too.
         shrink_above: Decode paths and bytes of more pixels at a half, a third, ... of their sides, so that they fit;
-            baseline JPEG without the memory of the whole. WebP needs 16 bytes for each of its pixels all the same.
+            JPEG without the memory of the whole, but progressive JPEG with all its coefficients, at half of those sides
+            if its colours are stored at full size. WebP needs 16 bytes for each of its pixels all the same.
 
     Returns:
         uint8 (H, W, 3), RGB. It shares memory with `source` where nothing had to be changed.
@@ -228,8 +229,14 @@ def _from_pillow(
     try:
         if shrink > 1:
             # a JPEG is decoded at a half, a quarter or an eighth of its sides
-            image.draft(image.mode, (-(-width // shrink), -(-height // shrink)))
+            part = 2 * shrink if _keeps_all(image) else shrink
+            image.draft(image.mode, (-(-width // part), -(-height // part)))
         image.load()
+    except MemoryError:
+        raise UserError(
+            f'{name} needs more memory than there is: {width}x{height} pixels of {image.format}. Make it smaller, or '
+            'convert it to baseline JPEG, which needs the least.'
+        ) from None
     except Exception as error:  # see _open
         raise UserError(f'{name} is damaged or cut off: {error}.') from error
     try:
@@ -244,6 +251,12 @@ def _from_pillow(
         raise
     except Exception as error:  # see _open
         raise UserError(f'{name} has colours that cannot be converted to RGB ({image.mode}): {error}.') from error
+
+
+def _keeps_all(image: Image.Image) -> bool:
+    """Whether six bytes a pixel are held to decode this: the coefficients of a progressive JPEG in 4:4:4."""
+    sampling = [layer[1:3] for layer in getattr(image, 'layer', ())]
+    return 'progressive' in image.info and len(sampling) > 1 and len(set(sampling)) == 1
 
 
 def _reduced(image: Image.Image, factor: int, name: str) -> Image.Image:
