@@ -96,7 +96,7 @@ def test_nobody_in_every_format(result, tmp_path, name):
         pytest.importorskip('pyarrow')
     if name == 'supervision':
         pytest.importorskip('supervision')
-        assert len(to_supervision(nobody)[0]) == 0
+        assert to_supervision(nobody).xy.shape == (0, 17, 2)
         return
     for results in ([nobody], [result, nobody], []):
         path = tmp_path / f'{len(results)}_{name}'

@@ -9,6 +9,7 @@ from clips import ReadsDots, encode, encode_with_sound, frames_of, lines_of, run
 from widehrnet_zoo.errors import UserError
 from widehrnet_zoo.video import is_video, predict_video
 from widehrnet_zoo.video.clips import VideoWriter
+from widehrnet_zoo.video.clips import _open as open_clip
 from widehrnet_zoo.video.whole import is_cut_off
 
 av = pytest.importorskip('av')
@@ -163,6 +164,15 @@ def test_what_is_no_video_is_refused(tmp_path):
     with pytest.raises(UserError, match='cannot be read as a video'):
         run(source, tmp_path)
     assert not list(tmp_path.glob('out*'))
+
+
+@pytest.mark.parametrize(('version', 'options'), [('18.1.0', {'metadata_errors': 'replace'}), ('19.0.0', {})])
+def test_pyav_19_is_not_told_of_errors_in_titles(monkeypatch, version, options):
+    given = []
+    monkeypatch.setattr(av, '__version__', version)
+    monkeypatch.setattr(av, 'open', lambda path, **options: given.append(options))
+    open_clip('a.mp4')
+    assert given == [options]
 
 
 def test_names_of_videos():
