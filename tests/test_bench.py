@@ -61,6 +61,7 @@ def test_the_command_writes_table_chart_and_json(tmp_path, capsys):
     assert (tmp_path / 'bench.png').read_bytes()[:4] == b'\x89PNG'
 
 
+@pytest.mark.slow
 def test_training_steps_are_timed_with_three_times_the_products():
     pytest.importorskip('ninja')
     contenders = [Contender('widehrnet_10', path, 'f32', SIZE) for path in ('eager', 'train', 'train-fused')]
@@ -69,6 +70,7 @@ def test_training_steps_are_timed_with_three_times_the_products():
     assert plain['median'] > eager['median'] and fused['speedup'] == eager['median'] / fused['median']
 
 
+@pytest.mark.slow
 def test_the_fused_training_step_learns_what_the_plain_one_learns():
     pytest.importorskip('ninja')
     images = np.random.default_rng(0).standard_normal((2, 3, *SIZE)).astype(np.float32)

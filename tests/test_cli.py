@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import re
@@ -244,7 +245,7 @@ def command(*arguments, **options):
     return subprocess.run([sys.executable, '-m', 'widehrnet_zoo', *arguments], capture_output=True, **options)
 
 
-def test_a_photo_from_a_pipe_gives_a_line_of_json_and_no_file(tmp_path, weights):
+def test_a_photo_from_a_pipe_gives_a_line_of_json_and_no_file(tmp_path, weights, monkeypatch):
     photo = save(tmp_path / 'a.png').read_bytes()
     options = ['--weights', weights, '--json', '--quiet', '--boxes', '5,6,40,70']
     done = command('predict', '-', str(tmp_path / 'a.png'), *options, input=photo, cwd=tmp_path)
@@ -252,7 +253,8 @@ def test_a_photo_from_a_pipe_gives_a_line_of_json_and_no_file(tmp_path, weights)
     assert done.returncode == 0 and names(tmp_path) == ['a.png']
     assert (first.path, second.path) == ('-', str(tmp_path / 'a.png')) and first == replace(second, path='-')
     assert b'2 photos, 2 people' in done.stderr
-    assert command('predict', '-', *options, input=b'nothing', cwd=tmp_path).returncode == 1
+    monkeypatch.setattr(sys, 'stdin', io.TextIOWrapper(io.BytesIO(b'nothing')))
+    assert main(['predict', '-', *options]) == 1
 
 
 def test_without_out_results_go_to_poses(tmp_path, weights, monkeypatch, capsys):

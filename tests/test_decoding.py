@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from widehrnet_zoo.errors import UserError
-from widehrnet_zoo.pose.decoding import DECODERS, decode_heatmaps, flip_heatmaps
+from widehrnet_zoo.pose.decoding import DECODERS, decode_heatmaps
+from widehrnet_zoo.pose.flip import flip_heatmaps
 
 
 def gaussians(points, size=(64, 48), sigma=2.0, height=1.0):

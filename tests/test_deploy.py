@@ -1,3 +1,5 @@
+import functools
+
 import numpy as np
 import pytest
 import timm
@@ -15,9 +17,15 @@ from widehrnet_zoo.weights.official import convert_state_dict
 VARIANTS = timm.list_models('widehrnet*')
 
 
+@functools.cache
+def trained(name):
+    """A network that no test changes."""
+    return trained_like(timm.create_model(name))
+
+
 @pytest.mark.parametrize('name', ['widehrnet_10', 'widehrnet_10_attn', 'widehrnet_18_x2_attn'])
 def test_the_deployed_network_gives_the_same_heatmaps(name):
-    model = trained_like(timm.create_model(name))
+    model = trained(name)
     deployed = deploy(model)
     assert error(model, deployed, 2, 3, 64, 96) < 1e-4
 
@@ -31,7 +39,7 @@ def test_every_variant_deploys(name):
 
 @pytest.mark.parametrize('size', [(100, 76), (65, 33)])
 def test_sizes_that_are_no_multiple_of_32_give_the_same_heatmaps_too(size):
-    model = trained_like(timm.create_model('widehrnet_10'))
+    model = trained('widehrnet_10')
     assert error(model, deploy(model), 1, 3, *size) < 1e-4
 
 
@@ -56,7 +64,7 @@ def test_other_architectures_deploy(kwargs):
 
 
 def test_the_textbook_sum_would_be_noticed():
-    model = trained_like(timm.create_model('widehrnet_10'))
+    model = trained('widehrnet_10')
     deployed = deploy(model)
     for module in deployed.modules():
         if type(module).__name__ == 'DownPath' and module.source == 0:
@@ -65,7 +73,7 @@ def test_the_textbook_sum_would_be_noticed():
 
 
 def test_no_block_copies_interleaves_or_normalises():
-    deployed = deploy(trained_like(timm.create_model('widehrnet_10_attn')))
+    deployed = deploy(trained('widehrnet_10_attn'))
     assert not any(isinstance(m, nn.BatchNorm2d) for m in deployed.modules())
     x = torch.randn(1, 8, 6, 32)
     block = next(m for m in deployed.modules() if type(m).__name__ == 'Block')
@@ -78,14 +86,14 @@ def test_no_block_copies_interleaves_or_normalises():
 
 
 def test_the_trained_model_is_left_alone():
-    model = trained_like(timm.create_model('widehrnet_10'))
+    model = trained('widehrnet_10')
     before = {k: v.clone() for k, v in model.state_dict().items()}
     deploy(model)(torch.randn(1, 3, 64, 64))
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
 def test_a_batch_is_the_same_as_one_by_one():
-    deployed = deploy(trained_like(timm.create_model('widehrnet_10_attn')))
+    deployed = deploy(trained('widehrnet_10_attn'))
     x = torch.randn(3, 3, 64, 64)
     together, singly = deployed(x), torch.cat([deployed(y[None]) for y in x])
     assert (together - singly).abs().max() < 1e-4 * singly.abs().max()
@@ -110,7 +118,7 @@ def test_a_shuffled_layout_is_the_shuffle_of_the_memory():
 
 
 def test_published_attention_is_taken_into_the_weights():
-    deployed = deploy(trained_like(timm.create_model('widehrnet_10_attn')))
+    deployed = deploy(trained('widehrnet_10_attn'))
     assert any(isinstance(m, Gate) for m in deployed.modules())
 
 

@@ -10,8 +10,8 @@ from PIL import Image
 from widehrnet_zoo import SKELETONS, PoseEstimator, PoseResult, Skeleton, create_model, deploy
 from widehrnet_zoo.engines.opening import HeatmapBackend
 from widehrnet_zoo.errors import UserError
-from widehrnet_zoo.inference import stream
-from widehrnet_zoo.inference.stream import Photo
+from widehrnet_zoo.inference import photo as photo_module
+from widehrnet_zoo.inference.photo import Photo
 from widehrnet_zoo.pose.decoding import DECODERS
 
 
@@ -262,14 +262,14 @@ def test_weights_of_a_file_are_found_to_be_their_variants(tmp_path):
         torch.nn.init.normal_(parameter, std=0.05)
     path = tmp_path / 'mine.safetensors'
     save_file(model.state_dict(), path)
-    image = photo()[0]
-    expected = PoseEstimator(model)(image).keypoints
+    image, _, boxes = photo()
+    expected = PoseEstimator(model)(image, boxes).keypoints
     for estimator in (
         PoseEstimator(weights=path),
         PoseEstimator(str(path)),
         PoseEstimator('widehrnet_10_attn', weights=str(path)),
     ):
-        np.testing.assert_array_equal(estimator(image).keypoints, expected)
+        np.testing.assert_array_equal(estimator(image, boxes).keypoints, expected)
     with pytest.raises(UserError, match='widehrnet_10_attn, not of widehrnet_18'):
         PoseEstimator('widehrnet_18', weights=path)
     with pytest.raises(UserError, match='do not fit'):
@@ -290,8 +290,8 @@ def test_keypoints_of_ones_own_keep_their_names(tmp_path):
 def test_wrapped_modules_give_the_same_keypoints(wrap):
     model = create_model('widehrnet_10', num_classes=17).eval()
     wrapped, image = wrap(model), np.zeros((64, 48, 3), np.uint8)
-    expected = PoseEstimator(model, size=(64, 64), engine='eager')(image)
-    found = PoseEstimator(wrapped, size=(64, 64))
+    expected = PoseEstimator(model, size=(64, 64), engine='eager', detector=None)(image)
+    found = PoseEstimator(wrapped, size=(64, 64), detector=None)
     assert found.model is wrapped and found.skeleton is COCO and found(image) == expected
     assert type(deploy(wrapped)) is type(deploy(model))
 
@@ -322,7 +322,7 @@ def test_a_large_photo_is_read_smaller_and_its_keypoints_are_in_its_own_pixels(t
     image = Image.fromarray(pixels)
     large = image.resize((4 * image.width, 4 * image.height), Image.Resampling.LANCZOS)
     large.save(tmp_path / f'large.{suffix}', quality=95)
-    monkeypatch.setattr(stream, 'LARGE', image.width * image.height)
+    monkeypatch.setattr(photo_module, 'LARGE', image.width * image.height)
     estimator = PoseEstimator(backend=ReadsDots())
     found = next(estimator.look([Photo(str(tmp_path / f'large.{suffix}'), 4 * np.array(boxes))]))
     assert found.image.shape == (image.height, image.width, 3)

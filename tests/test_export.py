@@ -24,11 +24,12 @@ from widehrnet_zoo.kernels.library import choose_variant
 from widehrnet_zoo.pose.decoding import decode_heatmaps
 
 SIZE = (64, 64)
+SMALL = {'channels': (8, 16, 32), 'num_modules': (1, 1), 'stem_width': 8}
 
 
 @pytest.fixture(scope='module')
 def model():
-    return trained_like(timm.create_model('widehrnet_10_attn'))
+    return trained_like(timm.create_model('widehrnet_10_attn', **SMALL))
 
 
 @pytest.fixture(scope='module')
@@ -36,6 +37,14 @@ def onnx_file(model, tmp_path_factory):
     pytest.importorskip('onnxruntime')
     file = tmp_path_factory.mktemp('onnx') / 'pose.onnx'
     assert export(model, file, size=SIZE) < 1e-4
+    return file
+
+
+@pytest.fixture(scope='module')
+def openvino_file(model, tmp_path_factory):
+    pytest.importorskip('openvino')
+    file = tmp_path_factory.mktemp('openvino') / 'pose.xml'
+    assert export(model, file, size=SIZE) < 1e-3
     return file
 
 
@@ -69,10 +78,8 @@ def test_a_file_opened_before_a_fork_is_refused_after_it(onnx_file, monkeypatch)
         backend(images(1, 64, 64))
 
 
-def test_eight_threads_share_an_openvino_file(model, tmp_path):
-    pytest.importorskip('openvino')
-    export(model, tmp_path / 'pose.xml', size=SIZE)
-    backend = open_backend(tmp_path / 'pose.xml')
+def test_eight_threads_share_an_openvino_file(openvino_file):
+    backend = open_backend(openvino_file, threads=1)
     given = [images(1 + i % 2, 64, 64) + i for i in range(24)]
     expected = [backend(batch) for batch in given]
     with ThreadPoolExecutor(8) as pool:
@@ -112,17 +119,14 @@ def test_an_exported_file_is_one_argument_to_the_estimator(model, onnx_file):
     assert np.mean(np.abs(got.keypoints - expected.keypoints).max(-1) < 0.1) > 0.9
 
 
-def test_openvino_is_equal(model, tmp_path):
-    pytest.importorskip('openvino')
-    assert export(model, tmp_path / 'pose.xml', size=SIZE) < 1e-3
-    assert sorted(p.name for p in tmp_path.iterdir()) == ['pose.bin', 'pose.xml']
-    assert difference(model, open_backend(tmp_path), images(2, 64, 64)) < 1e-3
+def test_openvino_is_equal(model, openvino_file):
+    folder = openvino_file.parent
+    assert sorted(p.name for p in folder.iterdir()) == ['pose.bin', 'pose.xml']
+    assert difference(model, open_backend(folder), images(2, 64, 64)) < 1e-3
 
 
-def test_openvino_metadata_that_is_no_unicode_is_refused_with_a_sentence(model, tmp_path):
-    pytest.importorskip('openvino')
-    export(model, tmp_path / 'pose.xml', size=SIZE)
-    text = (tmp_path / 'pose.xml').read_bytes()
+def test_openvino_metadata_that_is_no_unicode_is_refused_with_a_sentence(openvino_file, tmp_path):
+    text = openvino_file.read_bytes()
     assert b'&quot;mean&quot;' in text
     (tmp_path / 'pose.xml').write_bytes(text.replace(b'&quot;mean&quot;', b'&quot;me\xa6n&quot;'))
     with pytest.raises(UserError, match='OpenVINO cannot open'):
@@ -148,7 +152,7 @@ def test_kernels_are_equal(model, tmp_path, precision):
     for shape in ((3, 64, 64), (1, 96, 128)):
         assert difference(model, open_backend(tmp_path / 'pose.kernels'), images(*shape)) < tolerance
     tensors = load_file(tmp_path / 'pose.kernels')  # any reader of safetensors reads it
-    assert sum(tensor.size for tensor in tensors.values()) > 1e6
+    assert sum(tensor.size for tensor in tensors.values()) > 1e4
 
 
 @pytest.mark.slow
@@ -189,7 +193,7 @@ def test_int8_is_calibrated_and_stays_near(model, tmp_path):
 
 
 def test_int8_without_enough_crops_is_refused(model, tmp_path):
-    pytest.importorskip('nncf')
+    pytest.importorskip('openvino')
     with pytest.raises(UserError, match='100 or more'):
         export(model, tmp_path / 'pose.xml', size=SIZE, precision='int8')
     assert not list(tmp_path.iterdir())
@@ -247,7 +251,7 @@ def test_broken_and_foreign_files_are_refused(tmp_path):
 def test_other_attention_than_published_is_refused_by_onnx(tmp_path):
     pytest.importorskip('onnx')
     with pytest.raises(UserError, match='torch-export instead'):
-        export(trained_like(timm.create_model('widehrnet_10', attn_layer='eca')), tmp_path / 'p.onnx', size=SIZE)
+        export(timm.create_model('widehrnet_10', attn_layer='eca', **SMALL), tmp_path / 'p.onnx', size=SIZE)
 
 
 def test_the_command_writes_a_file(tmp_path, capsys):

@@ -14,6 +14,7 @@ from widehrnet_zoo import PoseEstimator
 from widehrnet_zoo.cli.main import main
 from widehrnet_zoo.detection import finder_ships, open_detector
 from widehrnet_zoo.errors import UserError
+from widehrnet_zoo.inference import detectors
 from widehrnet_zoo.inference.people import (
     Limits,
     Poses,
@@ -23,7 +24,7 @@ from widehrnet_zoo.inference.people import (
     merge_looks,
     person_chances,
 )
-from widehrnet_zoo.inference.stream import Photo
+from widehrnet_zoo.inference.photo import Photo
 from widehrnet_zoo.pose.crops import box_views, box_windows, crop_people, mirror_views
 from widehrnet_zoo.pose.results import PoseResult
 from widehrnet_zoo.pose.skeletons import Skeleton
@@ -104,8 +105,8 @@ def test_a_detector_is_the_default_for_human_skeletons_where_it_ships(monkeypatc
         opened.append((name, threshold))
         return Everybody()
 
-    monkeypatch.setattr(estimator_module, 'open_detector', opens)
-    monkeypatch.setattr(estimator_module, 'finder_ships', lambda: True)
+    monkeypatch.setattr(detectors, 'open_detector', opens)
+    monkeypatch.setattr(detectors, 'finder_ships', lambda: True)
     assert light().detector() is not None and human('auto').detector() is not None
     assert dots().detector() is None  # of other keypoints
     assert dots(detector='default').detector() is not None
@@ -117,7 +118,7 @@ def test_a_detector_is_the_default_for_human_skeletons_where_it_ships(monkeypatc
     estimator([photo()[0]] * 2)
     estimator(photo()[0], box_threshold=0.6)
     assert opened == [('default', 0.4), ('default', 0.6)]
-    monkeypatch.setattr(estimator_module, 'finder_ships', lambda: False)
+    monkeypatch.setattr(detectors, 'finder_ships', lambda: False)
     assert human('auto').detector() is None and len(human('auto')(photo(2)[0])) == 1
 
 
@@ -314,7 +315,7 @@ def test_the_command_counts_photos_of_nobody(tmp_path, monkeypatch, capsys):
     backend = ReadsDots()
     backend.skeleton = COCO
     monkeypatch.setattr(estimator_module, 'open_backend', lambda *args, **options: backend)
-    monkeypatch.setattr(estimator_module, 'open_detector', lambda *args: Everybody())
+    monkeypatch.setattr(detectors, 'open_detector', lambda *args: Everybody())
     for name, pixels in (('a', photo(2)[0]), ('b', NOBODY), ('c', photo(1)[0])):
         Image.fromarray(pixels).save(tmp_path / f'{name}.png')
     command = ['predict', str(tmp_path / '*.png'), '--quiet', '--format', 'csv', '--format', 'coco']
@@ -356,7 +357,7 @@ def test_eval_of_whole_photos_counts_as_the_reference_does(tmp_path, monkeypatch
         # one person, the same one loosely, and nobody
         return [[40, 20, 240, 370], [50, 30, 250, 300], [500, 300, 640, 400]], [0.9, 0.8, 0.7]
 
-    monkeypatch.setattr(estimator_module, 'open_detector', lambda *args: detector)
+    monkeypatch.setattr(detectors, 'open_detector', lambda *args: detector)
     command = ['eval', '--data', str(data), '--images', str(tmp_path), '--detector', 'torchvision', '--quiet']
     assert main([*command, '--out', str(tmp_path / 'out'), '--pose-threshold', '0']) == 0
     said = capsys.readouterr().out

@@ -5,7 +5,6 @@ Hostile input is in tests/fuzz and in test_hostile_files.py.
 
 import contextlib
 import io
-import itertools
 import json
 import os
 import pathlib
@@ -15,13 +14,13 @@ import sys
 import threading
 import time
 
+import killed_replacing
 import pytest
 import torch
 from hub_server import HubServer, Repo
 from PIL import Image
 from small_model import official, photos, small
 
-from widehrnet_zoo import files
 from widehrnet_zoo.cli.main import main
 from widehrnet_zoo.errors import UserError
 from widehrnet_zoo.files import write_whole
@@ -186,77 +185,31 @@ def test_convert_killed_at_any_moment_leaves_no_half_model(tmp_path):
             create_model(f'local-dir:{target}', pretrained=True)
 
 
-def killed_at(moment, way, new, folder):
-    """Replace files in a process of its own that is killed before or after one of the steps; whether it was."""
-    child = os.fork()
-    if child == 0:
-        steps = itertools.count()
-
-        def stepwise(function):
-            def step(*args, **options):
-                if next(steps) == moment:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                result = function(*args, **options)
-                if next(steps) == moment:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return result
-
-            return step
-
-        def busy(*args):
-            raise OSError(16, 'Device or resource busy')
-
-        try:
-            if way != 'exchanged':
-                files._exchange = lambda one, other: False
-            if way == 'in place':
-                os.rename = busy
-            for name in ('rename', 'replace', 'unlink', 'link', 'rmdir'):
-                setattr(os, name, stepwise(getattr(os, name)))
-            files._exchange = stepwise(files._exchange)
-            files.replace_files(new, folder, 'config.json')
-        except BaseException:
-            os._exit(1)
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    code = os.waitstatus_to_exitcode(status)
-    assert code in (0, -signal.SIGKILL)
-    return code != 0
-
-
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='there is no fork here')
 @pytest.mark.parametrize('way', ['exchanged', 'moved', 'in place'])
 def test_a_kill_between_any_two_steps_of_replacing_a_model_mixes_nothing(tmp_path, way):
-    names = ('README.md', 'config.json', 'model.safetensors')
+    subprocess.run([sys.executable, killed_replacing.__file__, tmp_path, way], env=ENVIRONMENT, check=True)
+    names = killed_replacing.NAMES
 
     def content(folder):
         return {name: (folder / name).read_text() for name in names if (folder / name).exists()}
 
-    kinds = set()
-    for moment in itertools.count():
-        folder, fresh = tmp_path / str(moment) / 'model', tmp_path / str(moment) / '.model.tmp'
-        for place, age in ((folder, 'old'), (fresh, 'new')):
-            place.mkdir(parents=True)
-            for name in names:
-                (place / name).write_text(age)
-        (folder / 'mine').mkdir()
-        (folder / 'mine' / 'notes.txt').write_text('mine')
-        was_killed = killed_at(moment, way, fresh, folder)
+    kinds, moments = set(), sorted(tmp_path.iterdir(), key=lambda folder: int(folder.name))
+    for moment in moments:
+        folder, kept = moment / 'model', moment / '.model.tmp.old'
         found = content(folder)
         if found in (dict.fromkeys(names, 'old'), dict.fromkeys(names, 'new')):
             kinds.add(found['config.json'])
             assert (folder / 'mine' / 'notes.txt').read_text() == 'mine'
         elif way == 'moved':
             kinds.add('away')
-            kept = fresh.with_name('.model.tmp.old')
             assert not folder.exists() and content(kept) == dict.fromkeys(names, 'old')
             assert (kept / 'mine' / 'notes.txt').read_text() == 'mine'
         else:
             kinds.add('none')
             assert way == 'in place' and 'config.json' not in found
-        if not was_killed:
-            break
-    assert moment > 3 and found['config.json'] == 'new'
+    # the last one was not killed
+    assert len(moments) > 4 and found['config.json'] == 'new'
     expected = {'exchanged': {'old', 'new'}, 'moved': {'old', 'away', 'new'}, 'in place': {'old', 'none', 'new'}}
     assert kinds == expected[way]
 

@@ -6,14 +6,8 @@ import pytest
 import timm
 
 from widehrnet_zoo import UserError, create_model
-from widehrnet_zoo.pose.skeletons import (
-    SKELETONS,
-    Skeleton,
-    check_flip_test,
-    read_skeleton,
-    skeleton_from_names,
-    skeleton_of,
-)
+from widehrnet_zoo.pose.flip import check_flip_test
+from widehrnet_zoo.pose.skeletons import SKELETONS, Skeleton, read_skeleton, skeleton_from_names, skeleton_of
 
 
 @pytest.mark.parametrize('name', SKELETONS)

@@ -14,6 +14,8 @@ pytest.importorskip('ninja')
 if shutil.which('c++') is None and shutil.which('g++') is None:
     pytest.skip('the fused kernels need a C++ compiler', allow_module_level=True)
 
+compiled = pytest.mark.slow  # the kernels are compiled first, which takes most of a minute
+
 SMALL = {'stem_width': 16, 'channels': (8, 16, 32), 'num_modules': (1, 1), 'num_classes': 3}
 
 
@@ -35,6 +37,7 @@ def loss_of(model):
     return mean_loss(keypoint_losses(heatmaps, targets), weights, loss_total(weights))
 
 
+@compiled
 @pytest.mark.parametrize('attn', [None, 'se'])
 def test_fused_training_is_the_same_function_with_the_same_gradients_and_statistics(attn):
     plain, fused = small(attn), fuse_training(small(attn))
@@ -55,6 +58,7 @@ def test_fused_training_is_the_same_function_with_the_same_gradients_and_statist
     assert list(plain.state_dict()) == list(fused.state_dict())
 
 
+@compiled
 @pytest.mark.parametrize(('channels', 'height', 'width'), [(12, 5, 7), (16, 8, 6), (20, 1, 2)])
 def test_strided_depthwise_convolutions_are_those_of_pytorch(channels, height, width):
     torch.manual_seed(0)
@@ -72,6 +76,7 @@ def test_strided_depthwise_convolutions_are_those_of_pytorch(channels, height, w
         assert torch.allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+@compiled
 def test_a_block_on_odd_sizes_and_uneven_channels_has_the_gradients_of_pytorch():
     from widehrnet_zoo.models.blocks import WideInvertedResidual
 
@@ -90,6 +95,7 @@ def test_a_block_on_odd_sizes_and_uneven_channels_has_the_gradients_of_pytorch()
         assert torch.allclose(a.float(), b.float(), rtol=1e-3, atol=1e-4)
 
 
+@compiled
 def test_in_bfloat16_fused_training_is_as_close_to_float32_as_autocast_is():
     losses, gradients = {}, {}
     for name, model, bf16 in (
@@ -111,6 +117,7 @@ def test_in_bfloat16_fused_training_is_as_close_to_float32_as_autocast_is():
     assert distance('fused') < 1.5 * distance('autocast') < 0.6
 
 
+@compiled
 def test_a_frozen_block_keeps_its_own_forward_and_statistics():
     from widehrnet_zoo.training.start import freeze, train_mode
 

@@ -178,7 +178,7 @@ def test_the_command_writes_both_files(networks, enliven, tmp_path, capsys):
     out = tmp_path / 'out/pose.onnx'
     assert main([*args, '--pipeline', '--finder', str(weights[1]), '--out', str(out)]) == 0
     assert 'pose.finder.onnx: the person finder that belongs to it' in capsys.readouterr().out
-    assert PoseEstimator(out)._detector == f'finder:{out.with_name("pose.finder.onnx")}'
+    assert PoseEstimator(out).detector().backend.path == out.with_name('pose.finder.onnx')
     assert main([*args, '--finder', str(weights[0]), '--out', str(out)]) == 2
     assert 'expected a person finder' in capsys.readouterr().err
 

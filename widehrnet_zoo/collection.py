@@ -17,7 +17,7 @@ from typing import Any
 from .errors import UserError
 from .extras import require
 from .inference.estimator import PoseEstimator
-from .inference.stream import Photo
+from .inference.photo import Photo
 from .pose.images import PHOTO_SUFFIXES
 from .progress import progress_bar
 

@@ -25,7 +25,8 @@ from widehrnet_zoo.files import write_whole
 from widehrnet_zoo.metrics.oks import keypoint_similarity
 from widehrnet_zoo.pose.arrays import to_numpy
 from widehrnet_zoo.pose.crops import STRIDE, box_views, crop_people
-from widehrnet_zoo.pose.decoding import decode_heatmaps, flip_heatmaps
+from widehrnet_zoo.pose.decoding import decode_heatmaps
+from widehrnet_zoo.pose.flip import flip_heatmaps
 from widehrnet_zoo.pose.images import read_image
 
 Array = npt.NDArray[np.float64]

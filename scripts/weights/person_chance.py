@@ -21,7 +21,7 @@ from tqdm import tqdm
 from widehrnet_zoo import PoseEstimator
 from widehrnet_zoo.inference import estimator as estimator_module
 from widehrnet_zoo.inference.people import person_chances, person_figures
-from widehrnet_zoo.inference.stream import Photo
+from widehrnet_zoo.inference.photo import Photo
 from widehrnet_zoo.metrics.oks import oks
 from widehrnet_zoo.pose.crops import overlaps
 from widehrnet_zoo.pose.results import PoseResult

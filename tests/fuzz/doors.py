@@ -37,13 +37,15 @@ class Door:
         name: What it is called in the figures.
         make: Random numbers to the content of a file.
         enter: Content and an empty folder; raises `AssertionError` where something wrong was accepted.
-        examples: Inputs in the quick run.
+        examples: Inputs in the tests.
+        slow: Whether these take more than a few seconds.
     """
 
     name: str
     make: Callable[[Random], bytes]
     enter: Callable[[bytes, Path], None]
     examples: int = 40
+    slow: bool = False
 
     def knock(self, content: bytes, folder: Path) -> bool:
         """Try an input.
@@ -77,9 +79,9 @@ class Door:
 DOORS: dict[str, Door] = {}
 
 
-def door(name: str, make: Callable[[Random], bytes], examples: int = 40) -> Callable[[Any], Any]:
+def door(name: str, make: Callable[[Random], bytes], examples: int = 40, slow: bool = False) -> Callable[[Any], Any]:
     def add(enter: Callable[[bytes, Path], None]) -> Callable[[bytes, Path], None]:
-        DOORS[name] = Door(name, make, enter, examples)
+        DOORS[name] = Door(name, make, enter, examples, slow)
         return enter
 
     return add

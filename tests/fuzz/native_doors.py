@@ -117,7 +117,7 @@ class Follows:
         return PoseResult(centres, np.full((count, 3), 0.9), boxes, np.ones(count), self.skeleton, size)
 
 
-@door('videos', later(videos), 60)
+@door('videos', later(videos), 60, slow=True)
 @apart
 def video(content: bytes, folder: Path) -> None:
     from widehrnet_zoo.video import predict_video
@@ -221,7 +221,7 @@ def onnx_input() -> Callable[[Random], bytes]:
     return make
 
 
-@door('exported: ONNX', later(onnx_input), 15)
+@door('exported: ONNX', later(onnx_input), 15, slow=True)
 @apart
 def onnx(content: bytes, folder: Path) -> None:
     estimate(put(folder, 'x.onnx', content))
@@ -246,7 +246,7 @@ def openvino_input() -> Callable[[Random], bytes]:
     return make
 
 
-@door('exported: OpenVINO', later(openvino_input), 15)
+@door('exported: OpenVINO', later(openvino_input), 15, slow=True)
 @apart
 def openvino(content: bytes, folder: Path) -> None:
     (length,) = struct.unpack_from('<I', content)
@@ -286,13 +286,13 @@ def zip_input(suffix: str) -> Callable[[Random], bytes]:
     return make
 
 
-@door('exported: TorchScript', later(lambda: zip_input('.torchscript')), 10)
+@door('exported: TorchScript', later(lambda: zip_input('.torchscript')), 10, slow=True)
 @apart
 def torchscript(content: bytes, folder: Path) -> None:
     estimate(put(folder, 'x.torchscript', content))
 
 
-@door('exported: torch.export', later(lambda: zip_input('.pt2')), 10)
+@door('exported: torch.export', later(lambda: zip_input('.pt2')), 10, slow=True)
 @apart
 def torch_export(content: bytes, folder: Path) -> None:
     estimate(put(folder, 'x.pt2', content))
@@ -334,7 +334,7 @@ def kernels_input() -> Callable[[Random], bytes]:
     return make
 
 
-@door('exported: kernels', later(kernels_input), 40)
+@door('exported: kernels', later(kernels_input), 20)
 @apart
 def kernels(content: bytes, folder: Path) -> None:
     estimate(put(folder, 'x.kernels', content))

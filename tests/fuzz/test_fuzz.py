@@ -6,7 +6,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 
-@pytest.mark.parametrize('name', DOORS)
+@pytest.mark.parametrize(
+    'name', [pytest.param(name, marks=[pytest.mark.slow] * door.slow) for name, door in DOORS.items()]
+)
 def test_hostile_input_is_refused_with_a_sentence_or_gives_something_valid(name, tmp_path_factory):
     door = DOORS[name]
 

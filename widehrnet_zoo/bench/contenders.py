@@ -14,7 +14,7 @@ from torch import nn
 from ..deployment.graph import GraphNetwork
 from ..deployment.network import deploy
 from ..errors import UserError
-from ..export.export import export
+from ..export.export import FORMATS, export
 from ..extras import require
 from ..models.widehrnet import WideHRNet
 
@@ -45,7 +45,6 @@ TRAINING = {'train', 'train-fused'}
 OURS = {'deployed', 'kernels', 'torch-export', 'onnx-plain', 'openvino-plain', 'train-fused'}
 """The paths that only networks of this package have, or that are the same as another path for others."""
 
-_SUFFIXES = {'torch-export': '.pt2', 'torchscript': '.torchscript', 'onnx': '.onnx', 'openvino': '.xml'}
 ALLOWED = {
     'f32': set(PATHS),
     'bf16': {'eager', 'deployed', 'kernels', 'compiled', 'aot', 'openvino', 'openvino-plain'} | TRAINING,
@@ -122,8 +121,8 @@ class Contender:
         name = f'{Path(self.model).name}-{self.path}-{self.precision}'
         module = self.module()
         ours = isinstance(module, WideHRNet)
-        if self.path in _SUFFIXES and ours:
-            file = folder / f'{name}{_SUFFIXES[self.path]}'
+        if self.path in FORMATS and ours:
+            file = folder / f'{name}{FORMATS[self.path]}'
             export(module, file, size=self.size, precision=self.precision, crops=crops)
             return replace(self, file=str(file))
         if self.precision == 'int8':

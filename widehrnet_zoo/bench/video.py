@@ -16,6 +16,7 @@ from ..extras import require
 from ..inference.estimator import PoseEstimator
 from ..video import predict_video
 from ..video.clips import VideoReader
+from .report import markdown
 
 _SAMPLES = Path(__file__).parents[1] / 'samples'
 
@@ -132,10 +133,11 @@ def video_table(times: VideoTimes) -> str:
         times: From `time_video`.
     """
     whole = sum(times.stages.values())
-    rows = [('stage, in turn', 'ms per frame', 'share'), ('---', '---:', '---:')]
-    rows += [(name, f'{ms:.1f}', f'{ms / whole:.0%}') for name, ms in times.stages.items()]
-    rows += [('', '', ''), ('frames per second', 'median', 'fastest'), ('---', '---:', '---:')]
-    for name, speeds in (('in turn', times.in_turn), ('in threads', times.in_threads)):
-        rows.append((name, f'{np.median(speeds):.2f}', f'{max(speeds):.2f}'))
-    table = '\n'.join('' if not any(row) else '| ' + ' | '.join(row) + ' |' for row in rows)
-    return f'{times.frames} frames, {times.people:.1f} people in each:\n\n{table}\n'
+    stages = [(name, f'{ms:.1f}', f'{ms / whole:.0%}') for name, ms in times.stages.items()]
+    ways = (('in turn', times.in_turn), ('in threads', times.in_threads))
+    speeds = [(name, f'{np.median(of_runs):.2f}', f'{max(of_runs):.2f}') for name, of_runs in ways]
+    tables = [
+        markdown(('stage, in turn', 'ms per frame', 'share'), stages),
+        markdown(('frames per second', 'median', 'fastest'), speeds),
+    ]
+    return f'{times.frames} frames, {times.people:.1f} people in each:\n\n' + '\n'.join(tables)

@@ -193,7 +193,7 @@ def run(args: argparse.Namespace) -> int:
     boxes_of = _boxes(args, [str(photo) for photo, _ in photos])
 
     from ..inference.estimator import PoseEstimator
-    from ..inference.stream import Photo
+    from ..inference.photo import Photo
 
     estimator = PoseEstimator(
         args.model,

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from ..detection.finder import PersonFinder
 from ..errors import UserError
 from ..formats.coco import CocoLabels, read_labels
+from ..formats.fit import check_fit, labelled_size
 from ..metrics.boxes import SMALLEST, SMALLEST_SHARE, BoxScore, read_box_results
 from ..pose.images import read_image
 from .report import Report
@@ -64,12 +65,7 @@ def _batches(
     def read(row: tuple[Any, dict[str, Any]]) -> tuple[Any, npt.NDArray[np.uint8]]:
         image_id, entry = row
         image = read_image(folder / entry['file_name'])
-        said = (entry.get('height') or image.shape[0], entry.get('width') or image.shape[1])
-        if image.shape[:2] != said:
-            raise UserError(
-                f'{folder / entry["file_name"]} has {image.shape[1]}x{image.shape[0]} pixels and its labels are for '
-                f'{said[1]}x{said[0]}: they are not of the same photo.'
-            )
+        check_fit(folder / entry['file_name'], (image.shape[1], image.shape[0]), labelled_size(entry))
         return image_id, image
 
     with ThreadPoolExecutor(workers) as pool:

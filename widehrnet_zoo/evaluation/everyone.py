@@ -10,7 +10,7 @@ from tqdm import tqdm
 from ..formats.coco import CocoLabels, read_labels
 from ..formats.fit import check_labels
 from ..inference.estimator import PoseEstimator
-from ..inference.stream import Photo
+from ..inference.photo import Photo
 from ..metrics.coco import CocoScore
 from ..metrics.everyone import EveryoneScore
 from .report import Report

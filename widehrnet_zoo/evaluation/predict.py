@@ -12,7 +12,7 @@ from tqdm import tqdm
 from ..errors import UserError
 from ..formats.samples import Samples
 from ..inference.estimator import PoseEstimator
-from ..inference.stream import Photo
+from ..inference.photo import Photo
 from .store import PredictionStore
 
 PART_SIZE = 512

@@ -1,5 +1,6 @@
 """Whole evaluations: from labels and a model, or from results, to a report."""
 
+import io
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import UserError
+from ..files import write_whole
 from ..formats.coco import CocoLabels, detected_boxes, labelled_boxes, read_labels
 from ..formats.fit import check_labels
 from ..inference.estimator import PoseEstimator
@@ -196,9 +198,9 @@ def evaluate(
                 if labels is None
                 else worst_of_coco(labels, folder, found, skeleton, worst)
             )
-            temporary = Path(out) / 'worst.tmp.png'
-            image.save(temporary)
-            temporary.replace(Path(out) / 'worst.png')
+            buffer = io.BytesIO()
+            image.save(buffer, 'png')
+            write_whole(Path(out) / 'worst.png', buffer.getvalue())
     return report
 
 

@@ -6,25 +6,26 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..pose.box_maps import ALIKE, BINS, OVERLAP, box_positions, distances_of
+from ..pose.crops import STRIDE
 from .onnx_graph import PoseWriter
 
 LEAST, MOST = 0.05, 1000
 """Lowest score and most boxes of a photo in an exported file."""
 
 
-def write_boxes(writer: PoseWriter, maps: str, size: tuple[int, int], stride: int = 4) -> str:
+def write_boxes(writer: PoseWriter, maps: str, size: tuple[int, int]) -> str:
     """The same as `find_boxes` in ONNX operators, whose NonMaxSuppression knows the photos of a batch.
 
     Args:
         writer: Of the graph.
         maps: Name of the maps.
         size: Height and width of the input, which these files are for.
-        stride: Input pixels per position.
 
     Returns:
         Name of (N, 6), see `BoxPipeline`; ordered by photo, then by score.
     """
-    count = (size[0] // stride) * (size[1] // stride)
+    height, width = size[0] // STRIDE, size[1] // STRIDE
+    count = height * width
     op, ints, floats, float_type = writer.op, writer.ints, writer.floats, writer.onnx.TensorProto.FLOAT
     flat = op('Reshape', maps, ints(0, 0, count))
     scores = op('Sigmoid', op('Slice', flat, ints(0), ints(1), ints(1)))
@@ -34,7 +35,7 @@ def write_boxes(writer: PoseWriter, maps: str, size: tuple[int, int], stride: in
     mean = op('ReduceSum', op('Mul', op('Softmax', bins, axis=2), places), ints(2), keepdims=0)
     near, step = distances_of()
     sides = op('Mul', op('Sub', op('Exp', op('Mul', mean, floats(step))), floats(1.0)), floats(near))
-    x, y = box_positions(size[0] // stride, size[1] // stride, stride).T
+    x, y = box_positions(height, width, STRIDE).T
     centres, signs = floats(np.stack((x, y, x, y))[None]), floats(np.array([-1, -1, 1, 1]).reshape(1, 4, 1))
     boxes = op('Transpose', op('Add', centres, op('Mul', sides, signs)), perm=[0, 2, 1])
     # of each photo the highest alone

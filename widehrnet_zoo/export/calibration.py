@@ -8,9 +8,7 @@ from tqdm import tqdm
 
 from ..errors import UserError
 from ..pose.crops import box_views, crop_people
-from ..pose.images import read_image
-
-SUFFIXES = {'.jpg', '.jpeg', '.png', '.webp', '.bmp'}
+from ..pose.images import PHOTO_SUFFIXES, read_image
 
 
 def folder_crops(folder: Path, size: tuple[int, int], count: int = 200) -> npt.NDArray[np.uint8]:
@@ -29,9 +27,9 @@ def folder_crops(folder: Path, size: tuple[int, int], count: int = 200) -> npt.N
     """
     if not folder.is_dir():
         raise UserError(f'There is no folder {folder}.')
-    paths = sorted(p for p in folder.rglob('*') if p.suffix.lower() in SUFFIXES)
+    paths = sorted(p for p in folder.rglob('*') if p.suffix.lower() in PHOTO_SUFFIXES)
     if not paths:
-        raise UserError(f'{folder} holds no photos ({", ".join(sorted(SUFFIXES))}).')
+        raise UserError(f'{folder} holds no photos ({", ".join(PHOTO_SUFFIXES)}).')
     chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int)]
     crops = []
     for path in tqdm(chosen, desc='calibrate', unit='photo', disable=None):

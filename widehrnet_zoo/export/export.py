@@ -28,7 +28,8 @@ from ..files import check_folder
 from ..kernels.record import record
 from ..kernels.saved import write_program
 from ..pose.box_maps import gives_boxes
-from ..pose.crops import STRIDE, padding_of
+from ..pose.crops import STRIDE, box_views, crop_people, padding_of
+from ..pose.images import read_image
 from ..pose.score_map import score_map_of
 from ..pose.skeletons import Skeleton, skeleton_of
 from .boxes import box_difference, write_boxes
@@ -84,13 +85,13 @@ def onnx_model(network: GraphNetwork, metadata: ExportMetadata, orders_are_produ
         height, width = metadata.size
         given = helper.make_tensor_value_info('images', types.UINT8, ['batch', height, width, 3])
         x = writer.normalise('images', metadata.mean, metadata.std)
-        writer.rename(write_boxes(writer, writer.network(network, x), metadata.size, STRIDE), 'boxes')
+        writer.rename(write_boxes(writer, writer.network(network, x), metadata.size), 'boxes')
         result = helper.make_tensor_value_info('boxes', types.FLOAT, ['found', 6])
     elif metadata.pipeline:
         given = helper.make_tensor_value_info('crops', types.UINT8, ['batch', 'height', 'width', 3])
         x = writer.normalise('crops', metadata.mean, metadata.std)
         writer.rename(writer.network(network, x), 'heatmaps')
-        writer.rename(writer.decode('heatmaps', STRIDE), 'keypoints')
+        writer.rename(writer.decode('heatmaps'), 'keypoints')
         result = helper.make_tensor_value_info('keypoints', types.FLOAT, ['batch', count, 3])
     else:
         given = helper.make_tensor_value_info('images', types.FLOAT, ['batch', 3, 'height', 'width'])
@@ -301,9 +302,6 @@ def check(file: Path, network: nn.Module, metadata: ExportMetadata, crops: npt.N
 
 def sample_crops(size: tuple[int, int]) -> npt.NDArray[np.uint8]:
     """Crops from the photo that comes with this package."""
-    from ..pose.crops import box_views, crop_people
-    from ..pose.images import read_image
-
     image = read_image(Path(__file__).parents[1] / 'samples' / 'astronaut.jpg')
     height, width = image.shape[:2]
     rng = np.random.default_rng(0)

@@ -25,6 +25,7 @@ from ..deployment.graph import (
 from ..engines.metadata import KEY, ExportMetadata
 from ..errors import UserError
 from ..extras import require
+from ..pose.crops import STRIDE
 
 _OPSET = 21
 
@@ -226,7 +227,7 @@ class PoseWriter(NetworkWriter):
         y = self.op('Cast', self.op('Transpose', x, perm=[0, 3, 1, 2]), to=self.onnx.TensorProto.FLOAT)
         return self.op('Add', self.op('Mul', y, scale), shift)
 
-    def decode(self, heatmaps: str, stride: int) -> str:
+    def decode(self, heatmaps: str) -> str:
         """Heatmaps (B, K, h, w) to keypoints (B, K, 3): x, y in crop pixels and score, as `decode_heatmaps` 'quarter'.
 
         A maximum at the border has no neighbours on one side and stays where it is.
@@ -257,6 +258,6 @@ class PoseWriter(NetworkWriter):
             quarter = self.op('Mul', self.op('Sign', difference), floats(0.25))
             quarter = self.op('Where', inside, quarter, floats(0.0))
             moved = self.op('Add', self.op('Cast', value, to=self.onnx.TensorProto.FLOAT), quarter)
-            return self.op('Mul', moved, floats(float(stride)))
+            return self.op('Mul', moved, floats(float(STRIDE)))
 
         return self.op('Concat', refined(x, one), refined(y, width), score, axis=2)

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from ..engines.metadata import STRIDE
 from ..pose.box_maps import OVERLAP, find_boxes
+from ..pose.crops import STRIDE
 from ..pose.decoding import decode_heatmaps
 from .boxes import LEAST, MOST
 

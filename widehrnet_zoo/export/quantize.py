@@ -8,6 +8,7 @@ import numpy.typing as npt
 from ..engines.metadata import ExportMetadata
 from ..errors import UserError
 from ..extras import require
+from ..pose.crops import normalise
 
 ENOUGH = 100
 
@@ -17,8 +18,7 @@ def _inputs(metadata: ExportMetadata, crops: npt.NDArray[np.uint8]) -> list[npt.
         raise UserError(f'int8 needs {ENOUGH} or more crops of people to calibrate on, not {len(crops)}.')
     if metadata.pipeline:
         return [crop[None] for crop in crops]
-    mean, std = (np.array(v, np.float32) * 255 for v in (metadata.mean, metadata.std))
-    return [np.ascontiguousarray((((crop - mean) / std).transpose(2, 0, 1)[None]).astype(np.float32)) for crop in crops]
+    return [normalise(crop[None], metadata.mean, metadata.std) for crop in crops]
 
 
 def quantize_openvino(model: Any, metadata: ExportMetadata, crops: npt.NDArray[np.uint8]) -> Any:
@@ -29,8 +29,8 @@ def quantize_openvino(model: Any, metadata: ExportMetadata, crops: npt.NDArray[n
         metadata: What it takes.
         crops: uint8 (N, H, W, 3) of people.
     """
-    nncf = require('nncf', 'export')
     inputs = _inputs(metadata, crops)
+    nncf = require('nncf', 'export')
     return nncf.quantize(
         model,
         nncf.Dataset(inputs),

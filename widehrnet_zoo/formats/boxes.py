@@ -11,6 +11,9 @@ from ..errors import UserError
 from ..files import read_json
 from .coco import are_numbers, is_id
 
+_PERSON = 1
+"""Category of people in COCO detections."""
+
 
 class BoxFile:
     """Boxes that were found before, by the photo's name.
@@ -26,13 +29,12 @@ class BoxFile:
 
     Args:
         path: The JSON.
-        category_id: Category of people in COCO detections.
 
     Raises:
         UserError: If the file has another form; the message names the entry.
     """
 
-    def __init__(self, path: str | Path, category_id: int = 1):
+    def __init__(self, path: str | Path):
         self.path = Path(path)
         self._boxes: dict[str | int, list[list[float]]] = {}
         content = read_json(path)
@@ -45,7 +47,7 @@ class BoxFile:
             entries = (
                 self._detection(i, entry)
                 for i, entry in enumerate(content)
-                if not isinstance(entry, dict) or entry.get('category_id', category_id) == category_id
+                if not isinstance(entry, dict) or entry.get('category_id', _PERSON) == _PERSON
             )
         else:
             raise UserError(f'{path} is not a file of boxes: expected names with boxes, or COCO detections.')

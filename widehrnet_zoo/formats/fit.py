@@ -12,7 +12,7 @@ from .coco import CocoLabels
 
 
 def check_fit(
-    name: str | Path, size: tuple[int, int], labelled_size: tuple[int, int] | None, boxes: npt.ArrayLike
+    name: str | Path, size: tuple[int, int], labelled_size: tuple[int, int] | None, boxes: npt.ArrayLike = ()
 ) -> None:
     """Refuse labels that are not of a photo.
 

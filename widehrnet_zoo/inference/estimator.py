@@ -10,20 +10,23 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from ..detection import Detector, find_people_in, finder_ships, open_detector
+from ..detection import Detector
 from ..engines.fork import check_fork
 from ..engines.opening import HeatmapBackend, open_backend, torch_module
 from ..errors import UserError
 from ..pose.arrays import Arrays, as_float, cpu_to_numpy, like, to_numpy
 from ..pose.box_maps import gives_boxes
 from ..pose.crops import MEAN, STD, STRIDE, normalise, padding_of, three_numbers
-from ..pose.decoding import DECODERS, decode_heatmaps, flip_heatmaps
+from ..pose.decoding import DECODERS, decode_heatmaps
+from ..pose.flip import check_flip_test, flip_heatmaps
 from ..pose.images import ImageSource
 from ..pose.results import PoseResult
 from ..pose.score_map import score_map_of
-from ..pose.skeletons import Skeleton, check_flip_test, is_human
-from .people import Limits, choose_boxes, choose_people, likely_people
-from .stream import Finder, Found, Photo, photos_of, stream
+from ..pose.skeletons import Skeleton
+from .detectors import Detectors
+from .people import Limits, choose_people, likely_people
+from .photo import Photo
+from .stream import Finder, Found, photos_of, stream
 
 if TYPE_CHECKING:
     import torch
@@ -148,19 +151,7 @@ class PoseEstimator:
         self.flip_test = flip_test
         self.batch_size = batch_size
         self._check_options(decoder, flip_test, batch_size)
-        self._engine = engine
-        self._detectors: dict[tuple[str, float | None], Detector] = {}
-        self._detector = detector
-        if isinstance(detector, str) and detector == 'auto':
-            self._detector = self._own_detector()
-        else:
-            self.detector()
-
-    def _own_detector(self) -> str | None:
-        named = getattr(getattr(self.backend, 'metadata', None), 'finder', None)
-        if named is not None:
-            return f'finder:{self.backend.path.with_name(named)}'
-        return 'default' if is_human(self.skeleton) and finder_ships() else None
+        self._detectors = Detectors(detector, backend, self.skeleton, engine, self.limits)
 
     def detector(self, detector: str | Detector | None = 'auto', limits: Limits | None = None) -> Detector | None:
         """The detector that images without boxes are shown to, opened at its first use.
@@ -175,19 +166,7 @@ class PoseEstimator:
         Raises:
             UserError: If there is no such detector, or it cannot be had.
         """
-        chosen = self._chosen(detector)
-        if not isinstance(chosen, str):
-            return chosen
-        threshold = (limits or self.limits).box_threshold
-        if (chosen, threshold) not in self._detectors:
-            self._detectors[chosen, threshold] = open_detector(chosen, self.device, threshold, self._engine)
-        return self._detectors[chosen, threshold]
-
-    def _chosen(self, detector: str | Detector | None) -> str | Detector | None:
-        chosen = self._detector if isinstance(detector, str) and detector == 'auto' else detector
-        if not (chosen is None or isinstance(chosen, str) or callable(chosen)):
-            raise UserError(f'A detector is a name, a callable or None, not {type(chosen).__name__}.')
-        return chosen
+        return self._detectors.open(detector, limits or self.limits)
 
     @property
     def model(self) -> 'nn.Module':
@@ -338,23 +317,7 @@ class PoseEstimator:
         )
 
     def _finder(self, detector: str | Detector | None, limits: Limits) -> Finder | None:
-        if self._chosen(detector) is None:
-            return None
-        if detector != 'auto':
-            self.detector(detector, limits)  # a name that is wrong is said before any photo is read
-
-        def find(
-            images: list[npt.NDArray[np.uint8]], paths: list[str | None]
-        ) -> list[tuple[npt.ArrayLike, npt.ArrayLike]]:
-            opened = self.detector(detector, limits)
-            assert opened is not None
-            chosen: list[tuple[npt.ArrayLike, npt.ArrayLike]] = []
-            for boxes, scores in find_people_in(opened, images, paths, limits.box_threshold or 0.0):
-                rows = choose_boxes(boxes, scores, limits)
-                chosen.append((boxes[rows], scores[rows]))
-            return chosen
-
-        return find
+        return self._detectors.finder(detector, limits)
 
     def heatmaps(self, crops: npt.NDArray[np.uint8], flip_test: bool = False, shift: bool = True) -> Arrays:
         """Heatmaps of crops.

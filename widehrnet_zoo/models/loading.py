@@ -1,14 +1,15 @@
-"""What must be true of weights before the network takes them."""
+"""What must be true of weights before the network takes them, and what our own bring beside their numbers."""
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..weights.checkpoints import check_fit
-from ..weights.shipped import WEIGHTS, check_shipped
+from ..weights.checkpoints import check_weights
+from ..weights.shipped import WEIGHTS, check_shipped, shipped_entry
 
 _logger = logging.getLogger(__name__)
 
@@ -69,5 +70,15 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dic
         _logger.warning(f'{stem} is adapted from {in_chans["saved"]} to {in_chans["own"]} input channels.')
         expected[stem] = own[stem].new_empty((own[stem].shape[0], in_chans['saved'], *own[stem].shape[2:]))
     cfg = getattr(model, 'pretrained_cfg', None) or {}
-    check_fit(state_dict, expected, cfg.get('architecture') or type(model).__name__)
+    check_weights(state_dict, expected, cfg.get('architecture') or type(model).__name__)
     return state_dict
+
+
+def with_shipped_settings(model: Any) -> Any:
+    """A network with the settings of our own weights that timm's configs have no field for, where it has these."""
+    cfg = getattr(model, 'pretrained_cfg', None) or {}
+    entry = shipped_entry(f'{cfg.get("architecture")}.{cfg.get("tag")}')
+    for setting in ('padding', 'score_map'):
+        if setting in entry:
+            setattr(model, setting, entry[setting])
+    return model

@@ -20,11 +20,10 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..pose.skeletons import Skeleton, skeleton_of
-from ..weights.shipped import shipped_entry
 from .blocks import SequentialList, TopDownNeck, Transition, WideHRModule, WideStem, checkpoint_module, init_weights
 from .configs import default_cfgs  # noqa: F401 (timm's register_model reads it here)
 from .hub_methods import HubMethods
-from .loading import check_source, checkpoint_filter_fn
+from .loading import check_source, checkpoint_filter_fn, with_shipped_settings
 
 __all__ = ['WideHRNet']
 
@@ -285,7 +284,7 @@ def _create_widehrnet(variant: str, pretrained: bool = False, **kwargs: Any) -> 
         feature_cfg={'out_indices': (0, 1, 2, 3), 'feature_cls': 'getter'},
     )
     if not pretrained:
-        return _with_shipped_settings(build(**kwargs))
+        return with_shipped_settings(build(**kwargs))
 
     from ..weights.download import prepare_source, single_source
     from ..weights.errors import hub_errors
@@ -295,17 +294,7 @@ def _create_widehrnet(variant: str, pretrained: bool = False, **kwargs: Any) -> 
     check_source(variant, cfg)
     with hub_errors(f'local-dir:{cfg.file}' if cfg.file else f'hf-hub:{cfg.hf_hub_id}' if cfg.hf_hub_id else variant):
         overlay.update(prepare_source(cfg, overlay.get('hf_hub_filename'), kwargs.get('cache_dir')))
-        return _with_shipped_settings(build(pretrained_cfg_overlay=overlay, **kwargs))
-
-
-def _with_shipped_settings(model: Any) -> Any:
-    # of our own weights; timm's configs have no field for it
-    cfg = getattr(model, 'pretrained_cfg', None) or {}
-    entry = shipped_entry(f'{cfg.get("architecture")}.{cfg.get("tag")}')
-    for setting in ('padding', 'score_map'):
-        if setting in entry:
-            setattr(model, setting, entry[setting])
-    return model
+        return with_shipped_settings(build(pretrained_cfg_overlay=overlay, **kwargs))
 
 
 @register_model

@@ -1,6 +1,5 @@
 """Heatmaps to keypoints."""
 
-from collections.abc import Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -50,23 +49,6 @@ def decode_heatmaps(heatmaps: Arrays, decoder: str = 'quarter') -> tuple[Arrays,
     refine = {'quarter': _quarter, 'dark': _dark, 'soft': _soft}[decoder]
     places = as_float(library_of(heatmaps).stack((x, y), -1))
     return places + refine(heatmaps, x, y), gather(flat, index[..., None])[..., 0]
-
-
-def flip_heatmaps(heatmaps: Arrays, flip_order: Sequence[int], shift: bool = True) -> Arrays:
-    """Bring the heatmaps of mirrored crops back.
-
-    Args:
-        heatmaps: (B, K, h, w) of the mirrored crops.
-        flip_order: For each keypoint the one that takes its place in the mirror, `Skeleton.flip_order`.
-        shift: Move the result right by one pixel, as in the published figures: the network's strided convolutions
-            do not see a crop and its mirror image on the same grid.
-
-    Returns:
-        (B, K, h, w), to be averaged with the heatmaps of the crops themselves.
-    """
-    xp = library_of(heatmaps)
-    back = xp.flip(heatmaps, (3,))[:, list(flip_order)]
-    return xp.concatenate((back[..., :1], back[..., :-1]), 3) if shift else back
 
 
 def _flat(heatmaps: Arrays) -> Arrays:

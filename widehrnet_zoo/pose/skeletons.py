@@ -1,11 +1,9 @@
 """Skeletons: what the keypoints of a data set are called and how they hang together."""
 
-import logging
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from operator import index
 from pathlib import Path
 from typing import Any
@@ -14,9 +12,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..files import read_json, read_settings
-
-_logger = logging.getLogger(__name__)
-_SIDES = ('left', 'right')
+from .sides import find_flip_pairs, find_sides
 
 
 @dataclass(frozen=True, repr=False)
@@ -80,10 +76,7 @@ class Skeleton:
     @cached_property
     def sides(self) -> tuple[str, ...]:
         """`'left'`, `'right'` or `'centre'` for each keypoint, from its name."""
-        found = {i: side for pair in _find_pairs(self.keypoints) for i, side in zip(pair, _SIDES, strict=True)}
-        words = [_words(name) for name in self.keypoints]
-        alone = (next((side for side in _SIDES if side in w), 'centre') for w in words)
-        return tuple(found.get(i, side) for i, side in enumerate(alone))
+        return find_sides(self.keypoints)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain lists and numbers, for JSON."""
@@ -117,7 +110,7 @@ class Skeleton:
             return cls(
                 name=str(values.get('name', 'custom')),
                 keypoints=tuple(map(str, names)),
-                flip_pairs=_find_pairs(tuple(map(str, names)))
+                flip_pairs=find_flip_pairs(tuple(map(str, names)))
                 if values.get('flip_pairs') is None
                 else tuple((index(a), index(b)) for a, b in values['flip_pairs']),
                 bones=tuple((index(a), index(b)) for a, b in values.get('bones') or ()),
@@ -136,58 +129,6 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _words(name: str) -> tuple[str, ...]:
-    """`left_eye`, `left-eye`, `left eye` and `leftEye` are the words left and eye; `LEye` is leye, `eyeL` eye and l."""
-    return tuple(re.sub(r'(?<=[a-z])(?=[A-Z])|[\W_]+', ' ', name).lower().split())
-
-
-_OPPOSITE = {'left': 'right', 'l': 'r', 'lt': 'rt'}
-
-
-def _as_words(words: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """`L_Eye`, `eye.L`, `x_l`, `lt hip`: the side is a word."""
-    return [(*words[:i], _OPPOSITE[w], *words[i + 1 :]) for i, w in enumerate(words) if w in _OPPOSITE]
-
-
-def _within_words(words: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """`lefteye`, `left1`, `hindleftpaw`: the side is a part of a word."""
-    return [(*words[:i], w.replace('left', 'right'), *words[i + 1 :]) for i, w in enumerate(words) if 'left' in w]
-
-
-def _by_letter(words: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """`LEye`, `LX`, `lsho`, `frontl`, `L1`, `FLpaw`: the side is the first, the last or the second letter of a word."""
-    found = []
-    for i, w in enumerate(words):
-        for place in (0, len(w) - 1, 1):
-            if len(w) > 1 and w[place] == 'l':
-                found.append((*words[:i], f'{w[:place]}r{w[place + 1 :]}', *words[i + 1 :]))
-    return found
-
-
-def _find_pairs(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
-    """Indices of the names that differ in left and right alone, in the order of the left ones, left first.
-
-    The plainest way of writing is tried first. A letter counts only where both names are there, so that a lip or a tail
-    is not taken for the left one of something.
-    """
-    words = [_words(name) for name in names]
-    # by the words, and for the rest by the letters alone: left_eye beside RightEye
-    places = {w: i for i, w in reversed(list(enumerate(words)))}
-    partner: dict[int, int] = {}
-    taken: set[int] = set()
-    for mirrored in (_as_words, _within_words, _by_letter):
-        for i, own in enumerate(words):
-            if i in taken:
-                continue
-            for other in mirrored(own):
-                j = places.get(other)
-                if j is not None and j != i and j not in taken:
-                    partner[i] = j
-                    taken |= {i, j}
-                    break
-    return tuple(sorted(partner.items()))
-
-
 def skeleton_from_names(keypoints: Sequence[str], name: str = 'custom') -> Skeleton:
     """A skeleton from names alone; two names that differ in left and right are a flip pair, there are no bones.
 
@@ -203,48 +144,7 @@ def skeleton_from_names(keypoints: Sequence[str], name: str = 'custom') -> Skele
     """
     if not all(isinstance(k, str) for k in keypoints):
         raise UserError(f'The names of keypoints must be texts, not {list(keypoints)!r:.200}.')
-    return Skeleton(name, tuple(keypoints), _find_pairs(keypoints))
-
-
-def check_flip_test(skeleton: Skeleton) -> None:
-    """Refuse a flip test that cannot know left and right, and warn of keypoints that have no counterpart.
-
-    Args:
-        skeleton: The skeleton.
-
-    Raises:
-        UserError: If the keypoints have no names.
-    """
-    if not skeleton.flip_pairs and any(name.startswith('keypoint_') for name in skeleton.keypoints):
-        raise UserError(
-            'The flip test needs to know which keypoints are left and right, and this model does not say: give the '
-            'skeleton, or switch the flip test off.'
-        )
-    warn_unpaired(skeleton, 'The flip test')
-
-
-@cache
-def warn_unpaired(skeleton: Skeleton, what: str) -> None:
-    """Warn, once, of keypoints without a counterpart in a mirrored image, where that may be a mistake.
-
-    Args:
-        skeleton: The skeleton.
-        what: What mirrors; the warning starts with it.
-    """
-    paired = {i for pair in skeleton.flip_pairs for i in pair}
-    alone = [name for i, name in enumerate(skeleton.keypoints) if i not in paired and skeleton.sides[i] != 'centre']
-    if alone:
-        found = f'no flip pair for {", ".join(alone[:8])}'
-    elif len(skeleton.keypoints) > 1 and not paired:
-        found = f'no left and right among the keypoints ({", ".join(skeleton.keypoints[:8])})'
-    else:
-        return
-    _logger.warning(
-        '%s found %s: in a mirrored image each of them stays what it is. If that is wrong, give the skeleton its '
-        'flip_pairs, or switch the mirroring off.',
-        what,
-        found,
-    )
+    return Skeleton(name, tuple(keypoints), find_flip_pairs(keypoints))
 
 
 # Names, order and skeleton: the categories of COCO's person_keypoints annotation files (there counted from 1).

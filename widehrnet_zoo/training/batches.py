@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..pose.crops import padding_of
-from ..pose.skeletons import Skeleton, warn_unpaired
+from ..pose.flip import warn_unpaired
+from ..pose.skeletons import Skeleton
 from .augment import (
     Hidden,
     Neighbours,

@@ -60,6 +60,7 @@ class VideoReader:
         sample_aspect_ratio: Width over height of a pixel, upright.
         audio: The sound's stream, or `None`.
         is_live: Whether it goes on until it is stopped.
+        skipped: Number of frames that were left out to keep up with it.
         problem: What was broken, once the frames are read; `None` if nothing was.
 
     Raises:
@@ -68,6 +69,7 @@ class VideoReader:
     """
 
     is_live = False
+    skipped = 0
 
     def __init__(self, path: str | Path):
         self._av = require('av', 'video')

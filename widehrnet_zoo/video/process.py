@@ -156,7 +156,7 @@ def predict_video(
                 raise UserError(f'{out} cannot be written: {error.strerror}.') from error
             raise
         path = lines if isinstance(lines, Path) else None
-        return VideoSummary(frames, people.num_met, outputs.video, path, reader.problem, getattr(reader, 'skipped', 0))
+        return VideoSummary(frames, people.num_met, outputs.video, path, reader.problem, reader.skipped)
 
 
 def _ahead(reader: VideoReader, count: int) -> Generator[Frame]:

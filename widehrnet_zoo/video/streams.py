@@ -103,9 +103,6 @@ class StreamReader(VideoReader):
         max_lag: Frames of a live stream that come later than this many seconds after what was read without waiting
             are left out, so that results keep up with the stream; `None` for all frames.
 
-    Attributes:
-        skipped: Number of frames left out.
-
     Raises:
         UserError: If it cannot be opened, or has no video in it.
         ImportError: If PyAV is not installed.
@@ -116,7 +113,6 @@ class StreamReader(VideoReader):
         self._source, self._max_lag = str(source), max_lag
         self.name = shown(source)
         self.path = Path(self.name)
-        self.skipped = 0
         self._stopped = threading.Event()
         self._start: float | None = None  # what the clock says where the stream is at 0
         self._connect()

@@ -16,7 +16,7 @@ from ..extras import require
 from ..files import write_whole
 from ..models.opening import OpenedNetwork
 from ..pose.box_maps import gives_boxes
-from ..pose.crops import STRIDE, box_views, box_windows
+from ..pose.crops import STRIDE, box_views, box_windows, normalise
 from ..pose.decoding import decode_heatmaps, gaussian_of
 from ..pose.score_map import ScoreMap
 
@@ -233,10 +233,9 @@ def _check(session: object, network: nn.Module, metadata: ExportMetadata, score_
     half = np.array([width, height]) / 2 * extent / extent.max(1, keepdims=True) / metadata.padding
     boxes = np.concatenate((np.array([width, height]) / 2 - half, np.array([width, height]) / 2 + half), 1)
     windows = box_windows(boxes, box_views(boxes, metadata.size, metadata.padding), metadata.size)
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1) * 255 for v in (metadata.mean, metadata.std))
+    images = torch.from_numpy(normalise(crops, metadata.mean, metadata.std))
     with torch.inference_mode():
-        images = (torch.from_numpy(crops).permute(0, 3, 1, 2).float() - mean) / std
-        heatmaps = network(images.contiguous()) * torch.from_numpy(windows)[:, None]
+        heatmaps = network(images) * torch.from_numpy(windows)[:, None]
         points, peaks = decode_heatmaps(heatmaps, 'dark')
     scores = peaks.numpy() if score_map is None else score_map(peaks.numpy())
     given = {'crops': crops, 'boxes': boxes.astype(np.float32)}

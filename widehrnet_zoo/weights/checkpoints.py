@@ -44,7 +44,7 @@ def _is_plain(tensor: torch.Tensor) -> bool:
     return tensor.layout == torch.strided and tensor.device.type == 'cpu' and not tensor.is_quantized
 
 
-def check_fit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str) -> None:
+def check_weights(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str) -> None:
     """Refuse weights that are not those of a network.
 
     Args:
@@ -74,7 +74,7 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor], source: str) -
         UserError: If they do not fit.
     """
     own = network.state_dict()
-    check_fit(state, own, source)
+    check_weights(state, own, source)
     if any(tensor.is_meta for tensor in own.values()):
         network.to_empty(device='cpu')
     network.load_state_dict(state)
