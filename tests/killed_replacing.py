@@ -1,6 +1,6 @@
 """Replace the files of a model, killed before and after each step: `python killed_replacing.py FOLDER WAY`.
 
-In a program of its own, since a fork of one without PyTorch costs next to nothing.
+In a program of its own, without PyTorch: its forks cost next to nothing.
 """
 
 import itertools
@@ -9,7 +9,8 @@ import signal
 import sys
 from pathlib import Path
 
-from widehrnet_zoo import files
+sys.modules['torch'] = None
+from widehrnet_zoo import files  # noqa: E402
 
 NAMES = ('README.md', 'config.json', 'model.safetensors')
 

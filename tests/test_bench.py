@@ -47,18 +47,29 @@ def test_macs_are_the_multiplications_of_one_image():
     assert count_macs(nn.Conv2d(3, 6, 3, padding=1, groups=3), (10, 12)) == 6 * 9 * 120
 
 
-def test_the_command_writes_table_chart_and_json(tmp_path, capsys):
+def test_the_command_writes_table_stages_chart_and_json(tmp_path, capsys):
     pytest.importorskip('matplotlib')
     pytest.importorskip('onnxruntime')
-    args = ['bench', 'widehrnet_10', '--paths', 'eager,deployed,onnx', '--size', '64', '64', '--runs', '2', '--quiet']
-    assert main([*args, '--threads', '1', '--batches', '1', '2', '--out', str(tmp_path)]) == 0
+    paths = ('eager', 'deployed', 'onnx', 'train')
+    args = ['bench', 'widehrnet_10', '--paths', ','.join(paths), '--threads', '1', '--batches', '1', '2', '--quiet']
+    # large and often enough that one interruption of a step does not move its median past the whole
+    args += ['--size', '128', '128', '--runs', '5', '--people', '3']
+    assert main([*args, '--out', str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     rows = json.loads((tmp_path / 'bench.json').read_text())['rows']
-    assert [(r['path'], r['batch']) for r in rows] == [(p, b) for b in (1, 2) for p in ('eager', 'deployed', 'onnx')]
+    assert [(r['path'], r['batch']) for r in rows] == [(p, b) for b in (1, 2) for p in paths]
     assert all(r['median'] > 0 and r['gmacs_per_s'] > 0 for r in rows)
     assert rows[0]['speedup'] == 1
     assert (tmp_path / 'bench.md').read_text() in printed
     assert (tmp_path / 'bench.png').read_bytes()[:4] == b'\x89PNG'
+    # the stages of a photo, of what gives heatmaps
+    rows = [line.split('|')[1:-1] for line in printed.splitlines() if line.startswith('| widehrnet_10 ')]
+    stages = [row for row in rows if len(row) == 6]
+    assert [row[0].strip() for row in stages] == [f'widehrnet_10 {path} f32' for path in paths[:3]]
+    for row in stages:
+        crops, network, decoding, whole = map(float, row[1:5])
+        assert 0 < crops < whole and 0 < network < 1.5 * whole and 0 < decoding < whole
+        assert float(row[5].strip(' %')) == pytest.approx(100 * network / whole, abs=2)
 
 
 @pytest.mark.slow
@@ -85,32 +96,6 @@ def test_an_exported_program_is_timed():
     with tempfile.TemporaryDirectory() as folder:
         heatmaps = run.prepare(Path(folder)).open(1)(np.zeros((2, 3, *SIZE), np.float32))
     assert heatmaps.shape == (2, 17, 16, 16)
-
-
-def test_the_stages_from_photo_to_keypoints_are_timed(capsys):
-    pytest.importorskip('onnxruntime')
-    args = [
-        'bench',
-        'widehrnet_10',
-        '--paths',
-        'eager,onnx,train',
-        '--size',
-        # large and often enough that one interruption of a step does not move its median past the whole
-        '128',
-        '128',
-        '--runs',
-        '5',
-        '--people',
-        '3',
-    ]
-    assert main([*args, '--threads', '1', '--quiet']) == 0
-    rows = [line.split('|')[1:-1] for line in capsys.readouterr().out.splitlines() if line.startswith('| widehrnet_10')]
-    eager, onnx = (row for row in rows if len(row) == 6)
-    assert [eager[0].strip(), onnx[0].strip()] == ['widehrnet_10 eager f32', 'widehrnet_10 onnx f32']
-    for row in (eager, onnx):
-        crops, network, decoding, whole = map(float, row[1:5])
-        assert 0 < crops < whole and 0 < network < 1.5 * whole and 0 < decoding < whole
-        assert float(row[5].strip(' %')) == pytest.approx(100 * network / whole, abs=2)
 
 
 def test_a_cold_start_is_of_a_new_process():
@@ -157,7 +142,7 @@ def test_a_video_is_timed_in_turn_and_in_threads(tmp_path, capsys):
 
 def test_a_device_has_a_table_of_its_own(tmp_path, capsys):
     args = ['bench', 'widehrnet_10_attn', '--device', 'cpu', '--paths', 'eager,graphs', '--precisions', 'f32,bf16']
-    args += ['--vs', 'mobilenetv2_100', '--size', '64', '64', '--batches', '2', '--runs', '1', '--quiet']
+    args += ['--vs', 'test_resnet', '--size', '64', '64', '--batches', '2', '--runs', '1', '--quiet']
     assert main([*args, '--people', '2', '--out', str(tmp_path)]) == 0
     said = json.loads((tmp_path / 'bench.json').read_text())
     assert (tmp_path / 'bench.md').read_text() in capsys.readouterr().out

@@ -113,8 +113,8 @@ def test_features_can_be_chosen(enliven):
 @pytest.mark.parametrize('name', widehrnet_zoo.list_models())
 def test_every_variant_trains(name):
     model = timm.create_model(name, num_classes=5).train()
-    heatmaps = model(images(2, 3, 64, 32))
-    assert heatmaps.shape == (2, 5, 16, 8) and heatmaps.isfinite().all()
+    heatmaps = model(images(2, 3, 32, 32))
+    assert heatmaps.shape == (2, 5, 8, 8) and heatmaps.isfinite().all()
     (heatmaps - 1).square().mean().backward()
     assert not [k for k, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
     assert all(p.std() < 0.002 for k, p in model.named_parameters() if k.endswith('conv.weight'))
@@ -157,7 +157,7 @@ def test_device_and_type_are_honoured(tiny):
 
 
 @torch.inference_mode()
-def test_scripted_traced_compiled_and_exported_networks_are_the_same(tiny):
+def test_scripted_traced_and_compiled_networks_are_the_same(tiny):
     x, model = images(2, 3, 64, 96), tiny(channels=(8, 12, 16), num_modules=(1, 1))
     expected = model(x)
     assert expected.std() > 0.01
@@ -165,17 +165,18 @@ def test_scripted_traced_compiled_and_exported_networks_are_the_same(tiny):
     torch.testing.assert_close(torch.jit.trace(model, x)(x), expected)
     torch.testing.assert_close(torch.fx.symbolic_trace(model)(x), expected)
     torch.testing.assert_close(torch.compile(model, backend='eager', fullgraph=True)(x), expected)
-    torch.testing.assert_close(torch.export.export(model, (x,)).module()(x), expected)
 
 
-@pytest.mark.skipif(not hasattr(torch.export.Dim, 'AUTO'), reason='this PyTorch finds no dynamic sizes by itself')
 @torch.inference_mode()
-def test_an_exported_network_takes_any_batch_and_size(tiny):
-    model = tiny(channels=(8, 12, 16), num_modules=(1, 1))
-    auto = torch.export.Dim.AUTO
-    exported = torch.export.export(model, (images(2, 3, 64, 96),), dynamic_shapes=({0: auto, 2: auto, 3: auto},))
-    for size in ((1, 3, 96, 64), (3, 3, 128, 128), (2, 3, 100, 75)):
-        torch.testing.assert_close(exported.module()(images(*size)), model(images(*size)))
+def test_an_exported_network_is_the_same_and_takes_any_batch_and_size(tiny):
+    model, sizes, shapes = tiny(channels=(8, 12, 16), num_modules=(1, 1)), [(2, 3, 64, 96)], None
+    if hasattr(torch.export.Dim, 'AUTO'):  # an older PyTorch finds no dynamic sizes by itself
+        auto = torch.export.Dim.AUTO
+        sizes += [(1, 3, 96, 64), (3, 3, 128, 128), (2, 3, 100, 75)]
+        shapes = ({0: auto, 2: auto, 3: auto},)
+    exported = torch.export.export(model, (images(*sizes[0]),), dynamic_shapes=shapes).module()
+    for size in sizes:
+        torch.testing.assert_close(exported(images(*size)), model(images(*size)))
 
 
 @torch.inference_mode()

@@ -23,7 +23,7 @@ def check_fit(
         name: The photo, for the message.
         size: Its width and height, upright.
         labelled_size: Its width and height as the label file says; `None` if it does not.
-        boxes: (N, 4) x1, y1, x2, y2, labelled in pixels.
+        boxes: (N, 4) x1, y1, x2, y2, labelled in pixels; none by default.
 
     Raises:
         UserError: If the sizes differ, or a box lies wholly outside the photo, or the boxes are in fractions of it.
