@@ -143,9 +143,9 @@ def test_photos_of_the_same_name_keep_apart(tmp_path):
 
 def test_results_in_the_photos_folder_are_not_taken_for_photos(tmp_path, weights):
     save(tmp_path / 'a.png')
-    command = ['predict', str(tmp_path), str(tmp_path / '*.jpg'), '--weights', weights, '--quiet', '--out']
+    command = ['predict', str(tmp_path), str(tmp_path / '*.jpg'), '--weights', weights, '--quiet', '--detector', 'none']
     for out in (tmp_path, tmp_path, tmp_path / 'out', tmp_path / 'out'):
-        main([*command, str(out)])
+        main([*command, '--out', str(out)])
     assert names(tmp_path) == ['a.png', 'a_pose.jpg', 'a_pose.json', 'out/a_pose.jpg', 'out/a_pose.json']
 
 

@@ -334,7 +334,7 @@ def kernels_input() -> Callable[[Random], bytes]:
     return make
 
 
-@door('exported: kernels', later(kernels_input), 20)
+@door('exported: kernels', later(kernels_input), 40, slow=True)
 @apart
 def kernels(content: bytes, folder: Path) -> None:
     estimate(put(folder, 'x.kernels', content))
