@@ -141,13 +141,13 @@ def test_torchscript_is_equal(model, tmp_path):
         assert not any(b'graph.py' in parts.read(name) for name in parts.namelist())  # no folders of whoever exports
 
 
-@pytest.mark.parametrize('precision', ['f32', 'bf16'])
+@pytest.mark.parametrize('precision', ['f32', 'bf16', 'int8'])
 def test_kernels_are_equal(model, tmp_path, precision):
     try:
         choose_variant(precision)
     except UserError as error:
         pytest.skip(str(error))
-    tolerance = {'f32': 1e-4, 'bf16': 0.1}[precision]
+    tolerance = {'f32': 1e-4, 'bf16': 0.1, 'int8': 0.2}[precision]
     assert export(model, tmp_path / 'pose.kernels', size=SIZE, precision=precision) < tolerance
     for shape in ((3, 64, 64), (1, 96, 128)):
         assert difference(model, open_backend(tmp_path / 'pose.kernels'), images(*shape)) < tolerance

@@ -51,8 +51,9 @@ def small():
 @pytest.mark.parametrize('kwargs', [{'attn_layer': 'se'}, UNEVEN, SMALL])
 def test_every_set_of_kernels_gives_the_heatmaps_of_pytorch_on_any_number_of_threads(kwargs, variant):
     model, deployed = made('widehrnet_10', **kwargs)
-    bf16 = variants()[variant]
-    fast = accelerate(deployed, 'bf16' if bf16 else 'f32', variant)
+    precision = variants()[variant]
+    least, most = {'f32': (0, 1e-5), 'bf16': (1e-6, 0.05), 'int8': (1e-4, 0.2)}[precision]
+    fast = accelerate(deployed, precision, variant)
     assert fast.variant == variant
     before = torch.get_num_threads()
     try:
@@ -64,7 +65,7 @@ def test_every_set_of_kernels_gives_the_heatmaps_of_pytorch_on_any_number_of_thr
             for threads in (1, 2, 5):
                 torch.set_num_threads(threads)
                 found = float((fast(images) - expected).abs().max() / expected.abs().max())
-                assert 1e-6 < found < 0.05 if bf16 else found < 1e-5, (threads, shape)
+                assert least <= found < most, (threads, shape)
     finally:
         torch.set_num_threads(before)
 
@@ -77,7 +78,7 @@ def test_other_depths_and_channels_run_as_well():
 
 def test_the_kernels_can_be_chosen(monkeypatch):
     model = small()
-    fitting = [name for name, bf16 in variants().items() if not bf16]
+    fitting = [name for name, precision in variants().items() if precision == 'f32']
     monkeypatch.setenv(library.VARIABLE, fitting[0])
     assert accelerate(model).variant == fitting[0]
     assert copy.deepcopy(accelerate(model)).variant == fitting[0]
@@ -191,7 +192,7 @@ def test_what_the_kernels_cannot_run_is_refused(monkeypatch):
         accelerate(deploy(timm.create_model('widehrnet_10', attn_layer='eca')))
     with pytest.raises(UserError, match='heatmaps only'):
         accelerate(deploy(timm.create_model('widehrnet_10', global_pool='avg')))
-    with pytest.raises(UserError, match='f32 or bf16'):
+    with pytest.raises(UserError, match='f32, bf16, int8, not in int4'):
         accelerate(small(), 'int4')
     fast = accelerate(small())
     with pytest.raises(UserError, match='multiples of 32'):

@@ -48,7 +48,7 @@ OURS = {'deployed', 'kernels', 'torch-export', 'onnx-plain', 'openvino-plain', '
 ALLOWED = {
     'f32': set(PATHS),
     'bf16': {'eager', 'deployed', 'kernels', 'compiled', 'aot', 'openvino', 'openvino-plain'} | TRAINING,
-    'int8': {'openvino'},
+    'int8': {'kernels', 'openvino'},
 }
 """The paths that run in each precision."""
 

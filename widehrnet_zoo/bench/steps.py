@@ -32,7 +32,7 @@ def bench_steps(model: str, precision: str, size: tuple[int, int], runs: int = 3
 
     Args:
         model: A variant.
-        precision: `'f32'` or `'bf16'`.
+        precision: `'f32'`, `'bf16'` or `'int8'`.
         size: Height and width.
         runs: Images.
 

@@ -108,6 +108,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     run_group.add_argument('--worst', type=int, default=12, metavar='N', help='people in worst.png (default: 12)')
     run_group.add_argument('--device', help='cpu, cuda, mps, ... (default: the best there is)')
     run_group.add_argument('--bf16', action='store_true', help='run the network in bfloat16')
+    run_group.add_argument(
+        '--int8', action='store_true', help='run the network in 8-bit integers, on CPUs with AVX512-VNNI'
+    )
     add_engine(run_group)
     run_group.add_argument('--batch-size', type=int, default=32, help='people per step (default: 32)')
     run_group.add_argument('--workers', type=int, default=2, help='threads that read photos (default: 2)')
@@ -163,7 +166,9 @@ def _keypoints(args: argparse.Namespace) -> 'Report':
         from ..inference.estimator import PoseEstimator
 
         size = tuple(args.size) if args.size else None
-        estimator = PoseEstimator(args.model, args.weights, args.device, size=size, bf16=args.bf16, engine=args.engine)
+        estimator = PoseEstimator(
+            args.model, args.weights, args.device, size=size, bf16=args.bf16, int8=args.int8, engine=args.engine
+        )
     return evaluate(
         protocol,
         args.data,
@@ -200,6 +205,7 @@ def _boxes(args: argparse.Namespace) -> 'Report':
             size=size,
             flip_test=args.flip_test is not False,
             bf16=args.bf16,
+            int8=args.int8,
             engine=args.engine,
         )
     return evaluate_boxes(
@@ -238,6 +244,7 @@ def _everyone(args: argparse.Namespace) -> 'Report':
         flip_test=bool(args.flip_test),
         batch_size=args.batch_size,
         bf16=args.bf16,
+        int8=args.int8,
         engine=args.engine,
         **people_options(args),
     )

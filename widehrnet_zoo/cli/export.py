@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
         return _write_page(args)
     if args.runtime is not None:
         raise UserError('--runtime is for --format web: leave it out.')
-    if args.precision == 'int8' and args.calibrate is None:
+    if args.precision == 'int8' and args.fmt != 'kernels' and args.calibrate is None:
         raise UserError('int8 is calibrated on photos of people: give --calibrate FOLDER.')
     size = tuple(args.size) if args.size else None
     backend = open_backend(args.model, args.weights, 'cpu', size)

@@ -103,6 +103,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument('--decoder', choices=('quarter', 'dark', 'soft'), default='dark', help='default: dark')
     model.add_argument('--device', help='cpu, cuda, mps, ... (default: the best there is)')
     model.add_argument('--bf16', action='store_true', help='run the network in bfloat16')
+    model.add_argument(
+        '--int8', action='store_true', help='run the network in 8-bit integers, on CPUs with AVX512-VNNI'
+    )
     add_engine(model)
     model.add_argument('--batch-size', type=int, default=16, metavar='N', help='people per step (default: 16)')
     video = parser.add_argument_group('video')
@@ -203,6 +206,7 @@ def run(args: argparse.Namespace) -> int:
         flip_test=args.flip_test,
         batch_size=args.batch_size,
         bf16=args.bf16,
+        int8=args.int8,
         engine=args.engine,
         **people_options(args),
     )

@@ -26,7 +26,7 @@ def run_ray(args: argparse.Namespace) -> int:
             raise UserError(f'--ray writes Parquet for each photo: leave --{name.replace("_", "-")} out.')
     # pathlib makes one slash of the two of an address
     out = re.sub(r'^(\w\w+):/(?!/)', r'\1://', str(args.out or 'poses'))
-    names = ('model', 'weights', 'device', 'decoder', 'flip_test', 'batch_size', 'bf16', 'engine')
+    names = ('model', 'weights', 'device', 'decoder', 'flip_test', 'batch_size', 'bf16', 'int8', 'engine')
     options = {name: getattr(args, name) for name in names}
     counts = predict_collection(
         args.paths, out, actors=args.actors, progress=not args.quiet, **options, **people_options(args)

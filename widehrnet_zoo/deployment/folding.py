@@ -15,6 +15,13 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..models.blocks import DepthwiseSeparable
 
+DEVIATIONS = 30
+"""Standard deviations within which the outputs of depthwise convolutions lie, but for very few.
+
+Their distributions have long tails. In `widehrnet_18_attn.everyday_256x192` 8-bit numbers up to 6, 18, 30 and 72
+deviations lead to heatmaps with an error of 0.16, 0.057, 0.051 and 0.083 (root mean square, in parts of the heatmaps').
+"""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -135,6 +142,18 @@ def fold(layer: ConvNormAct, what: str) -> Affine:
     if layer.conv.bias is not None:
         bias = bias + layer.conv.bias.double() * scale
     return Affine((layer.conv.weight.double() * scale.view(-1, 1, 1, 1)).detach().cpu(), bias.detach().cpu())
+
+
+def reach(bn: nn.BatchNorm2d) -> Tensor:
+    """(C,) what a norm's outputs hardly ever exceed, `DEVIATIONS` above their mean: beta + 30 |gamma|.
+
+    So that no photos are needed to find scales, as in Nagel et al., Data-Free Quantization Through Weight Equalization
+    and Bias Correction, ICCV 2019. Where that is not positive, and nothing passes a ReLU, 1.
+    """
+    mean = torch.zeros(bn.num_features) if bn.bias is None else bn.bias.detach().cpu()
+    deviation = torch.ones_like(mean) if bn.weight is None else bn.weight.detach().cpu().abs()
+    most = (mean + DEVIATIONS * deviation).float()
+    return torch.where(most > 1e-6, most, torch.ones_like(most))
 
 
 def fold_separable(

@@ -98,15 +98,19 @@ class Block(nn.Module):
         project: 1x1 back.
         attn: `Gate`, another attention module on (B, C, H, W), or None.
         start: First channel of the run.
+        reach: (C,) what the output of `dw` hardly ever exceeds, for 8-bit kernels.
     """
 
-    def __init__(self, expand: Affine, dw: Affine, project: Affine, attn: nn.Module | None, start: int):
+    reach: Tensor
+
+    def __init__(self, expand: Affine, dw: Affine, project: Affine, attn: nn.Module | None, start: int, reach: Tensor):
         super().__init__()
         self.start, self.stop = start, start + expand.weight.shape[1]
         self.expand = Pointwise(expand)
         self.dw = Depthwise(dw)
         self.attn = attn
         self.project = Pointwise(project)
+        self.register_buffer('reach', reach, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C), changed in place and returned."""

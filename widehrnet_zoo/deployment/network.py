@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..models.opening import unwrap
 from ..models.widehrnet import WideHRNet
-from .folding import Affine, Layout, fold, fold_separable, paired_layout
+from .folding import Affine, Layout, fold, fold_separable, paired_layout, reach
 from .fusion import DownPath, Fusion
 from .layers import Block, Gate, Gather, Pointwise, Separable
 
@@ -186,7 +186,7 @@ class _Builder:
         attn: nn.Module | None = None
         if not isinstance(block.attn, nn.Identity):
             attn = Gate(block.attn) if Gate.fits(block.attn) else copy.deepcopy(block.attn).cpu().float()
-        return Block(expand, fold(block.conv_dw, f'{what}.conv_dw'), project, attn, start)
+        return Block(expand, fold(block.conv_dw, f'{what}.conv_dw'), project, attn, start, reach(block.conv_dw.bn))
 
     def branch(self, blocks: Any, what: str, index: int) -> list[nn.Module]:
         made: list[nn.Module] = []

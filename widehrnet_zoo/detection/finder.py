@@ -68,6 +68,7 @@ class PersonFinder:
         flip_test: Average with the mirrored photo: closer boxes for twice the work. An exported file does without.
         max_people: The most boxes to a photo, the highest first; `None` for all.
         bf16: Run in bfloat16.
+        int8: Run in 8-bit integers; see `PoseEstimator`.
         engine: What runs it; see `PoseEstimator`.
 
     Raises:
@@ -86,6 +87,7 @@ class PersonFinder:
         flip_test: bool = True,
         max_people: int | None = None,
         bf16: bool = False,
+        int8: bool = False,
         engine: str = 'auto',
     ):
         for name, value in (('min_score', min_score), ('overlap', overlap)):
@@ -96,7 +98,7 @@ class PersonFinder:
         if size is not None and (min(size) < 32 or any(side % 32 for side in size)):
             raise UserError(f'size is height and width, multiples of 32, not {size[0]}x{size[1]}.')
         self.backend: HeatmapBackend | TorchBackend = open_backend(
-            DEFAULT_FINDER if model is None else model, weights, device, size, None, bf16, engine
+            DEFAULT_FINDER if model is None else model, weights, device, size, None, bf16, engine, int8
         )
         if not gives_boxes(self.backend.skeleton):
             raise UserError(

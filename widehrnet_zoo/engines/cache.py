@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from ..errors import UserError
 from ..files import write_whole
-from ..kernels.library import choose_variant, find_library
+from ..kernels.library import choose_variant, find_library, precision_of
 from ..kernels.saved import decode_program, encode_program
 from ..pose.skeletons import Skeleton
 from ..version import __version__
@@ -66,11 +66,12 @@ class Request:
     skeleton: Skeleton | None = None
     bf16: bool = False
     engine: str = 'auto'
+    int8: bool = False
 
     @functools.cached_property
     def key(self) -> str | None:
         """A hash of all that the program depends on; `None` where it cannot be told without PyTorch, or none runs."""
-        chosen = str(self.device) == 'cpu' or (self.device is None and self.engine == 'kernels')
+        chosen = str(self.device) == 'cpu' or (self.device is None and (self.engine == 'kernels' or self.int8))
         on_cpu = chosen or (self.device is None and not _may_have_gpu())
         files = self._files()
         if files is None or not on_cpu or self.engine not in ('auto', 'kernels') or find_library() is None:
@@ -168,7 +169,7 @@ def open_cached(request: Request) -> CachedBackend | None:
             if said['shipped'] is not None:
                 check_shipped(WEIGHTS / said['shipped'])
             metadata = ExportMetadata.from_json(said['metadata'], path.name)
-            network = program.open(choose_variant('bf16' if request.bf16 else 'f32'))
+            network = program.open(choose_variant(precision_of(request.bf16, request.int8)))
             with suppress(OSError):
                 os.utime(path)  # those used last are kept
             return CachedBackend(path, Opened(metadata, partial(_run, network)), request)
@@ -224,7 +225,7 @@ def _open_torch(request: Request) -> 'TorchBackend':
     from .pytorch import open_torch
 
     r = request
-    return open_torch(r.model, r.weights, 'cpu', r.size, r.skeleton, r.bf16, r.engine)
+    return open_torch(r.model, r.weights, 'cpu', r.size, r.skeleton, r.bf16, r.engine, r.int8)
 
 
 def _open_anew(request: Request) -> 'CachedBackend | TorchBackend':

@@ -76,6 +76,7 @@ def open_backend(
     skeleton: Skeleton | None = None,
     bf16: bool = False,
     engine: str = 'auto',
+    int8: bool = False,
 ) -> 'HeatmapBackend | TorchBackend | CachedBackend':
     """Open a model by whatever it is given as; see `PoseEstimator` for the arguments.
 
@@ -87,23 +88,23 @@ def open_backend(
     """
     path = exported_path(model)
     if path is None:
-        request = cache.Request(model, weights, device, size, skeleton, bf16, engine)
+        request = cache.Request(model, weights, device, size, skeleton, bf16, engine, int8)
         if 'torch' not in sys.modules and (found := cache.open_cached(request)) is not None:
             return found
         with needs_pytorch('A network that is not an exported file'):
             from .pytorch import on_one_thread, open_torch
 
         if not cache.STARTED_WITHOUT_PYTORCH:
-            return open_torch(model, weights, device, size, skeleton, bf16, engine)
+            return open_torch(model, weights, device, size, skeleton, bf16, engine, int8)
         # nothing else runs in this process yet
         with on_one_thread():
-            opened = open_torch(model, weights, device, size, skeleton, bf16, engine)
+            opened = open_torch(model, weights, device, size, skeleton, bf16, engine, int8)
             cache.keep(request, opened)
         return opened
-    if weights is not None or size is not None or bf16 or engine != 'auto':
+    if weights is not None or size is not None or bf16 or int8 or engine != 'auto':
         raise UserError(
             'An exported file holds its weights, size and precision and has its own runtime: leave weights, size, '
-            'bf16 and engine out.'
+            'bf16, int8 and engine out.'
         )
     return open_exported(path, device=device)
 

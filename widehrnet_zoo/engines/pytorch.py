@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..deployment.network import DeployedWideHRNet, deploy
 from ..errors import UserError
-from ..kernels.library import find_library
+from ..kernels.library import find_library, precision_of
 from ..kernels.native import KernelNetwork, accelerate
 from ..models.opening import open_network
 from ..models.widehrnet import WideHRNet
@@ -42,6 +42,7 @@ class TorchBackend:
         engine: One of `ENGINES`. `'auto'` is `'kernels'` for a WideHRNet on a CPU, `'deployed'` where the package was
             installed without kernels or the processor has none in bfloat16; `'graphs'` for a WideHRNet on CUDA; and
             `'eager'` everywhere else.
+        int8: Products of 8-bit integers, which the kernels alone know.
 
     Attributes:
         module: The plain network. Where its weights change, the engine follows at the next call.
@@ -59,17 +60,21 @@ class TorchBackend:
         device: str | torch.device | None = None,
         bf16: bool = False,
         engine: str = 'auto',
+        int8: bool = False,
     ):
         if engine not in ENGINES:
             raise UserError(f'There is no engine {engine!r}: choose {", ".join(ENGINES)}.')
+        if int8 and engine not in ('auto', 'kernels'):
+            raise UserError(f'The kernels alone run in int8: leave the engine {engine!r} out, or int8.')
         opened = open_network(module, size=size, skeleton=skeleton)
         self.module = module.eval() if device is None else module.eval().to(find_device(device))
         self.skeleton, self.size, self.padding = opened.skeleton, opened.size, opened.padding
         self.mean, self.std, self.score_map = opened.mean, opened.std, opened.score_map
         tensors = _tensors(module)
         self.device = tensors[0].device if tensors else torch.device('cpu')
-        self.bf16 = bf16
-        self._wanted = engine
+        self.bf16, self.int8 = bf16, int8
+        self._precision = precision_of(bf16, int8)
+        self._wanted = 'kernels' if int8 else engine
         self.engine, self._runner = self._choose()
         self._weights: _Weights | None = _Weights(self.module)
 
@@ -83,7 +88,7 @@ class TorchBackend:
         deployed = deploy(self.module)
         if self._wanted == 'deployed':
             return 'deployed', deployed
-        return 'kernels', accelerate(deployed, 'bf16' if self.bf16 else 'f32')
+        return 'kernels', accelerate(deployed, self._precision)
 
     @property
     def runner(self) -> nn.Module:
@@ -220,9 +225,10 @@ def open_torch(
     skeleton: Skeleton | None = None,
     bf16: bool = False,
     engine: str = 'auto',
+    int8: bool = False,
 ) -> TorchBackend:
     """Open a network that is not an exported file; see `PoseEstimator` for the arguments."""
     network = open_network(model, weights, size=size, skeleton=skeleton).network
     if not isinstance(model, nn.Module):
-        device = find_device('cpu' if engine == 'kernels' and device is None else device)
-    return TorchBackend(network, size, skeleton, device, bf16, engine)
+        device = find_device('cpu' if (engine == 'kernels' or int8) and device is None else device)
+    return TorchBackend(network, size, skeleton, device, bf16, engine, int8)

@@ -100,7 +100,7 @@ def _files(path: Path) -> Iterable[Path]:
 
 def _precision(backend: TorchBackend) -> str:
     if backend.engine == 'kernels':
-        return f'{"bfloat16 products" if backend.bf16 else "float32"}, kernels'
+        return f'{"bfloat16 products" if backend.bf16 else "8-bit products" if backend.int8 else "float32"}, kernels'
     if backend.engine == 'graphs':
         return f'{"bfloat16" if backend.bf16 else "float16"}, CUDA graphs'
     if backend.bf16:

@@ -174,9 +174,9 @@ def export(
             ONNX and OpenVINO heatmaps are a second output, which `PoseEstimator` decodes. A person finder takes uint8
             photos and gives (N, 6), see `BoxPipeline`, with the suppression of doubles in the file; for it this is the
             default.
-        precision: `'f32'`; or `'bf16'` for OpenVINO, computed where the processor can, and for the kernels, which
-            refuse to open it where the processor cannot; or for OpenVINO `'int8'`, static quantisation calibrated on
-            `crops`. (In ONNX Runtime the same int8 costs more than 0.01 PCK, so it is not offered.)
+        precision: `'f32'`; for OpenVINO `'bf16'`, computed where the processor can, or `'int8'`, static quantisation
+            calibrated on `crops` (in ONNX Runtime the same costs more than 0.01 PCK, so it is not offered); for the
+            kernels `'bf16'` or `'int8'`, which they refuse to open where the processor cannot.
         crops: uint8 (N, H, W, 3), real crops to check on, and to calibrate on for int8, where it takes 100 or more;
             by default the photo that comes with this package.
         finder: A person finder, written beside the file as `NAME.finder.onnx`, ..., which then names it:
@@ -198,7 +198,7 @@ def export(
     if path.suffix != FORMATS[fmt]:
         raise UserError(f'A file of the format {fmt} ends in {FORMATS[fmt]}, not in {path.suffix or path.name!r}.')
     check_folder(path.parent)
-    allowed = {'openvino': {'f32', 'bf16', 'int8'}, 'kernels': {'f32', 'bf16'}}.get(fmt, {'f32'})
+    allowed = {'openvino': {'f32', 'bf16', 'int8'}, 'kernels': {'f32', 'bf16', 'int8'}}.get(fmt, {'f32'})
     if precision not in allowed:
         raise UserError(f'{fmt} is exported in {", ".join(sorted(allowed))}, not in {precision}.')
     if getattr(getattr(model, 'global_pool', None), 'pool_type', ''):

@@ -18,6 +18,9 @@ INTERFACE = 1
 VARIABLE = 'WIDEHRNET_KERNELS'
 """Environment variable with the name of the kernels to use instead of the best for this processor."""
 
+_NEEDED = {'f32': '', 'bf16': 'AVX512-BF16', 'int8': 'AVX512-VNNI'}
+"""What a processor must have for each precision."""
+
 _NAMES = {'linux': 'libwidehrnet.so', 'darwin': 'libwidehrnet.dylib', 'win32': 'widehrnet.dll'}
 FIELDS = 20
 
@@ -84,43 +87,65 @@ def _library() -> ctypes.CDLL:
     return library
 
 
-def variants() -> dict[str, bool]:
-    """The sets of kernels that this processor runs, the best last: names, and whether their products are bfloat16.
+def variants() -> dict[str, str]:
+    """The sets of kernels that this processor runs, the best last: names, and what their products are of.
+
+    Returns:
+        For each name `'f32'`, `'bf16'` or `'int8'`.
 
     Raises:
         UserError: If there are no compiled kernels.
     """
     library = _library()
+
+    def precision(i: int) -> str:
+        if library.widehrnet_variant_bf16(i):
+            return 'bf16'
+        # absent in what was compiled before it
+        int8 = getattr(library, 'widehrnet_variant_int8', None)
+        return 'int8' if int8 is not None and int8(i) else 'f32'
+
     return {
-        library.widehrnet_variant_name(i).decode(): bool(library.widehrnet_variant_bf16(i))
+        library.widehrnet_variant_name(i).decode(): precision(i)
         for i in range(library.widehrnet_variants())
         if library.widehrnet_variant_runs(i)
     }
+
+
+def precision_of(bf16: bool, int8: bool) -> str:
+    """`'f32'`, `'bf16'` or `'int8'`.
+
+    Raises:
+        UserError: If both are asked for.
+    """
+    if bf16 and int8:
+        raise UserError('Products are of bfloat16 numbers or of 8-bit integers: ask for bf16 or for int8.')
+    return 'bf16' if bf16 else 'int8' if int8 else 'f32'
 
 
 def choose_variant(precision: str = 'f32', name: str | None = None) -> str:
     """The set of kernels to use.
 
     Args:
-        precision: `'f32'` or `'bf16'`.
+        precision: `'f32'`, `'bf16'` or `'int8'`.
         name: Its name, to choose by hand; by default what the environment variable `WIDEHRNET_KERNELS` says, or else
             the best for this processor.
 
     Raises:
         UserError: If there is none.
     """
-    if precision not in ('f32', 'bf16'):
-        raise UserError(f'The kernels run in f32 or bf16, not in {precision}.')
+    if precision not in _NEEDED:
+        raise UserError(f'The kernels run in {", ".join(_NEEDED)}, not in {precision}.')
     here = variants()
     said = name or os.environ.get(VARIABLE)
-    fitting = [v for v, bf16 in here.items() if bf16 == (precision == 'bf16')]
+    fitting = [v for v, of in here.items() if of == precision]
     if name is None and said in here and said not in fitting:
         said = None  # the variable speaks of the other precision
     if said is not None and said not in fitting:
         there = ', '.join(fitting) or 'another precision'
         raise UserError(f'There are no kernels {said!r} in {precision} for this processor: choose {there}.')
     if not fitting:
-        raise UserError('This processor has no AVX512-BF16, which the kernels need for bf16: use f32.')
+        raise UserError(f'This processor has no {_NEEDED[precision]}, which the kernels need for {precision}: use f32.')
     return said or fitting[-1]
 
 

@@ -19,14 +19,14 @@ class KernelNetwork(nn.Module):
 
     Attributes:
         program: What the kernels run.
-        precision: `'f32'` or `'bf16'`.
+        precision: `'f32'`, `'bf16'` or `'int8'`.
         num_classes: Number of heatmaps.
         in_chans: Number of input channels.
         pretrained_cfg: Of the trained model.
 
     Args:
         program: From `record`.
-        precision: `'f32'` or `'bf16'`.
+        precision: `'f32'`, `'bf16'` or `'int8'`.
         variant: Name of the kernels; by default the best for this processor.
         pretrained_cfg: Of the trained model.
 
@@ -78,8 +78,8 @@ def accelerate(deployed: DeployedWideHRNet, precision: str = 'f32', variant: str
 
     Args:
         deployed: From `deploy()`, with heatmaps.
-        precision: `'f32'`, equal within rounding; or `'bf16'`: products of bfloat16 numbers with float32 sums, where
-            the processor has AVX512-BF16.
+        precision: `'f32'`, equal within rounding; `'bf16'`: products of bfloat16 numbers with float32 sums, where the
+            processor has AVX512-BF16; or `'int8'`: products of 8-bit integers, where it has AVX512-VNNI.
         variant: Name of the kernels, one of `widehrnet_zoo.kernels.library.variants()`; by default what the
             environment variable `WIDEHRNET_KERNELS` says, or else the best for this processor.
 
@@ -87,7 +87,7 @@ def accelerate(deployed: DeployedWideHRNet, precision: str = 'f32', variant: str
         The network; images (B, C, H, W) in float32, H and W multiples of 32, to heatmaps.
 
     Raises:
-        UserError: If the package was installed without kernels, the processor has no bfloat16, or the network has
-            other attention than squeeze-excitation, no heatmaps, or is not in float32 on the CPU.
+        UserError: If the package was installed without kernels, the processor has no such instructions, or the network
+            has other attention than squeeze-excitation, no heatmaps, or is not in float32 on the CPU.
     """
     return KernelNetwork(record(deployed), precision, variant, deployed.pretrained_cfg)

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .library import FIELDS, Network
+from ..errors import UserError
+from .library import FIELDS, Network, variants
 
 Array = npt.NDArray[Any]
 
@@ -112,4 +113,7 @@ class Program:
         Raises:
             UserError: If the kernels cannot run it.
         """
-        return Network(*self.encode(), variant, self.channels, self.outputs)
+        rows, numbers = self.encode()
+        if variants()[variant] == 'int8' and not np.isfinite(numbers).all():
+            raise UserError('The weights are damaged: some are NaN or infinite, which 8-bit integers would hide.')
+        return Network(rows, numbers, variant, self.channels, self.outputs)

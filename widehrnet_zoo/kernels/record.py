@@ -70,11 +70,13 @@ class _Recorder:
         return self.separable(layer.dw, layer.pw, layer.relu, x)
 
     def block(self, block: Block, x: int) -> None:
-        arrays = {
-            **_product(block.expand, 'expand', 'expand_bias'),
-            **_depthwise(block.dw),
-            **_product(block.project, 'project', 'project_bias'),
-        }
+        # the expanded channels are between 0 and 255 after their ReLU, which 8-bit kernels store; to the others it is
+        # all the same
+        unit = block.reach.numpy() / 255
+        depthwise = {name: array / unit for name, array in _depthwise(block.dw).items()}
+        project = _product(block.project, 'project', 'project_bias')
+        project['project'] = project['project'] * unit[:, None]
+        arrays = {**_product(block.expand, 'expand', 'expand_bias'), **depthwise, **project}
         numbers = {
             'at': x,
             'start': block.start,
@@ -86,6 +88,7 @@ class _Recorder:
             gate = cast(Gate, block.attn)
             numbers['squeezed'] = gate.fc1.weight.shape[1]
             arrays |= {**_product(gate.fc1, 'squeeze', 'squeeze_bias'), **_product(gate.fc2, 'excite', 'excite_bias')}
+            arrays['squeeze'] = arrays['squeeze'] * unit[:, None]
         self.program.add('block', numbers, arrays, x)
 
     def reorder(self, x: int, order: Tensor, relu: bool) -> int:

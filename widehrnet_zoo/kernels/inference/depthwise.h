@@ -12,16 +12,17 @@ struct Neighbours {
   Int first, count, ld, width;
 };
 
+template <typename K>
 struct Outputs {
-  T* to;
+  typename K::T* to;
   Int ld, width;
   bool relu;
   float* pooled;  // sums over the row, or null
 };
 
 // G outputs side by side, N rows, S the stride. `Left` and `Right`: the first or last column is outside.
-template <int N, int S, int G, bool Left, bool Right>
-static inline void columns(const Neighbours& in, Int x, Int at, const Vec (&w)[3 * N], Vec bias, const Outputs& out,
+template <int N, int S, int G, bool Left, bool Right, typename K>
+static inline void columns(const Neighbours& in, Int x, Int at, const Vec (&w)[3 * N], Vec bias, const Outputs<K>& out,
                            Vec& total) {
   Vec sum[G];
 #pragma GCC unroll 8
@@ -41,13 +42,13 @@ static inline void columns(const Neighbours& in, Int x, Int at, const Vec (&w)[3
 #pragma GCC unroll 8
   for (int g = 0; g < G; ++g) {
     if (out.relu) sum[g] = relu(sum[g]);
-    Kind::put(out.to + (x + g) * out.ld + at, sum[g]);
+    K::put(out.to + (x + g) * out.ld + at, sum[g]);
     total += sum[g];
   }
 }
 
-template <int N, int S>
-static void depthwise_rows(const Neighbours& in, const Depthwise& dw, Int channel, Int vectors, const Outputs& out) {
+template <int N, int S, typename K>
+static void depthwise_rows(const Neighbours& in, const Depthwise& dw, Int channel, Int vectors, const Outputs<K>& out) {
   constexpr int G = 4;
   // with stride 2 and an even width the last output has its right column inside
   const Int inside = S == 1 || in.width % 2 ? out.width - 1 : out.width;
@@ -72,8 +73,9 @@ static void depthwise_rows(const Neighbours& in, const Depthwise& dw, Int channe
 }
 
 // Channels [channel, channel + vectors * kLanes) of the weights; `in` and `out` point at the first of them.
+template <typename K>
 static void depthwise(const Neighbours& in, const Depthwise& dw, Int stride, Int channel, Int vectors,
-                      const Outputs& out) {
+                      const Outputs<K>& out) {
   if (stride == 1) {
     if (in.count == 3) return depthwise_rows<3, 1>(in, dw, channel, vectors, out);
     if (in.count == 2) return depthwise_rows<2, 1>(in, dw, channel, vectors, out);

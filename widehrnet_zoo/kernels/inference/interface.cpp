@@ -35,6 +35,11 @@ namespace avx512_bf16 {
 extern const Variant variant;
 }
 #endif
+#if defined(WIDEHRNET_VNNI)
+namespace avx512_vnni {
+extern const Variant variant;
+}
+#endif
 #endif
 
 namespace {
@@ -68,6 +73,9 @@ bool has_avx512() {
 #if defined(WIDEHRNET_BF16)
 bool has_avx512_bf16() { return has_avx512() && (cpuid(7, 1).a >> 5 & 1); }
 #endif
+#if defined(WIDEHRNET_VNNI)
+bool has_avx512_vnni() { return has_avx512() && (cpuid(7, 0).c >> 11 & 1); }
+#endif
 #endif
 
 }  // namespace
@@ -81,6 +89,9 @@ const std::vector<const Variant*>& variants() {
 #if defined(WIDEHRNET_BF16)
       &avx512_bf16::variant,
 #endif
+#if defined(WIDEHRNET_VNNI)
+      &avx512_vnni::variant,
+#endif
 #endif
   };
   return *all;
@@ -92,6 +103,9 @@ bool runs_here(const Variant& variant) {
   if (&variant == &avx512::variant) return has_avx512();
 #if defined(WIDEHRNET_BF16)
   if (&variant == &avx512_bf16::variant) return has_avx512_bf16();
+#endif
+#if defined(WIDEHRNET_VNNI)
+  if (&variant == &avx512_vnni::variant) return has_avx512_vnni();
 #endif
 #endif
   return &variant == &WIDEHRNET_BASE::variant;
@@ -110,7 +124,12 @@ int widehrnet_interface(void) { return 1; }
 int widehrnet_variants(void) { return static_cast<int>(variants().size()); }
 const char* widehrnet_variant_name(int variant) { return known(variant) ? variants()[variant]->name : ""; }
 int widehrnet_variant_runs(int variant) { return known(variant) && widehrnet::runs_here(*variants()[variant]); }
-int widehrnet_variant_bf16(int variant) { return known(variant) && variants()[variant]->bf16; }
+int widehrnet_variant_bf16(int variant) {
+  return known(variant) && variants()[variant]->precision == widehrnet::Precision::kBF16;
+}
+int widehrnet_variant_int8(int variant) {
+  return known(variant) && variants()[variant]->precision == widehrnet::Precision::kInt8;
+}
 
 void* widehrnet_open(int variant, const int64_t* steps, int64_t count, const float* numbers, int64_t size, char* error,
                      int64_t room) {

@@ -16,11 +16,12 @@ extern "C" {
 WIDEHRNET_API int widehrnet_interface(void);
 
 /* The sets of kernels in this build, the best last: their number, names, whether this processor runs them, and whether
-   their products are of bfloat16 numbers. */
+   their products are of bfloat16 numbers or of 8-bit integers. */
 WIDEHRNET_API int widehrnet_variants(void);
 WIDEHRNET_API const char* widehrnet_variant_name(int variant);
 WIDEHRNET_API int widehrnet_variant_runs(int variant);
 WIDEHRNET_API int widehrnet_variant_bf16(int variant);
+WIDEHRNET_API int widehrnet_variant_int8(int variant);
 
 /* A network from `count` steps of 20 numbers (see step.h and program.cpp) that name places among `size` floats. Null if
    they are wrong or there is no memory: `error` then says why. */

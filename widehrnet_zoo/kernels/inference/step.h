@@ -56,10 +56,13 @@ struct Range {
   Int begin, end;
 };
 
+// Of what products multiply; the value is how many share 32 bits.
+enum class Precision { kF32 = 1, kBF16 = 2, kInt8 = 4 };
+
 // One set of kernels, compiled for one kind of processor. Every function computes a part of a step.
 struct Variant {
   const char* name;
-  bool bf16;
+  Precision precision;
   Int (*width)(Int n);                                               // channels padded to whole vectors
   Int (*panels)(Int n);                                              // runs of output channels of a product
   Int (*packed)(Int k, Int n);                                       // bytes of packed weights

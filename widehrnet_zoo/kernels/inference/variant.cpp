@@ -10,7 +10,13 @@ constexpr Int kPixels = 48;  // pixels of a product that is made at once, to sta
 
 static Int width(Int n) { return round_up(n); }
 static Int panels(Int n) { return Panels(n).count; }
-static Int packed(Int k, Int n) { return round_up(n) * padded(k) * sizeof(T); }
+
+// What a depthwise convolution without ReLU gives, until a product takes it: of integers the scales are not known yet.
+#if defined(__AVX512VNNI__)
+typedef F32 Signed;
+#else
+typedef Kind Signed;
+#endif
 
 // Rows that are expanded at once, and the rows of the ring in which they wait for the depthwise convolution
 static Int group(Int width) { return larger(1, kPixels / width); }
@@ -22,7 +28,7 @@ static void stem(const Step& step, const float* image, View in, View out, Range 
   float* patches = scratch;
   float* row = patches + w * k + kSlack;
   float* ring = row + w * wide + kSlack;
-  T* middle = reinterpret_cast<T*>(ring + 3 * w * mixed + kSlack);
+  Signed::T* middle = reinterpret_cast<Signed::T*>(ring + 3 * w * mixed + kSlack);
   float* buffer = reinterpret_cast<float*>(middle) + out.width * step.dw.width + kSlack;
   const Int bottom = smaller(h, rows.end * 2);
   Int filled = larger(0, rows.begin * 2 - 1);
@@ -42,18 +48,16 @@ static void stem(const Step& step, const float* image, View in, View out, Range 
           to[2] = from[1];
           for (Int j = 1; j < w; ++j) memcpy(to + j * k, from + 2 * j - 1, 3 * sizeof(float));
         }
-      Int lda;
-      const T* a = inputs(patches, k, w, k, lda, buffer);
-      multiply(step.first, {a, lda, row, wide, false, true}, w);
+      multiply(step.first, {inputs(patches, k, w, k, buffer), row, wide, false, true}, w);
       float* to = ring + filled % 3 * w * mixed;
       for (Int j = 0; j < w; ++j) memcpy(to + j * mixed, row + j * wide, keep * sizeof(float));
-      a = inputs(row + keep, wide, w, step.second.k, lda, buffer);
-      multiply(step.second, {a, lda, to + keep, mixed, false, true}, w);
+      multiply(step.second, {inputs(row + keep, wide, w, step.second.k, buffer), to + keep, mixed, false, true}, w);
     }
     const Neighbours near = neighbours(r, 2, h, w, mixed, [&](Int i) { return ring + i % 3 * w * mixed; });
-    depthwise(near, step.dw, 2, 0, step.dw.width / kLanes, {middle, step.dw.width, out.width, false, nullptr});
-    float* to = out.data + r * out.width * out.channels;
-    multiply(step.third, {middle, step.dw.width, to, out.channels, false, step.relu}, out.width);
+    const Outputs<Signed> row_out = {middle, step.dw.width, out.width, false, nullptr};
+    depthwise(near, step.dw, 2, 0, step.dw.width / kLanes, row_out);
+    const Inputs seen = inputs(middle, step.dw.width, out.width, step.third.k, buffer);
+    multiply(step.third, {seen, out.data + r * out.width * out.channels, out.channels, false, step.relu}, out.width);
   }
 }
 
@@ -71,16 +75,16 @@ static void expand(const Step& step, View x, void* y_, float* sums, Int p, Range
   for (Int r = rows.begin; r < rows.end; ++r) {
     while (filled < smaller(last, r + 2)) {
       const Int m = smaller(q, last - filled) * x.width;
-      Int lda;
-      const T* a = inputs(x.data + filled * x.width * x.channels + step.start, x.channels, m, step.first.k, lda, buffer);
-      const Rows to = {a, lda, ring + (filled - base) % turns * size, wide, false, true};
+      const float* from = x.data + filled * x.width * x.channels + step.start;
+      const Inputs seen = inputs(from, x.channels, m, step.first.k, buffer);
+      const Rows to = {seen, ring + (filled - base) % turns * size, wide, false, true};
       panel(step.first, step.first.weight, all, p, to, m, wide);
       filled += m / x.width;
     }
     const Neighbours near =
         neighbours(r, 1, x.height, x.width, wide, [&](Int i) { return ring + (i - base) % turns * size; });
-    depthwise(near, step.dw, 1, channel, vectors,
-              {y + r * x.width * ld + channel, ld, x.width, true, sums ? sums + channel : nullptr});
+    const Outputs<Kind> out = {y + r * x.width * ld + channel, ld, x.width, true, sums ? sums + channel : nullptr};
+    depthwise(near, step.dw, 1, channel, vectors, out);
   }
 }
 
@@ -130,28 +134,29 @@ static void project(const Step& step, View x, const void* y, const void* scaled,
   const Int ld = step.dw.width;
   float* to = x.data + pixels.begin * x.channels + step.start;
   const void* weight = gates_on_weights(step, x.height * x.width) ? scaled : step.second.weight;
-  const Rows rows = {static_cast<const T*>(y) + pixels.begin * ld, ld, to, x.channels, true, false};
+  const Rows rows = {{static_cast<const T*>(y) + pixels.begin * ld, ld, nullptr}, to, x.channels, true, false};
   multiply(step.second, weight, rows, pixels.end - pixels.begin, which);
 }
 
 static void separable(const Step& step, View in, View out, Range rows, float* scratch) {
-  T* middle = reinterpret_cast<T*>(scratch);
+  Signed::T* middle = reinterpret_cast<Signed::T*>(scratch);
   const Int ld = step.dw.width;
+  float* buffer = scratch + out.width * ld + kSlack;
   for (Int r = rows.begin; r < rows.end; ++r) {
     const Neighbours near = neighbours(r, step.stride, in.height, in.width, in.channels,
                                        [&](Int i) { return in.data + i * in.width * in.channels; });
-    depthwise(near, step.dw, step.stride, 0, ld / kLanes, {middle, ld, out.width, false, nullptr});
-    float* to = out.data + r * out.width * out.channels;
-    multiply(step.first, {middle, ld, to, out.channels, step.add, step.relu}, out.width);
+    const Outputs<Signed> row = {middle, ld, out.width, false, nullptr};
+    depthwise(near, step.dw, step.stride, 0, ld / kLanes, row);
+    const Inputs seen = inputs(middle, ld, out.width, step.first.k, buffer);
+    multiply(step.first, {seen, out.data + r * out.width * out.channels, out.channels, step.add, step.relu}, out.width);
   }
 }
 
 static void pointwise(const Step& step, View in, View out, Range which, Range pixels, float* scratch) {
   for (Int i = pixels.begin; i < pixels.end; i += kPixels) {
     const Int m = smaller(kPixels, pixels.end - i);
-    Int lda;
-    const T* a = inputs(in.data + i * in.channels, in.channels, m, step.first.k, lda, scratch);
-    const Rows rows = {a, lda, out.data + i * out.channels, out.channels, step.add, step.relu};
+    const Inputs seen = inputs(in.data + i * in.channels, in.channels, m, step.first.k, scratch);
+    const Rows rows = {seen, out.data + i * out.channels, out.channels, step.add, step.relu};
     multiply(step.first, step.first.weight, rows, m, which);
   }
 }
@@ -240,9 +245,8 @@ static void head(const Step& step, View in, float* heatmaps, Range pixels, float
   float* buffer = scratch + kPixels * n + kSlack;
   for (Int i = pixels.begin; i < pixels.end; i += kPixels) {
     const Int m = smaller(kPixels, pixels.end - i);
-    Int lda;
-    const T* a = inputs(in.data + i * in.channels, in.channels, m, step.first.k, lda, buffer);
-    multiply(step.first, {a, lda, scratch, n, false, step.relu}, m);
+    const Inputs seen = inputs(in.data + i * in.channels, in.channels, m, step.first.k, buffer);
+    multiply(step.first, {seen, scratch, n, false, step.relu}, m);
     for (Int c = 0; c < n; ++c)
       for (Int j = 0; j < m; ++j) heatmaps[c * all + i + j] = scratch[j * n + c];
   }
@@ -254,13 +258,13 @@ static Int scratch(const Step& step, Int, Int width) {
       // `width` is that of the image
       const Int w = width / 2;
       return w * (step.first.k + step.first.n) + 3 * w * (step.keep + step.second.n) + w * step.dw.width +
-             larger(room(w, step.first.k), room(w, step.second.k)) + 6 * kSlack;
+             larger(larger(room(w, step.first.k), room(w, step.second.k)), room(w / 2, step.third.k)) + 6 * kSlack;
     }
     case Op::kBlock: {
       const Int q = group(width), wide = kPanel * kLanes;
       return ring_rows(q) * width * wide + room(q * width, step.first.k) + kSlack;
     }
-    case Op::kSeparable: return width * step.dw.width + kSlack;
+    case Op::kSeparable: return width * step.dw.width + kSlack + room(width, step.first.k);
     case Op::kPointwise: return room(kPixels, step.first.k);
     case Op::kHead: return kPixels * step.first.n + kSlack + room(kPixels, step.first.k);
     default: return 0;
@@ -277,7 +281,9 @@ static Int registers_only(Int rounds, float* sums) {
   for (Int r = 0; r < rounds; ++r) {
 #pragma GCC unroll 16
     for (int i = 0; i < kSums; ++i)
-#if defined(__AVX512BF16__)
+#if defined(__AVX512VNNI__)
+      sum[i] = (Vec)_mm512_dpbusd_epi32((__m512i)sum[i], (__m512i)a, (__m512i)b);
+#elif defined(__AVX512BF16__)
       sum[i] = (Vec)_mm512_dpbf16_ps((__m512)sum[i], (__m512bh)(__m512)a, (__m512bh)(__m512)b);
 #else
       sum[i] = sum[i] * a + b;
@@ -294,7 +300,7 @@ static Int registers_only(Int rounds, float* sums) {
 extern const Variant variant;
 const Variant variant = {
     WIDEHRNET_NAME(WIDEHRNET_VARIANT),
-    Kind::kStep > 1,
+    static_cast<Precision>(Kind::kStep),
     width,
     panels,
     packed,

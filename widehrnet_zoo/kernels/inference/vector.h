@@ -1,4 +1,4 @@
-// Vectors of floats on the processor that this file is compiled for, and the two kinds of inputs of products.
+// Vectors of floats on the processor that this file is compiled for, and the kinds of inputs of products.
 // Everything is static: the variants are linked into one library, where inline functions of the same name would be one.
 #pragma once
 #include <string.h>
@@ -76,6 +76,7 @@ static inline void store_part(float* p, Vec v, Int n) {
 #endif
 }
 
+static inline HalfVec load_half(const float* p) { return *reinterpret_cast<const HalfVec*>(p); }
 static inline Vec widen(HalfVec h) {
   Vec v = {};
   memcpy(&v, &h, sizeof h);
@@ -84,12 +85,30 @@ static inline Vec widen(HalfVec h) {
 
 static inline Int round_up(Int n) { return ceil_div(n, kLanes) * kLanes; }
 
+// What the sums of a panel of outputs begin with and are multiplied with.
+struct Ends {
+  const float* bias;
+  const float* scale;   // of integers: for each output
+  const int32_t* zero;  // of integers: makes up for inputs that are stored with 128 added
+};
+
+// float32 sums begin with the bias, and need nothing more.
+struct FloatSums {
+  typedef Vec Sum;
+  typedef HalfVec HalfSum;
+  static constexpr bool kScaled = false;
+  static inline Sum begin(const Ends& ends, Int at, bool) { return load(ends.bias + at); }
+  static inline HalfSum begin_half(const Ends& ends, Int at, bool) { return load_half(ends.bias + at); }
+  static inline Vec end(Sum sum, const Ends&, Int, float) { return sum; }
+  static inline Vec end_half(HalfSum sum, const Ends&, Int, float) { return widen(sum); }
+};
+
 // float32 inputs. `kStep` values of k share one broadcast.
-struct F32 {
+struct F32 : FloatSums {
   typedef float T;
   static constexpr Int kStep = 1;
   static inline Vec fma(const T* a, const T* b, Vec c) { return c + *a * load(b); }
-  static inline HalfVec fma(const T* a, const T* b, HalfVec c) { return c + *a * *reinterpret_cast<const HalfVec*>(b); }
+  static inline HalfVec fma(const T* a, const T* b, HalfVec c) { return c + *a * load_half(b); }
   static inline T convert(float v) { return v; }
   static inline void put(T* to, Vec v) { store(to, v); }
   // weights of kStep rows and `wide` columns, times a factor per row
@@ -99,9 +118,75 @@ struct F32 {
   static inline void scale(T* values, const float* factors) { store(values, load(values) * load(factors)); }
 };
 
-#if defined(__AVX512BF16__)
+#if defined(__AVX512VNNI__)
+// 8-bit inputs, int32 sums. Inputs of a product are either not negative and in 0..255 as they are, as the program has
+// scaled them, or have a scale for each pixel and 128 added.
+struct I8 {
+  typedef uint8_t T;
+  typedef int32_t Sum __attribute__((vector_size(64), aligned(4), may_alias));
+  typedef int32_t HalfSum __attribute__((vector_size(32), aligned(4), may_alias));
+  static constexpr Int kStep = 4;
+  static constexpr bool kScaled = true;
+  static inline Sum begin(const Ends& ends, Int at, bool shifted) {
+    return shifted ? *reinterpret_cast<const Sum*>(ends.zero + at) : Sum{};
+  }
+  static inline HalfSum begin_half(const Ends& ends, Int at, bool shifted) {
+    return shifted ? *reinterpret_cast<const HalfSum*>(ends.zero + at) : HalfSum{};
+  }
+  static inline Vec end(Sum sum, const Ends& ends, Int at, float scale) {
+    return load(ends.bias + at) + __builtin_convertvector(sum, Vec) * (load(ends.scale + at) * scale);
+  }
+  static inline Vec end_half(HalfSum sum, const Ends& ends, Int at, float scale) {
+    const HalfVec v = __builtin_convertvector(sum, HalfVec);
+    return widen(load_half(ends.bias + at) + v * (load_half(ends.scale + at) * scale));
+  }
+  static inline Sum fma(const T* a, const T* b, Sum c) {
+    int32_t four;
+    memcpy(&four, a, 4);
+    return (Sum)_mm512_dpbusd_epi32((__m512i)c, _mm512_set1_epi32(four), _mm512_loadu_si512(b));
+  }
+  static inline HalfSum fma(const T* a, const T* b, HalfSum c) {
+    int32_t four;
+    memcpy(&four, a, 4);
+    const __m256i w = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b));
+    return (HalfSum)_mm256_dpbusd_epi32((__m256i)c, _mm256_set1_epi32(four), w);
+  }
+  static inline void put(T* to, Vec v) {
+    const __m512i rounded = _mm512_cvtps_epi32((__m512)v);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtusepi32_epi8(rounded));
+  }
+  static inline void scale(T* values, const float* factors) {
+    const __m128i few = _mm_loadu_si128(reinterpret_cast<const __m128i*>(values));
+    put(values, (Vec)_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(few)) * load(factors));
+  }
+  // A pixel's k channels between -127 and 127, with 128 added; returns the scale. NaN and infinity give no number.
+  static inline float quantise(const float* x, Int k, T* to) {
+    // as whole numbers positive floats have the same order, and NaN is above all
+    __m512i most = _mm512_setzero_si512();
+    Int j = 0;
+    for (; j + kLanes <= k; j += kLanes) most = _mm512_max_epi32(most, bits_of_size(load(x + j)));
+    if (j < k) most = _mm512_max_epi32(most, bits_of_size(load_part(x + j, k - j)));
+    const int32_t bits = _mm512_reduce_max_epi32(most);
+    float largest;
+    memcpy(&largest, &bits, 4);
+    const __m512 factor = _mm512_set1_ps(largest > 1e-30f && largest < 1e30f ? 127.f / largest : 0.f);
+    // where all bits behind the point are used up, the last byte is the whole number
+    const __m512 up = _mm512_set1_ps(12582912.f + 128.f);
+    for (j = 0; j < k; j += kLanes) {
+      const __m512 v = (__m512)(j + kLanes <= k ? load(x + j) : load_part(x + j, k - j));
+      const __m512i whole = (__m512i)_mm512_fmadd_ps(v, factor, up);
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(to + j), _mm512_cvtepi32_epi8(whole));
+    }
+    return largest / 127.f;
+  }
+
+ private:
+  static inline __m512i bits_of_size(Vec v) { return _mm512_and_si512((__m512i)v, _mm512_set1_epi32(0x7fffffff)); }
+};
+typedef I8 Kind;
+#elif defined(__AVX512BF16__)
 // bfloat16 inputs, float32 sums
-struct BF16 {
+struct BF16 : FloatSums {
   typedef uint16_t T;
   static constexpr Int kStep = 2;
   static inline Vec fma(const T* a, const T* b, Vec c) {
