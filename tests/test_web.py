@@ -18,8 +18,7 @@ from test_demo import CHROMIUM, SWITCHES
 
 from widehrnet_zoo import PoseEstimator, UserError, create_model
 from widehrnet_zoo.cli.main import main
-from widehrnet_zoo.detection import PersonFinder, finder_ships
-from widehrnet_zoo.detection.finder import DEFAULT_FINDER
+from widehrnet_zoo.detection import LIGHT_FINDER, PersonFinder, finder_ships
 from widehrnet_zoo.models.opening import open_network
 from widehrnet_zoo.pose.box_maps import bin_coordinates
 from widehrnet_zoo.pose.decoding import decode_heatmaps
@@ -79,7 +78,7 @@ def test_chances_in_the_graph_are_those_of_the_score_map():
 
 def test_a_finder_is_no_pose_model_and_what_is_in_the_way_stays(tmp_path):
     with pytest.raises(UserError, match='finds people, not keypoints'):
-        write_pose(open_network(create_model(DEFAULT_FINDER)), tmp_path / 'pose.onnx')
+        write_pose(open_network(create_model(LIGHT_FINDER)), tmp_path / 'pose.onnx')
     (tmp_path / 'mine').mkdir()
     (tmp_path / 'mine' / 'thesis.txt').write_text('years of work')
     with pytest.raises(UserError, match='not written by this command'):
@@ -108,7 +107,7 @@ def finder(tmp_path_factory):
     """One that takes the whole picture for a person, whatever ships."""
     from safetensors.torch import save_file
 
-    model = trained_like(create_model(DEFAULT_FINDER))
+    model = trained_like(create_model(LIGHT_FINDER))
     head = model.get_classifier()
     with torch.no_grad():
         head.weight.mul_(0.01 / head.weight.abs().sum((1, 2, 3)).max())
@@ -241,7 +240,7 @@ def test_a_photo_gives_the_joints_of_the_estimator(open_page, finder):
     page.set_input_files('#file', SAMPLE)
     says(page, 'found.')
     found = page.evaluate('window.seen.at(-1).people')
-    detector = PersonFinder(DEFAULT_FINDER, finder, device='cpu', flip_test=False)
+    detector = PersonFinder(LIGHT_FINDER, finder, device='cpu', flip_test=False)
     expected = PoseEstimator('widehrnet_10_attn', device='cpu', detector=detector)(SAMPLE)
     assert len(found) == len(expected) > 0
     for person, keypoints, scores in zip(found, expected.keypoints, expected.scores, strict=True):

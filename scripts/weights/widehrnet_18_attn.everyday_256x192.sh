@@ -56,7 +56,6 @@ stage 10 "${sharp[@]}" --set epochs=14.1 --set batch_size=128 --lr 2e-3 --set em
 average "$runs"/teacher.safetensors "$runs"/10/weights.safetensors 0.85 "$runs"/start_11.safetensors
 stage 11 "${sharp[@]}" --minutes 74 --lr 1e-3 --weights "$runs"/start_11.safetensors "${light[@]}" \
     --set augment.rotation_prob=0.45 --set augment.box_jitter=0.06 --set augment.cutout_prob=0.06
-average "$runs"/10/weights.safetensors "$runs"/11/weights.safetensors 0.7 "$runs"/average.safetensors
 
-python scripts/weights/ship_weights.py "$runs"/average.safetensors widehrnet_18_attn.everyday_256x192 \
+python scripts/weights/ship_weights.py "$runs"/11/weights.safetensors widehrnet_18_attn.everyday_256x192 \
     --data "$data" --padding 1.1 --kept-out "$runs"/kept_out.json --report "$runs"/card

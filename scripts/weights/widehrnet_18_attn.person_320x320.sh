@@ -29,5 +29,7 @@ stage last 320 1.3 1.2e-3 32 "$runs"/person_gpu/weights.safetensors --set boxes.
     --set boxes.zoom_in=1.35 --set boxes.zoom_out=1.2 --set boxes.stretch=1.1 --set augment.colour=0.25 \
     --set augment.blur_prob=0.02
 
-widehrnet eval --protocol boxes --data "$runs"/val.json --images "$data" --model "$runs"/person_last/model \
-    --out "$runs"/person_eval
+python scripts/weights/average_weights.py "$runs"/person_gpu/weights.safetensors "$runs"/person_last/weights.safetensors \
+    "$runs"/person.safetensors --share 0.6
+widehrnet eval --protocol boxes --data "$runs"/val.json --images "$data" --model widehrnet_18_attn.person_320x320 \
+    --weights "$runs"/person.safetensors --out "$runs"/person_eval

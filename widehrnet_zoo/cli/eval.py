@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--flip-test',
         action=argparse.BooleanOptionalAction,
         default=None,
-        help='average with the mirrored crop (default: on for coco, mpii and boxes, off for pck and --detector)',
+        help='average with the mirrored crop (default: on for coco and mpii, else off)',
     )
     how.add_argument(
         '--shift',
@@ -203,7 +203,7 @@ def _boxes(args: argparse.Namespace) -> 'Report':
             args.weights,
             args.device,
             size=size,
-            flip_test=args.flip_test is not False,
+            flip_test=bool(args.flip_test),
             bf16=args.bf16,
             int8=args.int8,
             engine=args.engine,

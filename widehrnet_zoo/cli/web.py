@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--finder',
         metavar='MODEL',
-        help='person finder: a folder, file of weights or name (default: the one that ships)',
+        help='person finder: a folder, file of weights or name (default: the light one that ships)',
     )
     add_runtime(parser)
 

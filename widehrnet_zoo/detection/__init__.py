@@ -4,11 +4,12 @@ A detector is any callable that takes an RGB image, uint8 (height, width, 3), an
 pixels, and their scores, (N,). `open_detector` makes one from a name; `find_people` calls one and checks what it says.
 """
 
-from .finder import PersonFinder
+from .finder import LIGHT_FINDER, PersonFinder
 from .open import finder_ships, open_detector
 from .protocol import BatchDetector, Detector, find_people, find_people_in
 
 __all__ = [
+    'LIGHT_FINDER',
     'BatchDetector',
     'Detector',
     'PersonFinder',

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     import torch
 
 
-def finder_ships() -> bool:
-    """Whether the weights of the person finder are in this installation."""
-    return (WEIGHTS / f'{DEFAULT_FINDER}.safetensors').is_file()
+def finder_ships(name: str = DEFAULT_FINDER) -> bool:
+    """Whether the weights of a person finder are in this installation."""
+    return (WEIGHTS / f'{name}.safetensors').is_file()
 
 
 def open_detector(

@@ -13,7 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ..detection import PersonFinder, finder_ships
+from ..detection import LIGHT_FINDER, PersonFinder, finder_ships
 from ..engines.opening import torch_module
 from ..errors import UserError
 from ..export.export import export
@@ -70,7 +70,7 @@ def write_site(
         models: Pose models to choose from on the page, the first one first, as `PoseEstimator` takes them.
         out: The folder: a new one, an empty one, or one that this function wrote, whose files are replaced.
         weights: A file of weights, where there is one model.
-        finder: A person finder: a file of its weights, a name or a folder; by default the one that ships.
+        finder: A person finder: a file of its weights, a name or a folder; by default the light one that ships.
         runtime: An unpacked npm package `onnxruntime-web` to copy; by default the page loads the runtime from a
             public CDN, pinned and checked against its hashes.
         size: Height and width of the input of all models, instead of their own.
@@ -84,7 +84,7 @@ def write_site(
         raise UserError(f'{out} exists and was not written by this command: give the name of a new folder.')
     if not models or (weights is not None and len(models) != 1):
         raise UserError(f'Weights are of one model, and there are {len(models)}: name one.' if models else 'No model.')
-    if finder is None and not finder_ships():
+    if finder is None and not finder_ships(LIGHT_FINDER):
         raise UserError('The person finder is not in this installation: give the weights of one as the finder.')
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f'.{out.name}.'))
@@ -110,7 +110,7 @@ def write_site(
 
 
 def _write_finder(finder: str | Path | None, folder: Path) -> dict[str, Any]:
-    opened = PersonFinder(finder, device='cpu', engine='eager')
+    opened = PersonFinder(LIGHT_FINDER if finder is None else finder, device='cpu', engine='eager')
     module = torch_module(opened.backend)
     if module is None:
         raise UserError(f'{finder} is an exported file already: give the finder that it was made from.')
