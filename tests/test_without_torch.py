@@ -91,8 +91,7 @@ print(json.dumps([result.to_dict() for result in results]))
     done = run(code, path, photo)
     assert done.returncode == 0, done.stderr
     pose, finder = networks
-    detector = PersonFinder(finder, flip_test=suffix == '.kernels')
-    estimator = PoseEstimator(pose, size=SIZE, detector=detector, pose_threshold=0, same_person=1)
+    estimator = PoseEstimator(pose, size=SIZE, detector=PersonFinder(finder), pose_threshold=0, same_person=1)
     options = ({}, {'flip_test': True}, {'decoder': 'quarter'})
     for found, option in zip(json.loads(done.stdout), options, strict=True):
         expected = estimator(str(photo), **option)
