@@ -121,13 +121,8 @@ def main() -> None:
     parser.add_argument('out', type=Path)
     parser.add_argument('--model', default='widehrnet_18_attn')
     parser.add_argument('--weights', help='a file, instead of the weights that ship')
-    parser.add_argument('--size', type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'))
-    parser.add_argument('--padding', type=float, help="growth of a box to the view (default: the model's own)")
     args = parser.parse_args()
-    size = tuple(args.size) if args.size else None
-    estimator = PoseEstimator(
-        args.model, weights=args.weights, size=size, padding=args.padding, detector=None, bf16=True
-    )
+    estimator = PoseEstimator(args.model, weights=args.weights, detector=None, bf16=True)
     entries = label(estimator, json.loads(args.labels.read_text()), args.images)
     write_whole(args.out, json.dumps(entries))
 

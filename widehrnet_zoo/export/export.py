@@ -198,7 +198,7 @@ def export(
     if path.suffix != FORMATS[fmt]:
         raise UserError(f'A file of the format {fmt} ends in {FORMATS[fmt]}, not in {path.suffix or path.name!r}.')
     check_folder(path.parent)
-    allowed = {'openvino': {'f32', 'bf16', 'int8'}, 'kernels': {'f32', 'bf16', 'int8'}}.get(fmt, {'f32'})
+    allowed = {'f32', 'bf16', 'int8'} if fmt in ('openvino', 'kernels') else {'f32'}
     if precision not in allowed:
         raise UserError(f'{fmt} is exported in {", ".join(sorted(allowed))}, not in {precision}.')
     if getattr(getattr(model, 'global_pool', None), 'pool_type', ''):
