@@ -300,3 +300,35 @@ def test_heic_photos_are_read_where_pillow_heif_is_installed(tmp_path):
     image = read_image(tmp_path / 'a.heic')
     assert image.shape == (96, 64, 3) and np.abs(image.mean((0, 1)) - (200, 30, 30)).max() < 6
     assert read_size(tmp_path / 'a.heic') == (64, 96)
+
+
+@pytest.mark.parametrize('turn', [1, 6])
+@pytest.mark.parametrize('options', [{'quality': 90}, {'lossless': True}, {'alpha': 100}])
+@pytest.mark.parametrize('shrink_above', [None, 30_000])
+def test_large_webp_has_the_pixels_that_pillow_gives(tmp_path, monkeypatch, turn, options, shrink_above):
+    monkeypatch.setattr('widehrnet_zoo.pose.images._STRIP', 400 * 30)
+    image = Image.effect_noise((400, 301), 90).resize((100, 76)).resize((400, 301)).convert('RGB')
+    options = dict(options)
+    if 'alpha' in options:
+        image.putalpha(options.pop('alpha'))
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    image.save(tmp_path / 'a.webp', exif=exif, **options)
+    expected = read_image(tmp_path / 'a.webp', shrink_above=shrink_above)
+    monkeypatch.setattr('widehrnet_zoo.pose.webp.LARGE', 1000)
+    with monkeypatch.context() as without_pillow:
+        without_pillow.setattr('PIL.WebPImagePlugin.WebPImageFile.load', None)
+        assert (read_image(tmp_path / 'a.webp', shrink_above=shrink_above) == expected).all()
+    monkeypatch.setattr('ctypes.CDLL', lambda name: None)  # as where Pillow keeps libwebp inside
+    assert (read_image((tmp_path / 'a.webp').read_bytes(), shrink_above=shrink_above) == expected).all()
+
+
+def test_large_animations_and_damaged_webp_are_left_to_pillow(tmp_path, monkeypatch):
+    monkeypatch.setattr('widehrnet_zoo.pose.webp.LARGE', 1000)
+    first = Image.new('RGB', (64, 48), (200, 30, 90))
+    moving = saved(first, 'WEBP', save_all=True, append_images=[Image.new('RGB', (64, 48))], lossless=True)
+    assert (read_image(moving) == (200, 30, 90)).all()
+    damaged = bytearray(saved(Image.effect_noise((64, 48), 90), 'WEBP', lossless=True))
+    damaged[40:400] = bytes(360)
+    with pytest.raises(UserError, match='damaged or cut off'):
+        read_image(bytes(damaged))

@@ -1,5 +1,8 @@
 import copy
 import shutil
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -160,8 +163,11 @@ def test_compiling_says_so_and_two_installations_keep_apart(tmp_path, monkeypatc
     built = calls[0]['build_directory']
     (tmp_path / 'cache' / calls[0]['name'] / f'{calls[0]["name"]}.so').touch()
     caplog.clear()
+    # that PyTorch leaves, or that a killed process left, for which PyTorch before 2.14 waits without end
+    left = tmp_path / 'cache' / calls[0]['name'] / 'lock'
+    left.touch()
     fused.kernels.__wrapped__()
-    assert not caplog.text and calls[1] == calls[0]
+    assert not caplog.text and calls[1] == calls[0] and not left.exists()
     other = tmp_path / 'other'
     other.mkdir()
     monkeypatch.setattr(fused, '_SOURCES', tuple(Path(shutil.copy(file, other)) for file in fused._SOURCES))
@@ -171,3 +177,26 @@ def test_compiling_says_so_and_two_installations_keep_apart(tmp_path, monkeypatc
     monkeypatch.setenv('TORCH_EXTENSIONS_DIR', str(tmp_path / 'file'))
     with pytest.raises(UserError, match='set TORCH_EXTENSIONS_DIR'):
         fused.kernels.__wrapped__()
+
+
+def test_a_living_build_is_waited_for_and_a_killed_one_is_not(tmp_path, caplog):
+    from widehrnet_zoo.kernels import fused
+
+    build = 'import filelock, sys; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print(); sys.stdin.read()'
+    command = [sys.executable, '-c', build, str(tmp_path / 'building')]
+    turn = threading.Event()
+
+    def compile_next():
+        with fused._alone(tmp_path):
+            turn.set()
+
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline()
+        (tmp_path / 'lock').touch()
+        waiting = threading.Thread(target=compile_next)
+        waiting.start()
+        assert not turn.wait(0.3) and (tmp_path / 'lock').exists()
+        other.kill()
+    assert turn.wait(60) and not (tmp_path / 'lock').exists()
+    waiting.join()
+    assert 'Another process compiles' in caplog.text

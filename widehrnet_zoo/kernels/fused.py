@@ -17,12 +17,14 @@ import platform
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MethodType, ModuleType
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from timm.layers import BatchNormAct2d, SEModule
 from torch import Tensor, nn
 
@@ -59,22 +61,41 @@ def kernels() -> ModuleType:
             f'The kernels for training cannot be compiled to {folder} ({error.strerror}): set TORCH_EXTENSIONS_DIR to '
             'a folder that can be written, or train with fused: false.'
         ) from error
-    new = not any(folder.glob(f'{name}.*'))
-    if new:
-        _logger.warning('Compiling the kernels for training to %s, once; this takes a minute or more ...', folder)
-    if (folder / 'lock').exists():
-        _logger.warning('Another process compiles them: waiting for it. If there is none, delete %s.', folder / 'lock')
-    began = time.monotonic()
-    module = load(
-        name=name,
-        sources=[str(_SOURCES[0])],
-        extra_cflags=['-O3', '-march=native', '-ffast-math', '-fopenmp'],
-        extra_ldflags=['-fopenmp'],
-        build_directory=str(folder),
-    )
-    if new:
-        _logger.warning('Compiled in %.0f s.', time.monotonic() - began)
+    with _alone(folder):
+        new = not any(folder.glob(f'{name}.*'))
+        if new:
+            _logger.warning('Compiling the kernels for training to %s, once; this takes a minute or more ...', folder)
+        began = time.monotonic()
+        module = load(
+            name=name,
+            sources=[str(_SOURCES[0])],
+            extra_cflags=['-O3', '-march=native', '-ffast-math', '-fopenmp'],
+            extra_ldflags=['-fopenmp'],
+            build_directory=str(folder),
+        )
+        if new:
+            _logger.warning('Compiled in %.0f s.', time.monotonic() - began)
     return module
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One process at a time; the system takes the lock from one that was killed."""
+    lock = FileLock(folder / 'building')
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        _logger.warning('Another process compiles the kernels for training: waiting for it ...')
+        lock.acquire()
+    except NotImplementedError:  # a network disk without locks
+        yield
+        return
+    try:
+        # PyTorch before 2.14 waits without end for this file of a killed process to go
+        (folder / 'lock').unlink(missing_ok=True)
+        yield
+    finally:
+        lock.release()
 
 
 def _build_name() -> str:

@@ -4,6 +4,7 @@ import io
 import math
 import sys
 import warnings
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from ..errors import UserError
+from .webp import decode_large
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,14 +35,14 @@ MAX_PIXELS = 178_956_970
 _NO_PHOTOS = frozenset(('EPS', 'WMF', 'ICO', 'CUR', 'ICNS', 'FPX', 'MIC', 'BUFR', 'GRIB', 'HDF5', 'MPEG'))
 
 
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+_TURNS: dict[int, Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.uint8]]] = {
+    2: np.fliplr,
+    3: lambda pixels: np.rot90(pixels, 2),
+    4: np.flipud,
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: np.rot90(pixels, 2).swapaxes(0, 1),
+    8: np.rot90,
 }
 """How an image is turned upright, by its EXIF orientation."""
 
@@ -75,7 +77,7 @@ def read_image(
         max_pixels: Refuse larger images. Above Pillow's own limit, `PIL.Image.MAX_IMAGE_PIXELS` must be raised too.
         shrink_above: Decode paths and bytes of more pixels at a half, a third, ... of their sides, so that they fit;
             JPEG without the memory of the whole, but progressive JPEG with all its coefficients, at half of those sides
-            if its colours are stored at full size. WebP needs 16 bytes for each of its pixels all the same.
+            if its colours are stored at full size. WebP is decoded whole all the same.
 
     Returns:
         uint8 (H, W, 3), RGB. It shares memory with `source` where nothing had to be changed.
@@ -206,11 +208,11 @@ def _open(file: Any, name: str, max_pixels: int, shrink_above: int | None = None
     except Exception as error:  # Pillow's format plugins let all kinds of errors out on damaged headers
         raise UserError(f'{name} is damaged: {error}.') from error
     with image:
-        return _from_pillow(image, name, max_pixels, shrink_above)
+        return _from_pillow(image, name, max_pixels, shrink_above, file)
 
 
 def _from_pillow(
-    image: Image.Image, name: str, max_pixels: int, shrink_above: int | None = None
+    image: Image.Image, name: str, max_pixels: int, shrink_above: int | None = None, file: Any = None
 ) -> npt.NDArray[np.uint8]:
     # some format plugins take the size as the file says it
     if len(image.size) != 2 or not all(isinstance(side, int) for side in image.size):
@@ -231,7 +233,9 @@ def _from_pillow(
             # a JPEG is decoded at a half, a quarter or an eighth of its sides
             part = 2 * shrink if _keeps_all(image) else shrink
             image.draft(image.mode, (-(-width // part), -(-height // part)))
-        image.load()
+        decoded = decode_large(image, file)
+        if decoded is None:
+            image.load()
     except MemoryError:
         raise UserError(
             f'{name} needs more memory than there is: {width}x{height} pixels of {image.format}. Make it smaller, or '
@@ -245,12 +249,13 @@ def _from_pillow(
         turn = None
     left = math.ceil(math.sqrt(image.width * image.height / shrink_above)) if shrink > 1 and shrink_above else 1
     try:
-        upright = _reduced(image, left, name) if left > 1 else image
-        return _to_rgb(upright if turn is None else upright.transpose(turn), name)
+        whole = left == 1 and decoded is None
+        pixels = _to_rgb(image, name) if whole else _reduced(image, decoded, left, name)
     except UserError:
         raise
     except Exception as error:  # see _open
         raise UserError(f'{name} has colours that cannot be converted to RGB ({image.mode}): {error}.') from error
+    return pixels if turn is None else np.ascontiguousarray(turn(pixels))
 
 
 def _keeps_all(image: Image.Image) -> bool:
@@ -259,17 +264,21 @@ def _keeps_all(image: Image.Image) -> bool:
     return 'progressive' in image.info and len(sampling) > 1 and len(set(sampling)) == 1
 
 
-def _reduced(image: Image.Image, factor: int, name: str) -> Image.Image:
+def _reduced(
+    image: Image.Image, decoded: npt.NDArray[np.uint8] | None, factor: int, name: str
+) -> npt.NDArray[np.uint8]:
     """RGB at a part of the sides. Strip by strip, as each conversion takes as much memory as what is converted."""
     if image.mode == 'I':  # whose range only the whole tells
-        return Image.fromarray(_to_rgb(image, name)).reduce(factor)
-    rows = factor * max(1, _STRIP // (factor * image.width))
-    strips = []
-    for top in range(0, image.height, rows):
-        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
-        strips.append(np.asarray(Image.fromarray(_to_rgb(strip, name)).reduce(factor)))
-    image.close()  # which gives its memory back
-    return Image.fromarray(np.concatenate(strips))
+        return np.asarray(Image.fromarray(_to_rgb(image, name)).reduce(factor))
+    width, height = image.size
+    rows = factor * max(1, _STRIP // (factor * width))
+    reduced = np.empty((-(-height // factor), -(-width // factor), 3), np.uint8)
+    for top in range(0, height, rows):
+        end = min(top + rows, height)
+        strip = image.crop((0, top, width, end)) if decoded is None else Image.fromarray(decoded[top:end])
+        small = Image.fromarray(_to_rgb(strip, name)).reduce(factor)
+        reduced[top // factor :][: small.height] = np.asarray(small)
+    return reduced
 
 
 def _to_rgb(image: Image.Image, name: str) -> npt.NDArray[np.uint8]:
