@@ -8,10 +8,12 @@ from small_model import error, trained_like
 from torch import nn
 
 import widehrnet_zoo.models  # noqa: F401
-from widehrnet_zoo import deploy
+from widehrnet_zoo import SKELETONS, PoseEstimator, Skeleton, deploy
 from widehrnet_zoo.deployment.folding import Layout, paired_layout
 from widehrnet_zoo.deployment.layers import Gate
 from widehrnet_zoo.errors import UserError
+from widehrnet_zoo.kernels.library import find_library
+from widehrnet_zoo.kernels.native import accelerate
 from widehrnet_zoo.weights.official import convert_state_dict
 
 VARIANTS = timm.list_models('widehrnet*')
@@ -90,6 +92,22 @@ def test_the_trained_model_is_left_alone():
     before = {k: v.clone() for k, v in model.state_dict().items()}
     deploy(model)(torch.randn(1, 3, 64, 64))
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def kernels_of(model):
+    if find_library() is None:
+        pytest.skip('the package was installed without compiled kernels')
+    return accelerate(deploy(model))
+
+
+@pytest.mark.parametrize('fast', [deploy, kernels_of])
+def test_what_the_keypoints_are_goes_with_the_network(fast):
+    model = trained_like(timm.create_model('widehrnet_10', num_classes=3))
+    model.skeleton = Skeleton('bird', ('beak', 'l', 'r'), flip_pairs=((1, 2),))
+    model.padding = 1.1
+    again = PoseEstimator(fast(model), size=(64, 64), detector=None)
+    assert again.skeleton == model.skeleton and again.padding == 1.1
+    assert fast(timm.create_model('widehrnet_10').eval()).skeleton == SKELETONS['coco']
 
 
 def test_a_batch_is_the_same_as_one_by_one():

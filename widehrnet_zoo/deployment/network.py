@@ -1,6 +1,7 @@
 """The deployed network: equal to the trained one, for inference only."""
 
 import copy
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -69,10 +70,10 @@ class DeployedWideHRNet(nn.Module):
     Attributes:
         num_classes: Number of keypoints or classes.
         in_chans: Number of input channels.
-        pretrained_cfg: Of the trained model.
+        pretrained_cfg: Of the trained model, as are `skeleton`, and `padding` and `score_map` if it has them.
     """
 
-    pretrained_cfg: Any
+    pretrained_cfg: Any = None
 
     def __init__(
         self,
@@ -300,5 +301,14 @@ def deploy(model: nn.Module) -> DeployedWideHRNet:
     if not isinstance(model.neck, nn.Module) or isinstance(model.neck, nn.Identity):
         raise UserError('deploy() needs the whole network, and the neck of this one was pruned.')
     deployed = _Builder(model).build()
-    deployed.pretrained_cfg = getattr(model, 'pretrained_cfg', None)
+    describe_as(deployed, model)
     return deployed.to(next(model.parameters()).device).eval().requires_grad_(False)
+
+
+def describe_as(network: nn.Module, model: nn.Module) -> None:
+    """Give a network what is known of the model that it computes, in place: `PoseEstimator` goes by it."""
+    for name in ('pretrained_cfg', 'skeleton', 'padding', 'score_map'):
+        with suppress(UserError):  # of a backbone, whose keypoints nobody knows
+            value = getattr(model, name, None)
+            if value is not None:
+                setattr(network, name, value)

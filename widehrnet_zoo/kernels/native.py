@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..deployment.network import DeployedWideHRNet
+from ..deployment.network import DeployedWideHRNet, describe_as
 from ..errors import UserError
 from .library import Network, choose_variant, variants
 from .program import Program
@@ -22,27 +22,25 @@ class KernelNetwork(nn.Module):
         precision: `'f32'`, `'bf16'` or `'int8'`.
         num_classes: Number of heatmaps.
         in_chans: Number of input channels.
-        pretrained_cfg: Of the trained model.
+        pretrained_cfg: Of the trained model, as are `skeleton`, and `padding` and `score_map` if it has them.
 
     Args:
         program: From `record`.
         precision: `'f32'`, `'bf16'` or `'int8'`.
         variant: Name of the kernels; by default the best for this processor.
-        pretrained_cfg: Of the trained model.
 
     Raises:
         UserError: If there are no such kernels here.
     """
 
-    def __init__(
-        self, program: Program, precision: str = 'f32', variant: str | None = None, pretrained_cfg: Any = None
-    ):
+    pretrained_cfg: Any = None
+
+    def __init__(self, program: Program, precision: str = 'f32', variant: str | None = None):
         super().__init__()
         self.program = program
         self.precision = precision
         self.num_classes = program.outputs
         self.in_chans = program.channels
-        self.pretrained_cfg = pretrained_cfg
         self._wanted = variant
         self._network: Network | None = program.open(choose_variant(precision, variant))
         self.eval()
@@ -90,4 +88,6 @@ def accelerate(deployed: DeployedWideHRNet, precision: str = 'f32', variant: str
         UserError: If the package was installed without kernels, the processor has no such instructions, or the network
             has other attention than squeeze-excitation, no heatmaps, or is not in float32 on the CPU.
     """
-    return KernelNetwork(record(deployed), precision, variant, deployed.pretrained_cfg)
+    network = KernelNetwork(record(deployed), precision, variant)
+    describe_as(network, deployed)
+    return network
