@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from ..errors import UserError
 from ..files import write_whole
-from ..kernels.library import choose_variant, find_library, precision_of
+from ..kernels.library import choose_variant, device_for, find_library, precision_of
 from ..kernels.saved import decode_program, encode_program
 from ..pose.skeletons import Skeleton
 from ..version import __version__
@@ -71,8 +71,8 @@ class Request:
     @functools.cached_property
     def key(self) -> str | None:
         """A hash of all that the program depends on; `None` where it cannot be told without PyTorch, or none runs."""
-        chosen = str(self.device) == 'cpu' or (self.device is None and (self.engine == 'kernels' or self.int8))
-        on_cpu = chosen or (self.device is None and not _may_have_gpu())
+        device = device_for(self.device, self.engine, self.int8)
+        on_cpu = str(device) == 'cpu' or (device is None and not _may_have_gpu())
         files = self._files()
         if files is None or not on_cpu or self.engine not in ('auto', 'kernels') or find_library() is None:
             return None

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..deployment.network import DeployedWideHRNet, deploy
 from ..errors import UserError
-from ..kernels.library import find_library, precision_of
+from ..kernels.library import device_for, find_library, precision_of
 from ..kernels.native import KernelNetwork, accelerate
 from ..models.opening import open_network
 from ..models.widehrnet import WideHRNet
@@ -230,5 +230,5 @@ def open_torch(
     """Open a network that is not an exported file; see `PoseEstimator` for the arguments."""
     network = open_network(model, weights, size=size, skeleton=skeleton).network
     if not isinstance(model, nn.Module):
-        device = find_device('cpu' if (engine == 'kernels' or int8) and device is None else device)
+        device = find_device(device_for(device, engine, int8))
     return TorchBackend(network, size, skeleton, device, bf16, engine, int8)

@@ -9,6 +9,7 @@ from ..errors import UserError
 from ..models.configs import PAPER, REPOSITORY
 from ..models.widehrnet import WideHRNet
 from ..pose.skeletons import Skeleton, is_human
+from ..weights.licenses import NOT_STATED
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCard
@@ -68,7 +69,7 @@ def model_card(
     title = Path(name).name if name.startswith('local-dir:') else name.rpartition('/')[2]
     source = name if name.startswith('local-dir:') else f'hf-hub:{name}'
     human = skeleton is not None and is_human(skeleton)
-    known = license not in (None, 'unknown')
+    known = license not in (None, NOT_STATED)
     data = ModelCardData(
         license=license if known else None,
         library_name='timm',

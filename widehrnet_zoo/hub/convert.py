@@ -11,6 +11,7 @@ from ..models.configs import REPOSITORY
 from ..models.registry import create_model
 from ..pose.skeletons import SKELETONS, Skeleton
 from ..weights.checkpoints import load_weights, official_state, read_checkpoint
+from ..weights.licenses import NOT_STATED
 from ..weights.official import Architecture, convert_state_dict, find_architecture
 from .saving import save_pretrained
 
@@ -100,7 +101,7 @@ def convert_checkpoint(
         'label_names': skeleton.keypoints,
         'input_size': (in_chans, *size),
         'pool_size': (size[0] // 4, size[1] // 4),
-        'license': 'unknown',
+        'license': NOT_STATED,
         'origin_url': REPOSITORY,
         'file': None,
     }

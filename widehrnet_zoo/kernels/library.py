@@ -123,6 +123,11 @@ def precision_of(bf16: bool, int8: bool) -> str:
     return 'bf16' if bf16 else 'int8' if int8 else 'f32'
 
 
+def device_for(device: Any, engine: str, int8: bool) -> Any:
+    """The device that is asked for, if any; the kernels, which alone know int8, are of the CPU."""
+    return 'cpu' if device is None and (engine == 'kernels' or int8) else device
+
+
 def choose_variant(precision: str = 'f32', name: str | None = None) -> str:
     """The set of kernels to use.
 

@@ -7,6 +7,7 @@ from timm.models import PretrainedCfg, get_arch_pretrained_cfgs
 
 from ..pose.box_maps import PERSON_BOXES, gives_boxes
 from ..pose.skeletons import Skeleton, skeleton_of
+from ..weights.licenses import NOT_STATED
 from ..weights.shipped import shipped_entry
 from .configs import REPOSITORY
 from .macs import MacCount, count_parameters, measure_macs
@@ -129,4 +130,4 @@ def _weights(name: str, cfg: PretrainedCfg) -> str:
         return 'shipped'
     if cfg.has_weights:
         return 'hub'
-    return 'convert' if cfg.license == 'unknown' and cfg.origin_url == REPOSITORY else 'none'
+    return 'convert' if cfg.license == NOT_STATED and cfg.origin_url == REPOSITORY else 'none'

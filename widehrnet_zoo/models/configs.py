@@ -7,6 +7,7 @@ from timm.models import generate_default_cfgs
 
 from ..pose.box_maps import PERSON_BOXES
 from ..pose.skeletons import SKELETONS
+from ..weights import licenses
 from ..weights.shipped import WEIGHTS
 
 PAPER = (
@@ -30,15 +31,14 @@ def _cfg(data: str = 'coco', input_size: tuple[int, int] = (256, 192), **kwargs:
         'std': IMAGENET_DEFAULT_STD,
         'first_conv': 'stem.conv.conv',
         'classifier': 'classifier',
-        'license': 'apache-2.0',
+        'license': licenses.OWN,
         'paper_name': PAPER,
         **kwargs,
     }
 
 
 def _official(data: str, height: int, width: int) -> dict[str, Any]:
-    # the authors' code is Apache-2.0, for their weights no licence is stated, so none is passed on
-    return _cfg(data, (height, width), license='unknown', origin_url=REPOSITORY)
+    return _cfg(data, (height, width), license=licenses.NOT_STATED, origin_url=REPOSITORY)
 
 
 def _shipped(variant: str, height: int, width: int, tag: str = 'people') -> dict[str, Any]:

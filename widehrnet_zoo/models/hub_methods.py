@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
+from ..weights.hub_revision import split_revision, with_revision
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -52,9 +53,7 @@ class HubMethods:
         elif ':' not in name and '/' in name:
             name = f'hf-hub:{name}'
         if revision is not None:
-            if not name.startswith(('hf-hub:', 'hf_hub:')) or '@' in name:
-                raise UserError(f'revision={revision!r} is for a model of the Hub that names none, not for {name}.')
-            name = f'{name}@{revision}'
+            name = with_revision(name, revision)
         if name.startswith(('hf-hub:', 'hf_hub:')) and (token or force_download or local_files_only):
             options = {'token': token, 'force_download': force_download, 'local_files_only': local_files_only}
             name = f'local-dir:{_download(name, cache_dir, options)}'
@@ -126,7 +125,7 @@ def _download(name: str, cache_dir: str | Path | None, options: dict[str, Any]) 
         try:
             config = fetch(repo, 'config.json', cache_dir, **options)
             # of the same commit, whatever is pushed meanwhile
-            fetch(f'{repo.partition("@")[0]}@{config.parent.name}', WEIGHTS_NAME, cache_dir, **options)
+            fetch(f'{split_revision(repo)[0]}@{config.parent.name}', WEIGHTS_NAME, cache_dir, **options)
         except LocalEntryNotFoundError as error:
             if not options['local_files_only']:
                 raise

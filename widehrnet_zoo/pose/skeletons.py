@@ -12,6 +12,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..files import read_json, read_settings
+from .oks_sigmas import COCO_SIGMAS
 from .sides import find_flip_pairs, find_sides
 
 
@@ -148,7 +149,6 @@ def skeleton_from_names(keypoints: Sequence[str], name: str = 'custom') -> Skele
 
 
 # Names, order and skeleton: the categories of COCO's person_keypoints annotation files (there counted from 1).
-# Sigmas: cocodataset.org, keypoints evaluation, https://cocodataset.org/#keypoints-eval
 _COCO = Skeleton(
     name='coco',
     keypoints=(
@@ -192,25 +192,7 @@ _COCO = Skeleton(
         (3, 5),
         (4, 6),
     ),
-    sigmas=(
-        0.026,
-        0.025,
-        0.025,
-        0.035,
-        0.035,
-        0.079,
-        0.079,
-        0.072,
-        0.072,
-        0.062,
-        0.062,
-        0.107,
-        0.107,
-        0.087,
-        0.087,
-        0.089,
-        0.089,
-    ),
+    sigmas=COCO_SIGMAS,
 )
 
 # Order of the joints: annotation README of the MPII Human Pose Dataset, http://human-pose.mpi-inf.mpg.de

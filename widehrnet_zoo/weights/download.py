@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from .hub_revision import split_revision
 
 _logger = logging.getLogger(__name__)
 
@@ -42,9 +43,8 @@ def fetch(model_id: str, filename: str, cache_dir: str | Path | None = None, **o
         UserError: If the second copy is damaged as well. Other errors are huggingface-hub's, see `hub_errors`.
     """
     from huggingface_hub import hf_hub_download
-    from timm.models._hub import hf_split
 
-    repo_id, revision = hf_split(model_id)
+    repo_id, revision = split_revision(model_id)
     for attempt in range(2):
         file = Path(hf_hub_download(repo_id, filename, revision=revision, cache_dir=cache_dir, **options))
         expected = _expected_hash(file, repo_id, filename)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..errors import UserError
+from .hub_revision import split_revision
 
 _HTTP_LIBRARIES = {'httpx', 'httpx2', 'httpcore', 'httpcore2', 'requests', 'urllib3'}
 
@@ -54,7 +55,7 @@ def _explain(error: Exception, model_name: str) -> str | None:
     from huggingface_hub import errors as hf
 
     repo = re.sub(r'^hf[-_]hub:', '', model_name)
-    name, _, revision = repo.partition('@')
+    name, revision = split_revision(repo)
     page = f'{constants.ENDPOINT}/{name}'
     chain = list(_chain(error))
 
