@@ -11,8 +11,8 @@ for the 12,000 people of `everyday/train.json`.
 
 import argparse
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,10 @@ from tqdm import tqdm
 
 from widehrnet_zoo import PoseEstimator
 from widehrnet_zoo.files import write_whole
+from widehrnet_zoo.inference.photo import Photo
 from widehrnet_zoo.metrics.oks import keypoint_similarity
-from widehrnet_zoo.pose.arrays import to_numpy
-from widehrnet_zoo.pose.crops import STRIDE, box_views, crop_people
-from widehrnet_zoo.pose.decoding import decode_heatmaps
-from widehrnet_zoo.pose.flip import flip_heatmaps
 from widehrnet_zoo.pose.images import read_image
+from widehrnet_zoo.pose.results import PoseResult
 
 Array = npt.NDArray[np.float64]
 
@@ -40,24 +38,17 @@ SMALLEST = 72
 BODY = 0.53
 """Area of a body in parts of its box, as pycocotools' area of COCO's people is on average."""
 
-BATCH = 16
 
-
-def look(estimator: PoseEstimator, image: npt.NDArray[np.uint8], maps: Array) -> Iterator[tuple[Array, Array]]:
-    """Keypoints (N, K, 2) in image pixels and scores (N, K), seen in views and in their mirror images."""
-    crops = crop_people(image, maps, estimator.size)
-    for mirrored in (False, True):
-        points, scores = [], []
-        for start in range(0, len(crops), BATCH):
-            part = crops[start : start + BATCH]
-            heatmaps = estimator.heatmaps(np.ascontiguousarray(part[:, :, ::-1]) if mirrored else part)
-            if mirrored:
-                heatmaps = flip_heatmaps(heatmaps, estimator.skeleton.flip_order)
-            xy, score = map(to_numpy, decode_heatmaps(heatmaps, 'dark'))
-            places = maps[start : start + BATCH]
-            points.append(np.einsum('nij,nkj->nki', places[:, :, :2], xy * STRIDE) + places[:, None, :, 2])
-            scores.append(score)
-        yield np.concatenate(points), np.concatenate(scores)
+def look(estimator: PoseEstimator, image: npt.NDArray[np.uint8], boxes: Array, zoom: float) -> list[PoseResult]:
+    """Keypoints in image pixels, as the boxes are and in the mirrored image."""
+    width = image.shape[1]
+    mirrored = boxes[:, [2, 1, 0, 3]] * [-1, 1, -1, 1] + [width, 0, width, 0]
+    photos = Photo(image, boxes), Photo(image[:, ::-1], mirrored)
+    options = {'padding': estimator.padding * zoom, 'peaks': True, 'inside': False, 'workers': 0}
+    plain, back = (one.result for one in estimator.look(photos, **options))
+    order = estimator.skeleton.flip_order
+    keypoints = back.keypoints[:, order] * np.float32([-1, 1]) + np.float32([width - 1, 0])
+    return [plain, replace(back, keypoints=keypoints, scores=back.scores[:, order])]
 
 
 def agreement(points: Array, scores: Array, area: Array, sigmas: Array) -> tuple[Array, Array]:
@@ -97,12 +88,8 @@ def label(estimator: PoseEstimator, labels: dict[str, Any], images: Path) -> lis
         for image, found in zip(pool.map(lambda i: read_image(files[i]), people), people.values(), strict=True):
             boxes = np.array([person['bbox'] for person in found], float)
             boxes[:, 2:] += boxes[:, :2]
-            seen = [
-                one
-                for zoom in VIEWS
-                for one in look(estimator, image, box_views(boxes, estimator.size, estimator.padding * zoom))
-            ]
-            points, scores = (np.stack(part) for part in zip(*seen, strict=True))
+            seen = [result for zoom in VIEWS for result in look(estimator, image, boxes, zoom)]
+            points, scores = (np.stack([getattr(one, what) for one in seen]) for what in ('keypoints', 'scores'))
             area = BODY * np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
             poses, agree = agreement(points, scores, area, sigmas)
             entries += [

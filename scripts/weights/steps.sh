@@ -37,6 +37,15 @@ train_everyday() {
         --set warmup_steps=30 --out "$runs"/"$name" --resume "$@"
 }
 
+# train_finder NAME SIDE EPOCHS LR [more arguments of widehrnet train], after person_labels.py; what is there goes on
+train_finder() {
+    local name=$1 side=$2 epochs=$3 lr=$4
+    shift 4
+    widehrnet train person_320x320 --labels "$runs"/train.json --images "$data" --val-labels "$runs"/val.json \
+        --set data.cache="$runs"/cache --size "$side" "$side" --epochs "$epochs" --lr "$lr" --set batch_size=32 \
+        --set fused=true --set precision=bf16 --out "$runs"/person_"$name" --resume "$@"
+}
+
 # people nearly as they are: less of everything that changes photos
 light=()
 for value in rotation=25 rotation_prob=0.4 any_rotation_prob=0.01 scale=1.2 shift=0.03 half_body_prob=0.05 \

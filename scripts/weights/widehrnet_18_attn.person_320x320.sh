@@ -10,22 +10,19 @@ set -euo pipefail
 usage="usage: $0 EVERYDAY START [RUNS]"
 data=$(realpath "${1:?$usage}") start=$(realpath "${2:?$usage}") runs=$(realpath -m "${3:-runs}")
 cd "$(dirname "$0")/../.." && mkdir -p "$runs"
+. scripts/weights/steps.sh
 
 python scripts/weights/person_labels.py "$data" "$runs"
 
 stage() {
-    local name=$1 side=$2 epochs=$3 lr=$4 batch=$5 weights=$6
-    shift 6
-    widehrnet train person_320x320 --labels "$runs"/train.json --images "$data" --val-labels "$runs"/val.json \
-        --set data.cache="$runs"/cache --set data.crop_size=400 --set model.name=widehrnet_18_attn \
-        --size "$side" "$side" --epochs "$epochs" --lr "$lr" --set batch_size="$batch" --weights "$weights" \
-        --set fused=true --set precision=bf16 --out "$runs"/person_"$name" --resume "$@"
+    train_finder "$@" --set data.crop_size=400 --set model.name=widehrnet_18_attn
 }
-stage small 192 2 2e-3 32 "$start" --set boxes.mosaic_prob=0.3
+stage small 192 2 2e-3 --weights "$start" --set boxes.mosaic_prob=0.3
 # this one ran on a GPU within eight minutes, see gpu.md; on two cores it takes three hours
-stage gpu 320 6.9 2e-3 64 "$runs"/person_small/weights.safetensors --set boxes.mosaic_prob=0.15 \
-    --set boxes.zoom_in=1.4 --set boxes.zoom_out=1.25 --set augment.colour=0.3 --set augment.blur_prob=0.03
-stage last 320 1.3 1.2e-3 32 "$runs"/person_gpu/weights.safetensors --set boxes.mosaic_prob=0.08 \
+stage gpu 320 6.9 2e-3 --weights "$runs"/person_small/weights.safetensors --set boxes.mosaic_prob=0.15 \
+    --set batch_size=64 --set boxes.zoom_in=1.4 --set boxes.zoom_out=1.25 --set augment.colour=0.3 \
+    --set augment.blur_prob=0.03
+stage last 320 1.3 1.2e-3 --weights "$runs"/person_gpu/weights.safetensors --set boxes.mosaic_prob=0.08 \
     --set boxes.zoom_in=1.35 --set boxes.zoom_out=1.2 --set boxes.stretch=1.1 --set augment.colour=0.25 \
     --set augment.blur_prob=0.02
 
