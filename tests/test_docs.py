@@ -161,11 +161,6 @@ def test_there_are_examples_in_the_docs():
     assert {block.page.name for block in PYTHON} >= {'README.md', 'index.md', 'add-a-model.md'}
 
 
-def test_figures_are_those_of_the_script():
-    for name, content in script('figures').render().items():
-        assert (ROOT / 'docs' / 'images' / name).read_text(encoding='utf-8') == content, 'run scripts/docs/figures.py'
-
-
 @pytest.mark.slow
 def test_model_table_is_that_of_the_registry():
     page = (ROOT / 'docs' / 'models.md').read_text(encoding='utf-8')

@@ -124,13 +124,6 @@ def test_what_the_kernels_cannot_run_is_run_by_the_next_best_unless_they_were_as
     assert OFFERED == ENGINES
 
 
-@pytest.mark.skipif(FAST != 'kernels', reason='the package was installed without compiled kernels')
-def test_fused_still_works_and_warns():
-    with pytest.warns(DeprecationWarning, match='`engine`'):
-        fused = estimator(small(), fused=True)
-    assert fused.backend.engine == 'kernels'
-
-
 def test_graphs_are_half_precision_at_fixed_batch_sizes():
     model = small()
     plain, half = estimator(model, engine='eager'), estimator(model, engine='graphs')

@@ -198,7 +198,7 @@ def test_a_backend_is_any_callable_that_says_what_it_is():
         ({'std': (1, 1, 0)}, 'std'),
         ({'mean': (1, 1)}, 'mean'),
         ({'model': 'widehrnet_10'}, 'in place of'),
-        ({'fused': True}, 'in place of'),
+        ({'engine': 'kernels'}, 'in place of'),
     ],
 )
 def test_options_that_cannot_be_are_refused(options, message):

@@ -6,6 +6,7 @@ An arrow is left out where a longer way says the same.
 """
 
 import ast
+import functools
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,6 +24,7 @@ def modules() -> dict[str, Path]:
     }
 
 
+@functools.cache
 def imports() -> dict[str, set[str]]:
     """What each module imports of the package, anywhere in its text: in functions and under TYPE_CHECKING too."""
     known = modules()

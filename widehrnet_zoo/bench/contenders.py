@@ -1,5 +1,7 @@
 """What is timed: a network, the path that runs it, and its precision."""
 
+import copy
+import functools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -86,21 +88,7 @@ class Contender:
         Raises:
             UserError: If there is no such network.
         """
-        import timm
-
-        from ..engines.opening import open_backend
-        from ..engines.pytorch import TorchBackend
-
-        if self.weights is not None:
-            return cast(TorchBackend, open_backend(self.model, self.weights, 'cpu', self.size)).module.eval()
-        torch.manual_seed(0)
-        try:
-            module = timm.create_model(self.model)
-        except RuntimeError as error:
-            raise UserError(f'timm has no model {self.model!r}: see `timm.list_models()`.') from error
-        if isinstance(module, WideHRNet):
-            _settle(module)
-        return module.eval()
+        return copy.deepcopy(_module(self.model, self.weights, self.size))
 
     def prepare(self, folder: Path, crops: npt.NDArray[np.uint8] | None = None) -> 'Contender':
         """Write the file that the path runs, if it runs one.
@@ -208,6 +196,25 @@ class Contender:
 
             return accelerate(deployed, self.precision)
         return deployed.to(_dtype(self.precision))
+
+
+@functools.cache
+def _module(model: str, weights: str | None, size: tuple[int, int]) -> nn.Module:
+    import timm
+
+    from ..engines.opening import open_backend
+    from ..engines.pytorch import TorchBackend
+
+    if weights is not None:
+        return cast(TorchBackend, open_backend(model, weights, 'cpu', size)).module.eval()
+    torch.manual_seed(0)
+    try:
+        module = timm.create_model(model)
+    except RuntimeError as error:
+        raise UserError(f'timm has no model {model!r}: see `timm.list_models()`.') from error
+    if isinstance(module, WideHRNet):
+        _settle(module)
+    return module.eval()
 
 
 def _training(module: nn.Module, fused: bool, precision: str) -> Runner:

@@ -1,5 +1,7 @@
 """Networks on one device of PyTorch, a GPU above all: paths, precisions and memory formats side by side."""
 
+import copy
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,13 +73,14 @@ class DeviceContender:
         Returns:
             What `given` gives to what the network gives.
         """
-        module = _network(self.model).to(device, DTYPES[self.precision]).to(memory_format=self._format)
+        module = copy.deepcopy(_network(self.model)).to(device, DTYPES[self.precision]).to(memory_format=self._format)
         if self.path == 'graphs':
             return Replayed(module)
         run = torch.compile(module, dynamic=False) if self.path == 'compiled' else module
         return torch.inference_mode()(run)
 
 
+@functools.cache
 def _network(name: str) -> nn.Module:
     if any(name in (known, known.partition('.')[0]) for known in list_pretrained()):
         return create_model(name, pretrained=True).eval()

@@ -20,7 +20,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         'models', nargs='*', metavar='MODEL', help='names, folders or files to offer besides the models that ship'
     )
-    parser.add_argument('--device', help='cpu, cuda, mps, ... (default: the best there is)')
     add_engine(parser)
     people = parser.add_argument_group('people')
     add_detector(people, 'photos where no box is drawn')

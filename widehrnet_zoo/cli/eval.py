@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .engine import add_engine
+from .engine import add_engine, add_precision, engine_options
 from .people import add_detector, add_limits, people_options
 
 if TYPE_CHECKING:
@@ -106,12 +106,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     run_group.add_argument('--restart', action='store_true', help='throw away the predictions in --out')
     run_group.add_argument('--worst', type=int, default=12, metavar='N', help='people in worst.png (default: 12)')
-    run_group.add_argument('--device', help='cpu, cuda, mps, ... (default: the best there is)')
-    run_group.add_argument('--bf16', action='store_true', help='run the network in bfloat16')
-    run_group.add_argument(
-        '--int8', action='store_true', help='run the network in 8-bit integers, on CPUs with AVX512-VNNI'
-    )
     add_engine(run_group)
+    add_precision(run_group)
     run_group.add_argument('--batch-size', type=int, default=32, help='people per step (default: 32)')
     run_group.add_argument('--workers', type=int, default=2, help='threads that read photos (default: 2)')
     run_group.add_argument('--quiet', action='store_true', help='no progress bar')
@@ -134,6 +130,10 @@ def run(args: argparse.Namespace) -> int:
         report = _keypoints(args)
     sys.stdout.write(report.table())
     return 0
+
+
+def _size(args: argparse.Namespace) -> tuple[int, int] | None:
+    return tuple(args.size) if args.size else None
 
 
 def _keypoints(args: argparse.Namespace) -> 'Report':
@@ -165,10 +165,7 @@ def _keypoints(args: argparse.Namespace) -> 'Report':
             raise UserError('Give --model or --weights to measure a model, or --results to score a file of results.')
         from ..inference.estimator import PoseEstimator
 
-        size = tuple(args.size) if args.size else None
-        estimator = PoseEstimator(
-            args.model, args.weights, args.device, size=size, bf16=args.bf16, int8=args.int8, engine=args.engine
-        )
+        estimator = PoseEstimator(args.model, args.weights, size=_size(args), **engine_options(args))
     return evaluate(
         protocol,
         args.data,
@@ -196,18 +193,9 @@ def _boxes(args: argparse.Namespace) -> 'Report':
     if args.results is None:
         from ..detection.finder import DEFAULT_FINDER, PersonFinder
 
-        size = tuple(args.size) if args.size else None
         model = DEFAULT_FINDER if args.model is None and args.weights is None else args.model
-        finder = PersonFinder(
-            model,
-            args.weights,
-            args.device,
-            size=size,
-            flip_test=bool(args.flip_test),
-            bf16=args.bf16,
-            int8=args.int8,
-            engine=args.engine,
-        )
+        options = {'size': _size(args), 'flip_test': bool(args.flip_test), **engine_options(args)}
+        finder = PersonFinder(model, args.weights, **options)
     return evaluate_boxes(
         args.data,
         args.images,
@@ -237,15 +225,12 @@ def _everyone(args: argparse.Namespace) -> 'Report':
     estimator = PoseEstimator(
         args.model,
         args.weights,
-        args.device,
-        size=tuple(args.size) if args.size else None,
+        size=_size(args),
         padding=args.padding,
         decoder=args.decoder or 'dark',
         flip_test=bool(args.flip_test),
         batch_size=args.batch_size,
-        bf16=args.bf16,
-        int8=args.int8,
-        engine=args.engine,
+        **engine_options(args),
         **people_options(args),
     )
     return evaluate_everyone(

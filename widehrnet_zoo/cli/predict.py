@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from .engine import add_engine
+from .engine import add_engine, add_precision, engine_options
 from .people import add_detector, add_limits, people_options
 from .photos import STDIN, find_photos, name_outputs
 
@@ -101,12 +101,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--flip-test', action='store_true', help='average with the mirrored crop: better, twice the work'
     )
     model.add_argument('--decoder', choices=('quarter', 'dark', 'soft'), default='dark', help='default: dark')
-    model.add_argument('--device', help='cpu, cuda, mps, ... (default: the best there is)')
-    model.add_argument('--bf16', action='store_true', help='run the network in bfloat16')
-    model.add_argument(
-        '--int8', action='store_true', help='run the network in 8-bit integers, on CPUs with AVX512-VNNI'
-    )
     add_engine(model)
+    add_precision(model)
     model.add_argument('--batch-size', type=int, default=16, metavar='N', help='people per step (default: 16)')
     video = parser.add_argument_group('video')
     video.add_argument(
@@ -201,13 +197,10 @@ def run(args: argparse.Namespace) -> int:
     estimator = PoseEstimator(
         args.model,
         args.weights,
-        args.device,
         decoder=args.decoder,
         flip_test=args.flip_test,
         batch_size=args.batch_size,
-        bf16=args.bf16,
-        int8=args.int8,
-        engine=args.engine,
+        **engine_options(args),
         **people_options(args),
     )
     if out is not None:

@@ -6,6 +6,7 @@ import sys
 
 from ..collection import predict_collection
 from ..errors import UserError
+from .engine import engine_options
 from .people import people_options
 
 
@@ -26,11 +27,9 @@ def run_ray(args: argparse.Namespace) -> int:
             raise UserError(f'--ray writes Parquet for each photo: leave --{name.replace("_", "-")} out.')
     # pathlib makes one slash of the two of an address
     out = re.sub(r'^(\w\w+):/(?!/)', r'\1://', str(args.out or 'poses'))
-    names = ('model', 'weights', 'device', 'decoder', 'flip_test', 'batch_size', 'bf16', 'int8', 'engine')
-    options = {name: getattr(args, name) for name in names}
-    counts = predict_collection(
-        args.paths, out, actors=args.actors, progress=not args.quiet, **options, **people_options(args)
-    )
+    names = ('model', 'weights', 'decoder', 'flip_test', 'batch_size')
+    options = {name: getattr(args, name) for name in names} | engine_options(args) | people_options(args)
+    counts = predict_collection(args.paths, out, actors=args.actors, progress=not args.quiet, **options)
     failed = f'; {counts["failed"]} failed' if counts['failed'] else ''
     sys.stdout.write(f'{counts["photos"]} photos, {counts["people"]} people: {out}{failed}\n')
     return 1 if counts['failed'] else 0

@@ -1,6 +1,5 @@
 """One photo, or many, to keypoints."""
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from operator import index
 from pathlib import Path
@@ -74,7 +73,6 @@ class PoseEstimator:
             PyTorch with folded convolutions; `'graphs'`, PyTorch in half precision as CUDA graphs; `'eager'`, PyTorch
             on the network as it is; by default the fastest for the device: the kernels on a CPU, graphs on CUDA. All
             but `'graphs'` are equal within rounding; its error is stated by `widehrnet bench --device cuda`.
-        fused: Deprecated: `engine='kernels'`, which is the default on a CPU.
         detector: Finds the people in images that come without boxes: a name as `open_detector` takes it, such as
             `'default'` (the person finder that ships), or any callable, as `Detector` says; `None` takes the whole
             image as one person's box. By default, `'auto'`: the finder that was exported with the model, if one was;
@@ -106,14 +104,9 @@ class PoseEstimator:
         bf16: bool = False,
         int8: bool = False,
         engine: str = 'auto',
-        fused: bool | None = None,
         detector: str | Detector | None = 'auto',
         **limits: Any,
     ):
-        if fused is not None:
-            said = '`fused` is deprecated and will be removed: the kernels are the default on a CPU; see `engine`.'
-            warnings.warn(said, DeprecationWarning, stacklevel=2)
-            engine = 'kernels' if fused else engine
         for name in sorted(_SIZES & set(limits)):
             raise UserError(f'{name} is called size here: size=(height, width), multiples of 32.')
         self.limits = Limits().changed(limits)

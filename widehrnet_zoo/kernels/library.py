@@ -76,14 +76,13 @@ def _library() -> ctypes.CDLL:
         ctypes.c_void_p,
         ctypes.c_int,
     ]
-    if hasattr(library, 'widehrnet_profile'):  # absent in what was compiled before it
-        library.widehrnet_profile.argtypes = [
-            ctypes.c_void_p,
-            ctypes.c_void_p,
-            *[ctypes.c_int64] * 2,
-            *[ctypes.c_void_p] * 3,
-        ]
-        library.widehrnet_peak.restype = ctypes.c_double
+    library.widehrnet_profile.argtypes = [
+        ctypes.c_void_p,
+        ctypes.c_void_p,
+        *[ctypes.c_int64] * 2,
+        *[ctypes.c_void_p] * 3,
+    ]
+    library.widehrnet_peak.restype = ctypes.c_double
     return library
 
 
@@ -101,9 +100,7 @@ def variants() -> dict[str, str]:
     def precision(i: int) -> str:
         if library.widehrnet_variant_bf16(i):
             return 'bf16'
-        # absent in what was compiled before it
-        int8 = getattr(library, 'widehrnet_variant_int8', None)
-        return 'int8' if int8 is not None and int8(i) else 'f32'
+        return 'int8' if library.widehrnet_variant_int8(i) else 'f32'
 
     return {
         library.widehrnet_variant_name(i).decode(): precision(i)
@@ -159,21 +156,11 @@ def peak(variant: str) -> float:
 
     Args:
         variant: From `choose_variant`.
-
-    Raises:
-        UserError: If the compiled kernels are older than this function.
     """
-    library = _measuring()
+    library = _library()
     names = [library.widehrnet_variant_name(i).decode() for i in range(library.widehrnet_variants())]
     found: float = library.widehrnet_peak(names.index(variant))
     return found
-
-
-def _measuring() -> ctypes.CDLL:
-    library = _library()
-    if not hasattr(library, 'widehrnet_profile'):
-        raise UserError('The compiled kernels are older than the package and cannot be measured: install it again.')
-    return library
 
 
 def num_threads() -> int:
@@ -269,16 +256,15 @@ class Network:
             image: float32 (1, C, H, W), as for a call.
 
         Raises:
-            UserError: If the image does not fit, or the compiled kernels are older than this function.
+            UserError: If the image does not fit.
             MemoryError: If there is no memory for the activations.
         """
-        library = _measuring()
         heatmaps = self(image, 1)  # says what does not fit
         image = np.ascontiguousarray(image[:1])
         found = np.zeros((2, len(PARTS)))
         height, width = image.shape[2:]
         addresses = [a.ctypes.data for a in (heatmaps, found[0], found[1])]
-        if library.widehrnet_profile(self._handle, image.ctypes.data, height, width, *addresses):
+        if self._library.widehrnet_profile(self._handle, image.ctypes.data, height, width, *addresses):
             raise MemoryError(f'no memory for the activations of an image of {height}x{width}')
         return {name: (float(s), float(w)) for name, s, w in zip(PARTS, *found, strict=True)}
 
