@@ -111,7 +111,7 @@ def test_the_lines_of_the_docs_do_the_same(networks, photo, tmp_path):
         f'import os\nos.chdir(sys.argv[1])\n{code}\nprint(json.dumps([boxes.tolist(), keypoints.tolist()]))', tmp_path
     )
     assert done.returncode == 0, done.stderr
-    boxes, keypoints = (np.array(v) for v in json.loads(done.stdout))
+    boxes, keypoints = (np.array(v) for v in json.loads(done.stdout.splitlines()[-1]))
     expected = PersonFinder(path.with_name('pose.finder.onnx'))(tmp_path / 'photo.jpg')[0]
     np.testing.assert_allclose(boxes, expected, atol=1e-3)
     found = PoseEstimator(path, decoder='quarter')(tmp_path / 'photo.jpg', boxes)

@@ -105,9 +105,10 @@ def run(args: argparse.Namespace) -> int:
         finder=finder,
     )
     pipeline = open_exported(path).metadata.pipeline
-    places = 'boxes' if gives_boxes(backend.skeleton) else 'keypoints'
-    what = f'pixels in the {places}' if pipeline else 'of the largest heatmap value'
-    sys.stdout.write(f'{path}: {args.fmt} {args.precision}, at most {difference:.2g} {what} away from PyTorch.\n')
+    places = 'boxes' if gives_boxes(backend.skeleton) else 'keypoints' if pipeline else 'heatmaps'
+    unit = 'pixels' if pipeline else 'of the largest value'
+    said = f"at most {difference:.2g} {unit} from PyTorch's" if difference else "equal to PyTorch's"
+    sys.stdout.write(f'{path}: {args.fmt} {args.precision}; its {places} are {said}.\n')
     if finder is not None:
         sys.stdout.write(f'{path.with_suffix(f".finder{path.suffix}")}: the person finder that belongs to it.\n')
     elif (args.pipeline or args.fmt == 'kernels') and not gives_boxes(backend.skeleton):
