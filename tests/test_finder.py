@@ -8,7 +8,7 @@ from small_model import SMALL
 from test_box_maps import maps_of
 
 from widehrnet_zoo.cli.main import main
-from widehrnet_zoo.detection.finder import PersonFinder, letterbox
+from widehrnet_zoo.detection.finder import PersonFinder, input_shape, letterbox
 from widehrnet_zoo.detection.protocol import find_people
 from widehrnet_zoo.errors import UserError
 from widehrnet_zoo.inference.estimator import PoseEstimator
@@ -47,18 +47,44 @@ def test_boxes_come_back_in_the_pixels_of_photos_of_any_size():
     first = maps_of([[40.0, 8, 56, 40]], [(5, 11)], [0.8], (16, 24))
     other = maps_of([[10.0, 4, 30, 60], [-20, -5, 20, 30]], [(6, 4), (2, 1)], [0.5, 0.9], (16, 24))
     module = Scripted(torch.cat((first, other)), (64, 96))
-    finder = PersonFinder(module, flip_test=True)
+    finder = PersonFinder(module, size=(64, 96), flip_test=True)
     tall, wide = np.full((200, 100, 3), 255, np.uint8), np.zeros((64, 96, 3), np.uint8)
     (boxes, scores), (others, their) = finder.find([tall, wide])
     assert boxes == pytest.approx(np.array([[25, 25, 75, 125]]), abs=0.01) and scores == pytest.approx([0.8])
     assert others == pytest.approx(np.array([[0, 0, 20, 30], [10, 4, 30, 60]]), abs=0.01)
     assert their == pytest.approx([0.9, 0.5], abs=1e-5)
     assert module.seen[0, 0, 0, 40] == pytest.approx(1) and module.seen[0, 0, 0, 0] == pytest.approx(-1)
-    assert len(PersonFinder(module, min_score=0.85, flip_test=True)(tall)[0]) == 0
-    assert PersonFinder(module, max_people=1, flip_test=True).find([tall, wide])[1][1] == pytest.approx([0.9], abs=1e-5)
+    assert len(PersonFinder(module, size=(64, 96), min_score=0.85, flip_test=True)(tall)[0]) == 0
+    assert PersonFinder(module, size=(64, 96), max_people=1, flip_test=True).find([tall, wide])[1][1] == pytest.approx([0.9], abs=1e-5)
     assert finder.find([]) == []
     # it is a detector like any other
     assert find_people(finder, tall)[0] == pytest.approx(boxes)
+
+
+def test_the_input_has_the_shape_of_the_photo():
+    for photo, shape in [((640, 480), (288, 352)), ((480, 640), (352, 288)), ((640, 427), (256, 384))]:
+        assert input_shape(*photo, (320, 320)) == shape
+    assert [input_shape(*p, (320, 320)) for p in ((9, 9), (100, 1), (1, 999))] == [(320, 320), (32, 3200), (3200, 32)]
+    assert input_shape(1920, 1080, (256, 192)) == (160, 288)
+    # photos come back in their order, though those of one shape go through the network together
+    shapes = []
+
+    class Square(torch.nn.Module):
+        """Finds one person, who fills the input."""
+
+        skeleton, pretrained_cfg = PERSON_BOXES, {'input_size': (3, 64, 64), 'mean': (0.5,) * 3, 'std': (0.5,) * 3}
+
+        def forward(self, images):
+            count, _, height, width = images.shape
+            shapes.append((count, height, width))
+            maps = maps_of([[0.0, 0, width, height]], [(height // 8, width // 8)], [0.9], (height // 4, width // 4))
+            return maps.expand(count, -1, -1, -1)
+
+    photos = [np.zeros((*size, 3), np.uint8) for size in ((30, 60), (60, 30), (40, 80), (50, 50))]
+    found = PersonFinder(Square()).find(photos)
+    assert sorted(shapes) == [(1, 64, 64), (1, 128, 32), (2, 32, 128)]
+    for photo, (boxes, _) in zip(photos, found, strict=True):
+        assert boxes == pytest.approx(np.array([[0, 0, photo.shape[1], photo.shape[0]]]), abs=0.5)
 
 
 @pytest.mark.parametrize('size', [(20, 20), (12, 120), (1, 1)])
@@ -128,7 +154,7 @@ def test_eval_of_boxes_runs_a_finder(labelled, capsys, monkeypatch):
     module = Scripted(torch.cat((maps, torch.full_like(maps, -9.0))), (96, 96))
     monkeypatch.setattr('widehrnet_zoo.detection.finder.open_backend', lambda *_: _backend(module))
     command = ['eval', '--protocol', 'boxes', '--data', str(labelled / 'labels.json'), '--images', str(labelled)]
-    command.append('--flip-test')
+    command += ['--flip-test', '--size', '96', '96']
     assert main([*command, '--out', str(labelled / 'out'), '--quiet']) == 0
     (found,) = json.loads((labelled / 'out/results.json').read_text())
     assert found['image_id'] == 1 and found['bbox'] == pytest.approx([10, 10, 100, 300], abs=0.05)
@@ -188,7 +214,11 @@ def test_exported_finders_find_the_same_with_the_suppression_in_the_file(suffix,
     assert export(model, path, size=(64, 96)) < (0.1 if suffix != '.pt2' else 1e-3)
     assert open_backend(path).metadata.pipeline == (suffix != '.pt2')
     images = [np.random.default_rng(i).integers(0, 256, (50, 70 + i, 3), np.uint8) for i in range(3)]
-    wanted = PersonFinder(model, size=(64, 96), min_score=0.2, flip_test=suffix == '.pt2').find(images)
+    size: tuple[int, int] | None = (64, 96)
+    if suffix in ('.onnx', '.xml'):  # inputs of the photos' shapes
+        model.pretrained_cfg = {**model.pretrained_cfg, 'input_size': (3, *size)}
+        size, images = None, [*images, images[0].swapaxes(0, 1), images[1][:20]]
+    wanted = PersonFinder(model, size=size, min_score=0.2).find(images)
     assert min(len(scores) for _, scores in wanted) > 3
     found = PersonFinder(path, min_score=0.2).find(images)
     for (boxes, scores), (others, their) in zip(wanted, found, strict=True):

@@ -172,7 +172,7 @@ def open_cached(request: Request) -> CachedBackend | None:
             network = program.open(choose_variant(precision_of(request.bf16, request.int8)))
             with suppress(OSError):
                 os.utime(path)  # those used last are kept
-            return CachedBackend(path, Opened(metadata, partial(_run, network)), request)
+            return CachedBackend(path, Opened(metadata, partial(_run, network), any_size=True), request)
     return None
 
 

@@ -30,12 +30,18 @@ class Opened(NamedTuple):
         run: What it takes to what it gives.
         heatmaps: Of a pipeline that gives them besides, uint8 crops (B, H, W, 3) to heatmaps (B, K, H/4, W/4).
         device: Where it runs.
+        any_size: Whether it takes inputs of any height and width, multiples of 32.
     """
 
     metadata: ExportMetadata
     run: Runner
     heatmaps: Runner | None = None
     device: str = 'cpu'
+    any_size: bool = False
+
+
+_MOST_SHAPES = 8
+"""Shapes of inputs that OpenVINO keeps a compiled network for."""
 
 
 class ExportedBackend:
@@ -52,6 +58,7 @@ class ExportedBackend:
         std: Of the input.
         padding: Growth of a person's box to the network's view.
         score_map: From heatmap peaks to chances, or `None`.
+        any_size: Whether it takes inputs of other heights and widths, multiples of 32.
     """
 
     def __init__(self, path: Path, runtime: str, opened: Opened, threads: int | None = None):
@@ -66,6 +73,7 @@ class ExportedBackend:
         self.std = metadata.std
         self.padding = metadata.padding
         self.score_map = metadata.score_map
+        self.any_size = opened.any_size
         self._run, self._heatmaps = opened.run, opened.heatmaps
 
     @property
@@ -162,7 +170,9 @@ def _onnx(path: Path, device: str, threads: int | None) -> Opened:
         outputs = [session.get_outputs()[index].name]
         return lambda images: session.run(outputs, {name: images})[0]
 
-    return Opened(metadata, runner(0), runner(1) if len(session.get_outputs()) > 1 else None, device)
+    fixed = all(isinstance(side, int) for side in session.get_inputs()[0].shape[1:])
+    heatmaps = runner(1) if len(session.get_outputs()) > 1 else None
+    return Opened(metadata, runner(0), heatmaps, device, any_size=not fixed)
 
 
 def _providers(ort: Any, device: str) -> list[tuple[str, dict[str, int]]]:
@@ -191,29 +201,29 @@ def _openvino(path: Path, device: str, threads: int | None) -> Opened:
     }
     if threads:
         options['INFERENCE_NUM_THREADS'] = threads
-    height, width = metadata.size
-    # by batch size, the network and its idle requests: a request serves one thread at a time
-    compiled: dict[int, tuple[Any, list[Any]]] = {}
+    # by shape of the input, the network and its idle requests: a request serves one thread at a time
+    compiled: dict[tuple[int, ...], tuple[Any, list[Any]]] = {}
     lock = threading.Lock()
 
     def run(images: Array, output: int = 0) -> Array:
-        batch = len(images)
+        shape = tuple(images.shape)
         with lock:
-            if batch not in compiled:
+            if shape not in compiled:
                 # fixed shapes are a good deal faster than dynamic ones
                 fixed = model.clone()
-                fixed.reshape([batch, height, width, 3] if metadata.pipeline else [batch, 3, height, width])
-                compiled[batch] = core.compile_model(fixed, 'CPU', options), []
-                while len(compiled) > 4:
+                fixed.reshape(list(shape))
+                compiled[shape] = core.compile_model(fixed, 'CPU', options), []
+                while len(compiled) > _MOST_SHAPES:
                     compiled.pop(next(iter(compiled)))
-            network, idle = compiled[batch]
+            network, idle = compiled[shape]
             request = idle.pop() if idle else network.create_infer_request()
         try:
             return request.infer({0: images})[output].copy()
         finally:
             idle.append(request)
 
-    return Opened(metadata, run, partial(run, output=1) if len(model.outputs) > 1 else None)
+    any_size = model.inputs[0].partial_shape.rank == 4 and model.inputs[0].partial_shape[2].is_dynamic
+    return Opened(metadata, run, partial(run, output=1) if len(model.outputs) > 1 else None, any_size=any_size)
 
 
 def _kernels(path: Path, device: str, threads: int | None) -> Opened:
@@ -222,7 +232,7 @@ def _kernels(path: Path, device: str, threads: int | None) -> Opened:
     network = program.open(choose_variant(metadata.precision))
     if program.outputs != metadata.skeleton.num_keypoints or program.channels != 3 or metadata.pipeline:
         raise UserError(f'{path} is damaged: its program does not fit what it says of itself.')
-    return Opened(metadata, partial(network, threads=threads))
+    return Opened(metadata, partial(network, threads=threads), any_size=True)
 
 
 def _torchscript(path: Path, device: str, threads: int | None) -> Opened:

@@ -47,10 +47,13 @@ class TorchBackend:
     Attributes:
         module: The plain network. Where its weights change, the engine follows at the next call.
         engine: Which one runs: `'kernels'`, `'deployed'`, `'graphs'` or `'eager'`.
+        any_size: Whether it takes inputs of other heights and widths, multiples of 32.
 
     Raises:
         UserError: If the module gives no heatmaps, does not say what its input is, or cannot be run by the engine.
     """
+
+    any_size = True
 
     def __init__(
         self,

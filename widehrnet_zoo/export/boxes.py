@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..pose.box_maps import ALIKE, BINS, OVERLAP, box_positions, distances_of
+from ..pose.box_maps import ALIKE, BINS, OVERLAP, distances_of
 from ..pose.crops import STRIDE
 from .onnx_graph import PoseWriter
 
@@ -13,35 +13,32 @@ LEAST, MOST = 0.05, 1000
 """Lowest score and most boxes of a photo in an exported file."""
 
 
-def write_boxes(writer: PoseWriter, maps: str, size: tuple[int, int]) -> str:
+def write_boxes(writer: PoseWriter, maps: str) -> str:
     """The same as `find_boxes` in ONNX operators, whose NonMaxSuppression knows the photos of a batch.
 
     Args:
         writer: Of the graph.
         maps: Name of the maps.
-        size: Height and width of the input, which these files are for.
 
     Returns:
         Name of (N, 6), see `BoxPipeline`; ordered by photo, then by score.
     """
-    height, width = size[0] // STRIDE, size[1] // STRIDE
-    count = height * width
     op, ints, floats, float_type = writer.op, writer.ints, writer.floats, writer.onnx.TensorProto.FLOAT
-    flat = op('Reshape', maps, ints(0, 0, count))
+    flat = op('Reshape', maps, ints(0, 0, -1))
     scores = op('Sigmoid', op('Slice', flat, ints(0), ints(1), ints(1)))
-    bins = op('Reshape', op('Slice', flat, ints(1), ints(1 + 4 * BINS), ints(1)), ints(0, 4, BINS, count))
+    bins = op('Reshape', op('Slice', flat, ints(1), ints(1 + 4 * BINS), ints(1)), ints(0, 4, BINS, -1))
     # the mean bin of each distribution: (B, 4, P)
     places = floats(np.arange(BINS).reshape(1, 1, BINS, 1))
     mean = op('ReduceSum', op('Mul', op('Softmax', bins, axis=2), places), ints(2), keepdims=0)
     near, step = distances_of()
     sides = op('Mul', op('Sub', op('Exp', op('Mul', mean, floats(step))), floats(1.0)), floats(near))
-    x, y = box_positions(height, width, STRIDE).T
-    centres, signs = floats(np.stack((x, y, x, y))[None]), floats(np.array([-1, -1, 1, 1]).reshape(1, 4, 1))
-    boxes = op('Transpose', op('Add', centres, op('Mul', sides, signs)), perm=[0, 2, 1])
+    signs = floats(np.array([-1, -1, 1, 1]).reshape(1, 4, 1))
+    boxes = op('Transpose', op('Add', _centres(writer, maps), op('Mul', sides, signs)), perm=[0, 2, 1])
     # of each photo the highest alone
-    most = min(MOST, count)
+    count = op('Slice', op('Shape', flat), ints(2), ints(3))
+    most = op('Min', count, ints(MOST))
     best = ['highest_scores', 'highest_places']
-    node = writer.onnx.helper.make_node('TopK', [op('Squeeze', scores, ints(1)), ints(most)], best, name='TopK', axis=1)
+    node = writer.onnx.helper.make_node('TopK', [op('Squeeze', scores, ints(1)), most], best, name='TopK', axis=1)
     writer.nodes.append(node)
     scores = op('Unsqueeze', best[0], ints(1))
     boxes = op('GatherND', boxes, op('Unsqueeze', best[1], ints(2)), batch_dims=1)
@@ -53,7 +50,7 @@ def write_boxes(writer: PoseWriter, maps: str, size: tuple[int, int]) -> str:
     # each as the mean of those like it, as `average_boxes`, over the highest positions of its photo: (N, M)
     mine, photo = op('GatherND', boxes, place), op('Reshape', image, ints(-1))
     others = op('Gather', boxes, photo, axis=0)
-    theirs = op('Reshape', op('Gather', scores, photo, axis=0), ints(0, most))
+    theirs = op('Reshape', op('Gather', scores, photo, axis=0), ints(0, -1))
     edges = op('Unsqueeze', mine, ints(1))
 
     def part(value: str, axis: int, start: int, end: int) -> str:
@@ -74,6 +71,22 @@ def write_boxes(writer: PoseWriter, maps: str, size: tuple[int, int]) -> str:
     weights = op('Unsqueeze', op('Div', weights, op('ReduceSum', weights, ints(1), keepdims=1)), ints(1))
     means = op('Squeeze', op('MatMul', weights, others), ints(1))
     return op('Concat', op('Cast', image, to=float_type), means, score, axis=1)
+
+
+def _centres(writer: PoseWriter, maps: str) -> str:
+    """`box_positions` of maps of any size: (1, 4, P), x, y, x, y."""
+    op, ints, floats = writer.op, writer.ints, writer.floats
+    shape = op('Shape', maps)
+    float_type, whole = writer.onnx.TensorProto.FLOAT, writer.constant(np.array(0))
+    axes = []
+    for axis in (3, 2):
+        side = op('Gather', shape, writer.constant(np.array(axis)))
+        steps = op('Cast', op('Range', whole, side, writer.constant(np.array(1))), to=float_type)
+        places = op('Mul', op('Add', steps, floats(0.5)), floats(float(STRIDE)))
+        axes.append(op('Unsqueeze', places, ints(1) if axis == 2 else ints(0)))
+    grid = op('Slice', shape, ints(2), ints(4))
+    x, y = (op('Reshape', op('Expand', axis, grid), ints(1, 1, -1)) for axis in axes)
+    return op('Concat', x, y, x, y, axis=1)
 
 
 def box_difference(found: Tensor, expected: Tensor, tolerance: float) -> float:

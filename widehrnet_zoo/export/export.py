@@ -82,10 +82,9 @@ def onnx_model(network: GraphNetwork, metadata: ExportMetadata, orders_are_produ
     shape = ['batch', count, 'heatmap_height', 'heatmap_width']
     heatmaps = helper.make_tensor_value_info('heatmaps', types.FLOAT, shape)
     if metadata.pipeline and gives_boxes(metadata.skeleton):
-        height, width = metadata.size
-        given = helper.make_tensor_value_info('images', types.UINT8, ['batch', height, width, 3])
+        given = helper.make_tensor_value_info('images', types.UINT8, ['batch', 'height', 'width', 3])
         x = writer.normalise('images', metadata.mean, metadata.std)
-        writer.rename(write_boxes(writer, writer.network(network, x), metadata.size), 'boxes')
+        writer.rename(write_boxes(writer, writer.network(network, x)), 'boxes')
         result = helper.make_tensor_value_info('boxes', types.FLOAT, ['found', 6])
     elif metadata.pipeline:
         given = helper.make_tensor_value_info('crops', types.UINT8, ['batch', 'height', 'width', 3])

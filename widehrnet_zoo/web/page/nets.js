@@ -31,17 +31,15 @@ export async function openRuntime({ address, files }, progress) {
   const ort = await import(URL.createObjectURL(script));
   const threads = crossOriginIsolated ? Number(query.get('threads') ?? Math.min(4, navigator.hardwareConcurrency)) : 1;
   Object.assign(ort.env.wasm, { wasmBinary: await binary.arrayBuffer(), numThreads: threads });
-  const words = engine === 'webgpu' ? 'WebGPU' : `WebAssembly, ${threads} thread${threads > 1 ? 's' : ''}`;
   /** @param {{file: string}} network @returns {Promise<(given: Record<string, any[]>) => Promise<Float32Array>>} */
   const open = async ({ file }) => {
     const content = new Uint8Array(await (await get(file, null, progress)).arrayBuffer());
     const session = await ort.InferenceSession.create(content, { executionProviders: [engine, 'wasm'] });
-    return async (given) => {
-      const inputs = Object.entries(given).map(([name, tensor]) => [name, new ort.Tensor(...tensor)]);
-      return Object.values(await session.run(Object.fromEntries(inputs)))[0].data;
-    };
+    const tensors = (/** @type {Record<string, any[]>} */ given) =>
+      Object.fromEntries(Object.entries(given).map(([name, tensor]) => [name, new ort.Tensor(...tensor)]));
+    return async (given) => Object.values(await session.run(tensors(given)))[0].data;
   };
-  return { open, words };
+  return { open, words: engine === 'webgpu' ? 'WebGPU' : `WebAssembly, ${threads} thread${threads > 1 ? 's' : ''}` };
 }
 
 /**
@@ -85,24 +83,27 @@ function resample({ data, width }, columns, rows, between, out, at, rest = 0) {
   }
 }
 
-/** Everyone in a picture, as large as it fits into the network's input, on black. @param {any} runtime */
+/** Everyone in a picture, on black in an input of about its shape, by `cells` of 32 x 32. @param {any} runtime */
 export async function openFinder(runtime, /** @type {any} */ config) {
-  const [run, [height, width]] = [await runtime.open(config), config.size];
+  const run = await runtime.open(config);
   /** @param {ImageData} image @returns {Promise<{box: Box, score: number}[]>} the highest score first */
   return async (image) => {
+    const [least, most] = [image.width, image.height].sort((a, b) => a - b);
+    const short = Math.round(Math.sqrt((config.cells * least) / most)) || 1;
+    const sides = [32 * short, 32 * Math.floor(config.cells / short)];
+    const [height, width] = image.height <= image.width ? sides : sides.reverse();
     const scale = Math.min(height / image.height, width / image.width);
     const [h, w] = [image.height, image.width].map((side) => Math.max(1, Math.round(side * scale)));
     const [top, left] = [Math.floor((height - h) / 2), Math.floor((width - w) / 2)];
     const [columns, rows] = [[w, image.width], [h, image.height]].map(([count, limit]) =>
       tapsOf(count, limit / count, (limit / count - 1) / 2, limit, Math.max(limit / count, 1 + 1e-9)));
-    const between = new Uint8ClampedArray(3 * w * image.height); // rounded, as in Python
-    const rgb = new Uint8Array(3 * height * width);
+    // what is between rows and columns is rounded, as in Python
+    const [between, rgb] = [new Uint8ClampedArray(3 * w * image.height), new Uint8Array(3 * height * width)];
     resample(image, columns, rows, between, rgb, 3 * (top * width + left), 3 * (width - w));
     const boxes = await run({ images: ['uint8', rgb, [1, height, width, 3]] });
-    const most = [image.width, image.height, image.width, image.height];
     return Array.from({ length: boxes.length / 6 }, (_, i) => {
-      const sides = /** @type {number[]} */ ([...boxes.slice(6 * i + 1, 6 * i + 5)]);
-      const box = sides.map((v, j) => Math.min(Math.max((v - (j % 2 ? top : left)) / scale, 0), most[j]));
+      const box = Array.from(boxes.slice(6 * i + 1, 6 * i + 5), (v, j) =>
+        Math.min(Math.max((v - (j % 2 ? top : left)) / scale, 0), j % 2 ? image.height : image.width));
       return { box: /** @type {Box} */ (box), score: boxes[6 * i + 5] };
     }).filter(({ box: [x1, y1, x2, y2], score }) => score >= config.min_score && x2 - x1 >= 1 && y2 - y1 >= 1)
       .sort((a, b) => b.score - a.score);
