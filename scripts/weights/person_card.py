@@ -81,7 +81,7 @@ No photo is in this package or its documentation. Licence of the weights: {licen
 
 ## Time
 
-Of a photo, letterboxed, on the CPU by the default engine; three crops of `widehrnet_18_attn` at 256x192 took
+Of a photo in a square input, on the CPU by the default engine; three crops of `widehrnet_18_attn` at 256x192 took
 {crops:.0f} ms in the same run.
 
 | input | ms |
