@@ -136,7 +136,7 @@ class PersonFinder:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of the input; where they follow the photo, of the model's own, which says how many pixels."""
+        """Height and width of the input, or where it has the photo's shape, of the model's own."""
         return self.backend.size
 
     def __call__(self, image: ImageSource, /) -> tuple[Boxes, Boxes]:
@@ -162,8 +162,9 @@ class PersonFinder:
         if not len(images):
             return []
         pixels = [read_image(image) for image in images]
-        shapes = [input_shape(*image.shape[1::-1], self.size) if self._shaped else self.size for image in pixels]
-        found = {}
+        sides = [image.shape[:2] for image in pixels]
+        shapes = [input_shape(width, height, self.size) if self._shaped else self.size for height, width in sides]
+        found: dict[int, tuple[Boxes, Boxes]] = {}
         for shape in set(shapes):
             rows = [row for row, other in enumerate(shapes) if other == shape]
             found.update(zip(rows, self._find([pixels[row] for row in rows], shape), strict=True))

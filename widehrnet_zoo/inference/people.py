@@ -27,7 +27,7 @@ _NO_SIGMA = 0.1
 _WORTH_A_LOOK = 0.7
 """Share of the threshold of poses from which a second look may bring one above it."""
 
-POSE_THRESHOLD = 0.4
+POSE_THRESHOLD = 0.38
 """A pose whose chance to be of somebody is lower is left out."""
 
 _PEAK_THRESHOLD = 0.15
@@ -49,7 +49,7 @@ class Chance(NamedTuple):
     tall: float = 128.0
 
 
-CHANCE = Chance(1.86, (2.95, 1.27, 1.15, 0.26))
+CHANCE = Chance(1.69, (2.79, 1.39, 1.1, 0.35))
 """Fitted by `scripts/weights/person_chance.py` on training photos."""
 
 
@@ -60,7 +60,7 @@ class Limits:
     Attributes:
         box_threshold: Boxes that the detector scores lower are left out; `None` for the detector's own threshold.
         pose_threshold: A pose whose chance to be of somebody (`person_chances`) is lower is left out; of weights whose
-            keypoint scores are peaks of heatmaps its `PoseResult.person_scores` stands for that. `None` for 0.4 and
+            keypoint scores are peaks of heatmaps its `PoseResult.person_scores` stands for that. `None` for 0.38 and
             0.15.
         max_people: The most people to a photo, those of the highest score; `None` for all.
         min_size: Boxes whose longer side is shorter, in pixels of the photo, are left out.
