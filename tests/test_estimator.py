@@ -244,6 +244,19 @@ def test_models_that_cannot_be_are_refused(make, message):
         make()
 
 
+def test_folders_without_a_model_are_told_apart(tmp_path):
+    with pytest.raises(UserError, match='holds no model'):
+        PoseEstimator(tmp_path)
+    (tmp_path / 'model').mkdir()
+    (tmp_path / 'model/config.json').touch()
+    with pytest.raises(UserError, match=r'folder of a training run: its model is .*model\.'):
+        PoseEstimator(tmp_path)
+    for name in 'ab':
+        (tmp_path / f'{name}.xml').touch()
+    with pytest.raises(UserError, match='2 models for OpenVINO'):
+        PoseEstimator(tmp_path)
+
+
 @pytest.mark.parametrize(
     ('heatmaps', 'message'),
     [(np.zeros((1, 16, 64, 48), np.float32), 'expected heatmaps'), (np.full((1, 17, 64, 48), np.nan), 'NaN')],

@@ -307,8 +307,15 @@ def open_backend(path: str | Path, device: Any = None, threads: int | None = Non
     path = Path(path)
     if path.is_dir():
         found = sorted(p for p in path.glob('*.xml') if not p.name.endswith('.finder.xml'))
-        if len(found) != 1:
-            raise UserError(f'{path} holds {len(found)} OpenVINO models (.xml); name one file.')
+        if not found and (path / 'model' / 'config.json').exists():
+            raise UserError(f'{path} is the folder of a training run: its model is {path / "model"}.')
+        if not found:
+            raise UserError(
+                f'{path} holds no model: a trained one is config.json and model.safetensors, which a run writes at its '
+                'end, one for OpenVINO an .xml and a .bin.'
+            )
+        if len(found) > 1:
+            raise UserError(f'{path} holds {len(found)} models for OpenVINO (.xml): name one file.')
         path = found[0]
     if not path.exists():
         raise UserError(f'There is no file {path}.')
