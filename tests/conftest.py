@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 if 'PYTEST_XDIST_WORKER' in os.environ:
-    torch.set_num_threads(1)  # the processes share the cores
+    # the processes share the cores, and so do those that tests start
+    os.environ['OMP_NUM_THREADS'] = '1'
+    torch.set_num_threads(1)
 
 os.environ['WIDEHRNET_CACHE'] = ''  # the user's own stays as it is
 

@@ -53,7 +53,7 @@ def test_the_command_writes_table_stages_chart_and_json(tmp_path, capsys):
     paths = ('eager', 'deployed', 'onnx', 'train')
     args = ['bench', 'widehrnet_10', '--paths', ','.join(paths), '--threads', '1', '--batches', '1', '2', '--quiet']
     # large and often enough that one interruption of a step does not move its median past the whole
-    args += ['--size', '128', '128', '--runs', '5', '--people', '3']
+    args += ['--size', '128', '128', '--runs', '5', '--people', '2']
     assert main([*args, '--out', str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     rows = json.loads((tmp_path / 'bench.json').read_text())['rows']
@@ -98,6 +98,7 @@ def test_an_exported_program_is_timed():
     assert heatmaps.shape == (2, 17, 16, 16)
 
 
+@pytest.mark.slow
 def test_a_cold_start_is_of_a_new_process():
     ballast = bytearray(os.urandom(1 << 20) * 1500)  # not to be counted
     found = cold_start(Contender('widehrnet_10', 'deployed', 'f32', SIZE), threads=1)
@@ -125,11 +126,11 @@ def test_the_table_has_a_line_for_each_row():
 def test_a_video_is_timed_in_turn_and_in_threads(tmp_path, capsys):
     pytest.importorskip('av')
     from safetensors.torch import save_file
+    from small_model import small
 
     from widehrnet_zoo.bench.video import make_video
-    from widehrnet_zoo.models.registry import create_model
 
-    save_file(create_model('widehrnet_10').state_dict(), tmp_path / 'random.safetensors')
+    save_file(small().state_dict(), tmp_path / 'random.safetensors')
     video = make_video(tmp_path / 'three.mp4', frames=3)
     args = ['bench', 'widehrnet_10', '--weights', str(tmp_path / 'random.safetensors'), '--video', str(video)]
     assert main([*args, '--runs', '1', '--threads', '1', '--quiet', '--out', str(tmp_path)]) == 0
@@ -141,13 +142,14 @@ def test_a_video_is_timed_in_turn_and_in_threads(tmp_path, capsys):
 
 
 def test_a_device_has_a_table_of_its_own(tmp_path, capsys):
-    args = ['bench', 'widehrnet_10_attn', '--device', 'cpu', '--paths', 'eager,graphs', '--precisions', 'f32,bf16']
+    # eager in float32 is what the others are compared with
+    args = ['bench', 'widehrnet_10_attn', '--device', 'cpu', '--paths', 'graphs', '--precisions', 'f32,bf16']
     args += ['--vs', 'test_resnet', '--size', '64', '64', '--batches', '2', '--runs', '1', '--quiet']
     assert main([*args, '--people', '2', '--out', str(tmp_path)]) == 0
     said = json.loads((tmp_path / 'bench.json').read_text())
     assert (tmp_path / 'bench.md').read_text() in capsys.readouterr().out
     rows = said['rows']
-    assert len(rows) == 2 * 2 * 2 * 2 and len(said['photo']) == 8
+    assert len(rows) == 2 * 2 * 2 and len(said['photo']) == 4
     for row in rows:
         assert row['per_second'] == pytest.approx(1e3 * row['batch'] / row['median']) and row['memory'] is None
         if row['precision'] == 'f32':
@@ -171,11 +173,8 @@ def test_crops_cut_on_the_device_are_those_of_numpy():
 
 
 @pytest.mark.skipif(find_library() is None, reason='the package was installed without compiled kernels')
-def test_the_steps_of_the_kernels_are_told_beside_the_peak(tmp_path, capsys):
-    code = main(['bench', 'widehrnet_10_attn', '--steps', '--runs', '3', '--out', str(tmp_path)])
-    if 'older than the package' in capsys.readouterr().err:
-        pytest.skip('the kernels beside this checkout were compiled before there was a profile')
-    assert code == 0
+def test_the_steps_of_the_kernels_are_told_beside_the_peak(tmp_path):
+    assert main(['bench', 'widehrnet_10_attn', '--steps', '--runs', '3', '--out', str(tmp_path)]) == 0
     rows = {row['part']: row for row in json.loads((tmp_path / 'bench.json').read_text())['steps']}
     assert '**all**' in (tmp_path / 'bench.md').read_text()
     whole = rows.pop('whole')

@@ -7,15 +7,15 @@ import pickle
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from small_model import trained_like
+from small_model import small, trained_like
 
+from widehrnet_zoo.cli.main import main
 from widehrnet_zoo.engines import cache
 from widehrnet_zoo.engines.cache import CachedBackend, Request, keep, open_cached
 from widehrnet_zoo.engines.opening import torch_module
@@ -46,7 +46,7 @@ def weights(tmp_path):
 
 @functools.cache
 def trained():
-    return trained_like(create_model('widehrnet_10')).state_dict()
+    return trained_like(small()).state_dict()
 
 
 def write(path, seed):
@@ -191,23 +191,19 @@ sys.exit(code)
 """
 
 
-def predict(photo, out, *arguments, **variables):
-    path = os.pathsep.join(sys.path)
-    command = [sys.executable, '-c', COMMAND, 'predict', photo, '--out', out, '--boxes', '5,5,80,80', *arguments]
-    environment = {**os.environ, 'PYTHONPATH': path, **variables}
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    return done.stdout, json.loads((Path(out) / 'photo_pose.json').read_text())
-
-
-def test_the_command_runs_without_pytorch_the_second_time(weights, folder, tmp_path):
+def test_the_command_runs_without_pytorch_the_second_time(weights, folder, tmp_path, monkeypatch):
     photo = tmp_path / 'photo.png'
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 140, 3), np.uint8)).save(photo)
-    chosen = ('--model', 'widehrnet_10', '--weights', weights)
-    said, first = predict(photo, tmp_path / 'first', *chosen)
-    assert 'with torch with timm' in said and len(list(folder.iterdir())) == 1
-    said, second = predict(photo, tmp_path / 'second', *chosen)
-    assert 'without torch' in said and 'with timm' not in said and second == first
+    chosen = ['--model', 'widehrnet_10', '--weights', str(weights), '--boxes', '5,5,80,80', '--quiet', '--no-picture']
+    monkeypatch.setattr(cache, 'STARTED_WITHOUT_PYTORCH', True)  # as in a process that begins with the command
+    assert main(['predict', str(photo), '--out', str(tmp_path / 'first'), *chosen]) == 0
+    assert len(list(folder.iterdir())) == 1
+    command = [sys.executable, '-c', COMMAND, 'predict', str(photo), '--out', str(tmp_path / 'second'), *chosen]
+    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    first, second = (json.loads((tmp_path / name / 'photo_pose.json').read_text()) for name in ('first', 'second'))
+    assert 'without torch' in done.stdout and 'with timm' not in done.stdout and second == first
     plain = PoseEstimator('widehrnet_10', weights, engine='eager', device='cpu')(photo, [5, 5, 80, 80])
     found = [(k['x'], k['y']) for k in first['people'][0]['keypoints']]
     assert np.mean(np.abs(found - plain.keypoints[0]).max(-1) < 0.1) > 0.9

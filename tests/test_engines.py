@@ -79,12 +79,18 @@ def keypoints_elsewhere(estimator, photo, results):
     results.put(estimator(photo, [[0, 0, 64, 64]]).keypoints)
 
 
-def test_estimators_can_be_copied_and_sent_to_other_processes():
+def test_estimators_can_be_copied():
     ours = estimator(small())
     expected = ours(CROPS[0], [[0, 0, 64, 64]]).keypoints
     for copied in (pickle.loads(pickle.dumps(ours)), copy.deepcopy(ours)):
         assert np.allclose(copied(CROPS[0], [[0, 0, 64, 64]]).keypoints, expected, atol=1e-3)
         assert copied.backend.engine == FAST
+
+
+@pytest.mark.slow
+def test_an_estimator_can_be_sent_to_another_process():
+    ours = estimator(small())
+    expected = ours(CROPS[0], [[0, 0, 64, 64]]).keypoints
     context = multiprocessing.get_context('spawn')
     results = context.Queue()
     process = context.Process(target=keypoints_elsewhere, args=(ours, CROPS[0], results))

@@ -32,20 +32,20 @@ def model():
     return trained_like(timm.create_model('widehrnet_10_attn', **SMALL))
 
 
+def exported(model, folder, name, runtime, tolerance):
+    pytest.importorskip(runtime)
+    assert export(model, folder / name, size=SIZE) < tolerance
+    return folder / name
+
+
 @pytest.fixture(scope='module')
 def onnx_file(model, tmp_path_factory):
-    pytest.importorskip('onnxruntime')
-    file = tmp_path_factory.mktemp('onnx') / 'pose.onnx'
-    assert export(model, file, size=SIZE) < 1e-4
-    return file
+    return exported(model, tmp_path_factory.mktemp('onnx'), 'pose.onnx', 'onnxruntime', 1e-4)
 
 
 @pytest.fixture(scope='module')
 def openvino_file(model, tmp_path_factory):
-    pytest.importorskip('openvino')
-    file = tmp_path_factory.mktemp('openvino') / 'pose.xml'
-    assert export(model, file, size=SIZE) < 1e-3
-    return file
+    return exported(model, tmp_path_factory.mktemp('openvino'), 'pose.xml', 'openvino', 1e-3)
 
 
 def images(batch, height, width):
@@ -254,18 +254,17 @@ def test_other_attention_than_published_is_refused_by_onnx(tmp_path):
         export(timm.create_model('widehrnet_10', attn_layer='eca', **SMALL), tmp_path / 'p.onnx', size=SIZE)
 
 
-def test_the_command_writes_a_file(tmp_path, capsys):
+def test_the_command_writes_a_file(model, tmp_path, capsys):
     pytest.importorskip('onnxruntime')
     folder = tmp_path / 'model'
     folder.mkdir()
     from safetensors.torch import save_file
 
-    net = trained_like(timm.create_model('widehrnet_10_attn'))
-    save_file(net.state_dict(), folder / 'model.safetensors')
+    save_file(model.state_dict(), folder / 'model.safetensors')
     out = tmp_path / 'pose.onnx'
     args = ['export', 'widehrnet_10_attn', '--weights', str(folder / 'model.safetensors'), '--format', 'onnx']
     assert main([*args, '--size', '64', '64', '--out', str(out)]) == 0
     assert 'of the largest value from PyTorch' in capsys.readouterr().out
-    assert difference(net, open_backend(out), images(1, 64, 64)) < 1e-4
+    assert difference(model, open_backend(out), images(1, 64, 64)) < 1e-4
     assert main([*args, '--precision', 'int8']) == 2
     assert '--calibrate' in capsys.readouterr().err

@@ -197,7 +197,9 @@ def test_the_shipped_scorer_agrees_with_the_reference(shared, tmp_path):
     assert f'best F1 {figures["best F1"]:.3f}' in said
 
 
-@pytest.mark.parametrize('suffix', ['.onnx', '.xml', '.torchscript', pytest.param('.pt2', marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    'suffix', ['.onnx', '.torchscript', *(pytest.param(s, marks=pytest.mark.slow) for s in ('.xml', '.pt2'))]
+)
 def test_exported_finders_find_the_same_with_the_suppression_in_the_file(suffix, tmp_path, enliven):
     for module in ('onnx', 'onnxruntime', 'openvino'):
         pytest.importorskip(module)

@@ -19,10 +19,10 @@ def grow_weights():
     return script('grow_weights')
 
 
-def trained(name):
+def trained(name, **kwargs):
     """A network whose weights and statistics are all its own, as after training."""
     torch.manual_seed(0)
-    model = create_model(name)
+    model = create_model(name, **kwargs)
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight)
@@ -48,9 +48,13 @@ def test_too_few_shuffles_are_refused(grow_weights):
         grow_weights.route(160, 7)
 
 
-@pytest.mark.parametrize('suffix', ['', '_attn'])
-def test_a_deeper_network_starts_as_the_same_function(grow_weights, suffix):
-    source, target = trained(f'widehrnet_18{suffix}'), create_model(f'widehrnet_30{suffix}').eval()
+@pytest.mark.parametrize('variants', [('widehrnet_18', 'widehrnet_30'), ('widehrnet_10_attn', 'widehrnet_10_attn')])
+def test_a_deeper_network_starts_as_the_same_function(grow_weights, variants):
+    shallow, deep = {}, {}
+    if variants[0] == variants[1]:
+        small = {'channels': (8, 16, 32, 64), 'stem_width': 16}
+        shallow, deep = ({**small, 'num_modules': modules} for modules in ((1, 1, 1), (2, 4, 2)))
+    source, target = trained(variants[0], **shallow), create_model(variants[1], **deep).eval()
     norms = grow_weights.grow(source, target)
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
@@ -73,7 +77,7 @@ def test_a_deeper_network_starts_as_the_same_function(grow_weights, suffix):
 
 
 def test_attention_becomes_its_mean_gate(grow_weights):
-    source, target = trained('widehrnet_18_attn'), create_model('widehrnet_18').eval()
+    source, target = trained('widehrnet_10_attn'), create_model('widehrnet_10').eval()
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         expected = source(images)

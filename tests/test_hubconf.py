@@ -23,6 +23,11 @@ try:
     torch.hub.load(repo, 'widehrnet_30', source='local', pretrained=True)
 except ValueError as error:
     print(type(error).__name__, 'widehrnet convert' in str(error))
+import timm, widehrnet_zoo
+heavy = 'scipy cv2 matplotlib onnx onnxruntime openvino gradio accelerate pycocotools widehrnet_zoo.inference.estimator'
+print(len(timm.list_models('widehrnet*')), set(heavy.split()) & set(sys.modules) or 'light')
+assert set(widehrnet_zoo.__all__) <= set(dir(widehrnet_zoo))
+print(*(name for name in widehrnet_zoo.__all__ if getattr(widehrnet_zoo, name) is None))
 """
 
 
@@ -54,6 +59,11 @@ def test_a_model_loads_in_a_clean_process_elsewhere(printed):
 
 def test_a_variant_without_weights_says_so(printed):
     assert printed[3] == 'UserError True'
+
+
+def test_the_package_is_light_registers_its_models_and_has_its_names(printed):
+    assert printed[4] == f'{len(registry.list_models())} light'
+    assert printed[5] == ''
 
 
 def test_dependencies_are_importable_names_of_the_core_packages(monkeypatch):

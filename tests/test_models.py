@@ -110,7 +110,9 @@ def test_features_can_be_chosen(enliven):
 # ---- every variant
 
 
-@pytest.mark.parametrize('name', widehrnet_zoo.list_models())
+@pytest.mark.parametrize(
+    'name', [pytest.param(n, marks=[pytest.mark.slow] * ('_30' in n)) for n in widehrnet_zoo.list_models()]
+)
 def test_every_variant_trains(name):
     model = timm.create_model(name, num_classes=5).train()
     heatmaps = model(images(2, 3, 32, 32))
@@ -167,6 +169,7 @@ def test_scripted_traced_and_compiled_networks_are_the_same(tiny):
     torch.testing.assert_close(torch.compile(model, backend='eager', fullgraph=True)(x), expected)
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_an_exported_network_is_the_same_and_takes_any_batch_and_size(tiny):
     model, sizes, shapes = tiny(channels=(8, 12, 16), num_modules=(1, 1)), [(2, 3, 64, 96)], None

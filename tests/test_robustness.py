@@ -69,7 +69,8 @@ def test_a_disk_that_fills_up_stops_predict_in_one_line_and_leaves_whole_files(t
     source = photos(tmp_path / 'in', 12, (300, 400))
     with mounted(tmp_path / 'disk', 'size=200k') as disk:
         out = disk / 'out'
-        assert main(['predict', str(source), '--out', str(out), '--model', str(model), '--quiet']) == 2
+        options = ['--model', str(model), '--quiet', '--detector', 'none']
+        assert main(['predict', str(source), '--out', str(out), *options]) == 2
         said = capsys.readouterr().err
         assert 'No space left' in said and '_pose' in said and said.count('\n') == 1
         files = sorted(out.iterdir())
@@ -284,7 +285,8 @@ def test_a_name_that_is_no_unicode_is_a_photo_like_others(tmp_path, model, capfd
     except OSError:
         pytest.skip('this file system takes Unicode names only')
     out = tmp_path / 'o\udce9'
-    assert main(['predict', str(source), '--out', str(out), '--model', str(model), '--quiet']) == 0
+    options = ['--model', str(model), '--quiet', '--detector', 'none']
+    assert main(['predict', str(source), '--out', str(out), *options]) == 0
     assert 'o\\udce9' in capfd.readouterr().out
     (made,) = out.glob('*.json')
     values = json.loads(made.read_bytes().decode('utf-8'))

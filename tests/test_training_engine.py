@@ -1,4 +1,5 @@
 import errno
+import itertools
 import json
 import os
 import signal
@@ -203,11 +204,18 @@ def test_tensorboard_gets_the_rows_of_the_log(tmp_path):
     assert [(e.step, e.value) for e in events.Scalars('loss')] == [(1, 3.0), (2, 1.5)]
 
 
-def test_a_budget_of_minutes_ends_the_run_annealed(kites, tmp_path):
+def tick(monkeypatch, seconds):
+    """A clock that goes on by so much each time it is read, so that minutes are as many steps on any machine."""
+    readings = itertools.count()
+    monkeypatch.setattr(time, 'monotonic', lambda: seconds * next(readings))
+
+
+def test_a_budget_of_minutes_ends_the_run_annealed(kites, tmp_path, monkeypatch):
+    tick(monkeypatch, 0.2)
     recipe = tiny_recipe(kites, tmp_path / 'run', epochs=10_000, minutes=0.05, warmup_steps=1, ema_decay=0)
     train(load_config(recipe), progress=False)
     rows = read_log(tmp_path / 'run' / 'log.csv')
-    assert rows[-1]['lr'] < 0.2 * recipe['lr'] and rows[-1]['minutes'] < 0.5
+    assert rows[-1]['lr'] < 0.2 * recipe['lr'] and 0.04 < rows[-1]['minutes'] < 0.06
 
 
 def state(value):
@@ -367,15 +375,16 @@ def test_stages_follow_each_other_from_size_to_size_and_resume_where_they_were(k
             load_config({'stages': [wrong]})
 
 
-def test_stages_share_the_minutes(kites, tmp_path):
+def test_stages_share_the_minutes(kites, tmp_path, monkeypatch):
+    tick(monkeypatch, 0.2)
     stages = [{'size': [32, 32], 'share': 1}, {'share': 2}]
     recipe = {**tiny_recipe(kites, tmp_path / 'run', epochs=10_000, minutes=0.15), 'stages': stages}
     train(load_config(recipe), progress=False)
     first, second = (load_config(tmp_path / 'run' / name / 'recipe.json') for name in ('1-32x32', '2-64x64'))
-    assert first.minutes == pytest.approx(0.05, rel=0.05)
+    assert first.minutes == pytest.approx(0.05, rel=0.1)
     # all that the first left, its start and end included
     done = json.loads((tmp_path / 'run' / 'summary.json').read_text())['stages'][0]['minutes']
-    assert second.minutes <= 0.15 - done + 0.006
+    assert 0.07 < second.minutes <= 0.15 - done + 0.006
 
 
 def test_warm_up_and_averaging_are_bounded_by_the_run(kites, tmp_path):
@@ -424,6 +433,7 @@ def test_a_resumed_run_takes_the_new_settings_and_refuses_what_its_state_is_not_
             train(load_config({**changed, 'epochs': 3, key: value}), resume=True, progress=False)
 
 
+@pytest.mark.slow
 def test_what_accelerate_is_told_outside_the_recipe_changes_nothing_and_is_said(tmp_path, whole_run, monkeypatch):
     recipe = {**whole_run[0], 'epochs': 1, 'out': str(tmp_path / 'run')}
     told = {'ACCELERATE_MIXED_PRECISION': 'bf16', 'ACCELERATE_GRADIENT_ACCUMULATION_STEPS': '4'}

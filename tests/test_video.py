@@ -211,12 +211,12 @@ def test_boxes_from_a_file_by_frame(tmp_path):
 
 def test_the_command_does_videos_and_says_what_was_broken(tmp_path, capsys):
     from safetensors.torch import save_file
+    from small_model import small
 
     from widehrnet_zoo.cli.main import main
-    from widehrnet_zoo.models.registry import create_model
 
     weights = tmp_path / 'random.safetensors'
-    save_file(create_model('widehrnet_10', num_classes=17).state_dict(), weights)
+    save_file(small().state_dict(), weights)
     whole, cut, text = (tmp_path / f'{name}.mkv' for name in ('whole', 'cut', 'text'))
     encode(whole, 4)
     encode(cut, 40)
