@@ -218,6 +218,15 @@ def test_a_budget_of_minutes_ends_the_run_annealed(kites, tmp_path, monkeypatch)
     assert rows[-1]['lr'] < 0.2 * recipe['lr'] and 0.04 < rows[-1]['minutes'] < 0.06
 
 
+def test_what_is_missing_to_learn_is_said(kites, tmp_path, monkeypatch, caplog):
+    for name in ('labels', 'images'):
+        with pytest.raises(UserError, match=f'--{name}'):
+            train(load_config(tiny_recipe(kites, tmp_path / 'run', **{f'data__{name}': None})), progress=False)
+    tick(monkeypatch, 60)
+    train(load_config(tiny_recipe(kites, tmp_path / 'run', minutes=0.05)), progress=False)
+    assert 'over before the first step' in caplog.text
+
+
 def state(value):
     return {'a': torch.full((3,), float(value))}, {'state': {0: {'m': torch.ones(2), 'n': 3}}, 'param_groups': [{}]}
 

@@ -17,7 +17,8 @@ def _read(config: TrainConfig) -> Iterator[tuple[str, People, str]]:
     """People to learn from and to validate on, or photos for a person finder, each with the folder of its images."""
     data = config.data
     if not data.labels or not data.images:
-        raise UserError('The recipe does not say what to learn from: set data.labels and data.images.')
+        name = 'images' if data.labels else 'labels'
+        raise UserError(f'The recipe does not say what to learn from: data.{name} is missing (--{name}).')
     if config.task == 'boxes':
         train = read_photos(data.labels, data.sample_weights)
         val = read_photos(data.val_labels) if data.val_labels else None

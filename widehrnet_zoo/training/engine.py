@@ -223,6 +223,8 @@ class Trainer:
                 if save:
                     self.save()
         self._report(bar, wait=True)
+        if self.step == 0 and self.main and not stop:
+            _logger.warning('The minutes were over before the first step: the model is as it began.')
         if self.task.has_val and self.last_eval[0] != self.step and not stop:
             self._write(self._now({f'val_{self.task.figure}': self._evaluate(elapsed)}, elapsed), bar)
         self.save()
