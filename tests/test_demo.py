@@ -156,6 +156,18 @@ def test_the_view_is_small_and_shows_boxes_where_they_are():
     assert pixels[100, 300].max() == 0
 
 
+def test_the_finder_is_opened_before_the_clock_starts(network):
+    seen = []
+    finder = TimedEstimator(network, size=(64, 64), detector=lambda image: seen.append(image) or (np.zeros((0, 4)), []))
+    finder.warm_up()
+    assert len(seen) == 1 and finder.seconds == {'network': 0.0, 'forward': 0.0}
+
+    def out_of_reach(image):
+        raise UserError('offline')
+
+    TimedEstimator(network, size=(64, 64), detector=out_of_reach).warm_up()  # boxes of one's own need no finder
+
+
 def test_models_open_when_chosen_and_only_two_stay_open(network):
     opened = []
 

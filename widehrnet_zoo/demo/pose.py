@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -68,8 +69,10 @@ class TimedEstimator(PoseEstimator):
         return found
 
     def warm_up(self) -> None:
-        """Run once on nothing: the first pass of a network allocates memory and chooses kernels."""
+        """Run once on nothing: the first pass opens the finder, allocates memory and chooses kernels."""
         self.heatmaps(np.zeros((1, *self.size, 3), np.uint8))
+        with suppress(UserError, ImportError):  # which are said where somebody is to be found
+            self(np.zeros((*self.size, 3), np.uint8))
         self.reset()
 
 
