@@ -73,7 +73,7 @@ default_cfgs = generate_default_cfgs(
         'widehrnet_30.coco_256x192': _official('coco', 256, 192),
         'widehrnet_30.coco_384x288': _official('coco', 384, 288),
         'widehrnet_30.mpii_256x256': _official('mpii', 256, 256),
-        'widehrnet_30_attn.people_256x192': _shipped('widehrnet_30_attn', 256, 192),
+        'widehrnet_30_attn.everyday_256x192': _shipped('widehrnet_30_attn', 256, 192, 'everyday'),
         'widehrnet_30_attn.coco_256x192': _official('coco', 256, 192),
         'widehrnet_30_attn.coco_384x288': _official('coco', 384, 288),
         'widehrnet_30_attn.mpii_256x256': _official('mpii', 256, 256),
