@@ -1,9 +1,9 @@
 """Publish weights of our own on the Hugging Face Hub, with their card and its pictures.
 
     hf auth login
-    python scripts/weights/publish_weights.py widehrnet_30_attn.everyday_256x192 OWNER/widehrnet_30_attn.everyday_256x192
+    python scripts/weights/publish_weights.py widehrnet_10_attn.people_256x192 OWNER/widehrnet_10_attn.people_256x192
 
-After it `create_model('hf-hub:OWNER/widehrnet_30_attn.everyday_256x192', pretrained=True)` is the same network.
+After it `create_model('hf-hub:OWNER/widehrnet_10_attn.people_256x192', pretrained=True)` is the same network.
 """
 
 import argparse
