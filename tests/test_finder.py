@@ -226,3 +226,8 @@ def test_exported_finders_find_the_same_with_the_suppression_in_the_file(suffix,
     found = PersonFinder(path, min_score=0.2).find(images)
     for (boxes, scores), (others, their) in zip(wanted, found, strict=True):
         assert scores == pytest.approx(their, abs=1e-4) and boxes == pytest.approx(others, abs=0.05)
+    if suffix != '.pt2':
+        with torch.no_grad():
+            model.classifier.bias[0] -= 90  # nobody at all
+        assert export(model, tmp_path / f'nobody{suffix}', size=(64, 96)) == 0
+        assert len(PersonFinder(tmp_path / f'nobody{suffix}')(images[0])[0]) == 0

@@ -50,7 +50,8 @@ def write_boxes(writer: PoseWriter, maps: str) -> str:
     # each as the mean of those like it, as `average_boxes`, over the highest positions of its photo: (N, M)
     mine, photo = op('GatherND', boxes, place), op('Reshape', image, ints(-1))
     others = op('Gather', boxes, photo, axis=0)
-    theirs = op('Reshape', op('Gather', scores, photo, axis=0), ints(0, -1))
+    # a Reshape to (0, -1) would fail where no box was kept
+    theirs = op('Squeeze', op('Gather', scores, photo, axis=0), ints(1))
     edges = op('Unsqueeze', mine, ints(1))
 
     def part(value: str, axis: int, start: int, end: int) -> str:
