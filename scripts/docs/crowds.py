@@ -1,4 +1,4 @@
-"""Measure and draw what keeps the people of a crowd apart: the table and picture of docs/evaluation.md.
+"""Measure and draw what keeps the people of a crowd apart: the table and picture of docs/video.md.
 
     python scripts/docs/crowds.py DATA
 

@@ -11,7 +11,6 @@ process per run, which says most where the machine is not quiet.
 
 import http.server
 import json
-import math
 import shutil
 import statistics
 import sys
@@ -95,9 +94,8 @@ def main(site: Path, npm: Path) -> None:
         (f'{model["name"]}, {model["size"][0]}x{model["size"][1]}', f'ours({json.dumps(model)}, %d)')
         for model in config['models']
     ]
-    side = 32 * math.isqrt(config['finder']['cells'])
-    finder = {**config['finder'], 'size': (side, side)}
-    contenders.append((f'person finder, {side}x{side}', f'ours({json.dumps(finder)}, %d)'))
+    size = config['finder']['size']
+    contenders.append((f'person finder, {size[0]}x{size[1]}', f'ours({json.dumps(config["finder"])}, %d)'))
     contenders.append(('MoveNet Lightning, 192x192, TensorFlow.js', 'movenet(%d)'))
     with tempfile.TemporaryDirectory() as name, sync_playwright() as driver:
         root = Path(name)

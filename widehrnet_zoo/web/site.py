@@ -115,8 +115,7 @@ def _write_finder(finder: str | Path | None, folder: Path) -> dict[str, Any]:
     if module is None:
         raise UserError(f'{finder} is an exported file already: give the finder that it was made from.')
     export(module, folder / 'finder.onnx', 'onnx', size=opened.size)
-    cells = opened.size[0] * opened.size[1] // 32**2  # `input_shape`, which the page does as well
-    return {'file': 'finder.onnx', 'cells': cells, 'min_score': opened.min_score}
+    return {'file': 'finder.onnx', 'size': opened.size, 'min_score': opened.min_score}
 
 
 def _write_model(opened: OpenedNetwork, model: str | Path, folder: Path, config: dict[str, Any]) -> dict[str, Any]:

@@ -83,14 +83,14 @@ function resample({ data, width }, columns, rows, between, out, at, rest = 0) {
   }
 }
 
-/** Everyone in a picture, on black in an input of about its shape, by `cells` of 32 x 32. @param {any} runtime */
+/** Everyone in a picture, on black in an input of about its shape, as `input_shape` of Python. @param {any} runtime */
 export async function openFinder(runtime, /** @type {any} */ config) {
-  const run = await runtime.open(config);
+  const [run, cells] = [await runtime.open(config), (config.size[0] * config.size[1]) / 32 ** 2];
   /** @param {ImageData} image @returns {Promise<{box: Box, score: number}[]>} the highest score first */
   return async (image) => {
     const [least, most] = [image.width, image.height].sort((a, b) => a - b);
-    const short = Math.round(Math.sqrt((config.cells * least) / most)) || 1;
-    const sides = [32 * short, 32 * Math.floor(config.cells / short)];
+    const short = Math.round(Math.sqrt((cells * least) / most)) || 1;
+    const sides = [32 * short, 32 * Math.floor(cells / short)];
     const [height, width] = image.height <= image.width ? sides : sides.reverse();
     const scale = Math.min(height / image.height, width / image.width);
     const [h, w] = [image.height, image.width].map((side) => Math.max(1, Math.round(side * scale)));
