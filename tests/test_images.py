@@ -320,7 +320,15 @@ def test_large_webp_has_the_pixels_that_pillow_gives(tmp_path, monkeypatch, turn
     monkeypatch.setattr('widehrnet_zoo.pose.webp.LARGE', 1000)
     with monkeypatch.context() as without_pillow:
         without_pillow.setattr('PIL.WebPImagePlugin.WebPImageFile.load', None)
-        assert (read_image(tmp_path / 'a.webp', shrink_above=shrink_above) == expected).all()
+        found = read_image(tmp_path / 'a.webp', shrink_above=shrink_above)
+    if shrink_above:
+        # of a side that three do not divide libwebp takes means of equal width, Pillow a narrower one at the border
+        assert found.shape == expected.shape
+        whole = Image.fromarray(read_image(tmp_path / 'a.webp'))
+        off = np.abs(found - np.asarray(whole.resize(found.shape[1::-1], Image.Resampling.BOX)).astype(int))
+        assert off.max() <= 12 and off.mean() < 2
+    else:
+        assert (found == expected).all()
     monkeypatch.setattr('ctypes.CDLL', lambda name: None)  # as where Pillow keeps libwebp inside
     assert (read_image((tmp_path / 'a.webp').read_bytes(), shrink_above=shrink_above) == expected).all()
 

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import UserError as UserError
 from .extras import needs_pytorch
-from .pose.skeletons import SKELETONS as SKELETONS
-from .pose.skeletons import Skeleton as Skeleton
 from .version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -31,11 +29,15 @@ if TYPE_CHECKING:
     from .pose.images import read_image as read_image
     from .pose.results import Keypoint as Keypoint
     from .pose.results import PoseResult as PoseResult
+    from .pose.skeletons import SKELETONS as SKELETONS
+    from .pose.skeletons import Skeleton as Skeleton
 
 _HOMES = {
+    'SKELETONS': 'pose.skeletons',
     'Keypoint': 'pose.results',
     'PoseEstimator': 'inference.estimator',
     'PoseResult': 'pose.results',
+    'Skeleton': 'pose.skeletons',
     'WideHRNet': 'models.widehrnet',
     'create_model': 'models.registry',
     'decode_heatmaps': 'pose.decoding',
@@ -48,7 +50,7 @@ _HOMES = {
     'save_pretrained': 'hub',
 }
 
-__all__ = ['SKELETONS', 'Skeleton', 'UserError', '__version__', *_HOMES]
+__all__ = ['UserError', '__version__', *_HOMES]
 
 
 def _is_command() -> bool:
@@ -59,7 +61,7 @@ def _is_command() -> bool:
 
 if _is_command():
     # it says its version and help without PyTorch, and imports the models where it needs them; up to `main`, which
-    # catches it, an interruption ends the process without a traceback
+    # catches it, an interruption ends the process without a traceback, so that NumPy is not imported before this
     with suppress(ValueError):
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 else:

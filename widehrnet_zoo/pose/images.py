@@ -77,7 +77,7 @@ def read_image(
         max_pixels: Refuse larger images. Above Pillow's own limit, `PIL.Image.MAX_IMAGE_PIXELS` must be raised too.
         shrink_above: Decode paths and bytes of more pixels at a half, a third, ... of their sides, so that they fit;
             JPEG without the memory of the whole, but progressive JPEG with all its coefficients, at half of those sides
-            if its colours are stored at full size. WebP is decoded whole all the same.
+            if its colours are stored at full size; WebP without loss with four bytes a pixel of the whole.
 
     Returns:
         uint8 (H, W, 3), RGB. It shares memory with `source` where nothing had to be changed.
@@ -95,9 +95,9 @@ def read_image(
     if isinstance(source, (str, Path)):
         return _from_file(source, max_pixels, shrink_above)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _open(io.BytesIO(source), 'the bytes given as an image', max_pixels, shrink_above)
+        return _open(io.BytesIO(source), 'the image given as bytes', max_pixels, shrink_above)
     if hasattr(source, 'read'):
-        return _open(source, 'the file object given as an image', max_pixels)
+        return _open(source, 'the image given as a file object', max_pixels)
     raise UserError(
         f'{type(source).__name__} is not an image: give a path, bytes, a PIL image, an array (H, W, 3) or a tensor '
         '(3, H, W).'
@@ -233,7 +233,7 @@ def _from_pillow(
             # a JPEG is decoded at a half, a quarter or an eighth of its sides
             part = 2 * shrink if _keeps_all(image) else shrink
             image.draft(image.mode, (-(-width // part), -(-height // part)))
-        decoded = decode_large(image, file)
+        decoded = decode_large(image, file, shrink)
         if decoded is None:
             image.load()
     except MemoryError:
@@ -249,8 +249,10 @@ def _from_pillow(
         turn = None
     left = math.ceil(math.sqrt(image.width * image.height / shrink_above)) if shrink > 1 and shrink_above else 1
     try:
-        whole = left == 1 and decoded is None
-        pixels = _to_rgb(image, name) if whole else _reduced(image, decoded, left, name)
+        if decoded is not None:
+            pixels = decoded if decoded.shape[2] == 3 else _reduced(Image.fromarray(decoded), 1, name)
+        else:
+            pixels = _to_rgb(image, name) if left == 1 else _reduced(image, left, name)
     except UserError:
         raise
     except Exception as error:  # see _open
@@ -264,9 +266,7 @@ def _keeps_all(image: Image.Image) -> bool:
     return 'progressive' in image.info and len(sampling) > 1 and len(set(sampling)) == 1
 
 
-def _reduced(
-    image: Image.Image, decoded: npt.NDArray[np.uint8] | None, factor: int, name: str
-) -> npt.NDArray[np.uint8]:
+def _reduced(image: Image.Image, factor: int, name: str) -> npt.NDArray[np.uint8]:
     """RGB at a part of the sides. Strip by strip, as each conversion takes as much memory as what is converted."""
     if image.mode == 'I':  # whose range only the whole tells
         return np.asarray(Image.fromarray(_to_rgb(image, name)).reduce(factor))
@@ -275,8 +275,7 @@ def _reduced(
     reduced = np.empty((-(-height // factor), -(-width // factor), 3), np.uint8)
     for top in range(0, height, rows):
         end = min(top + rows, height)
-        strip = image.crop((0, top, width, end)) if decoded is None else Image.fromarray(decoded[top:end])
-        small = Image.fromarray(_to_rgb(strip, name)).reduce(factor)
+        small = Image.fromarray(_to_rgb(image.crop((0, top, width, end)), name)).reduce(factor)
         reduced[top // factor :][: small.height] = np.asarray(small)
     return reduced
 
