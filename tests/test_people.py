@@ -19,13 +19,15 @@ from widehrnet_zoo.inference.people import (
     Limits,
     Poses,
     choose_boxes,
+    choose_people,
     distinct_people,
     likely_people,
     merge_looks,
     person_chances,
+    take_people,
 )
 from widehrnet_zoo.inference.photo import Photo
-from widehrnet_zoo.pose.crops import box_views, box_windows, crop_people, mirror_views
+from widehrnet_zoo.pose.crops import box_views, crop_people, mirror_views
 from widehrnet_zoo.pose.results import PoseResult
 from widehrnet_zoo.pose.skeletons import Skeleton
 
@@ -158,6 +160,18 @@ def test_box_scores_of_found_people_are_the_chance_that_somebody_is_there():
     np.testing.assert_allclose(sorted(peaks.box_scores), [0.3, 0.9], rtol=1e-6)
 
 
+def test_beside_somebody_less_is_asked_of_the_others():
+    boxes, scores = np.float32([[0, 0, 60, 130], [200, 0, 260, 130]]), np.float32([[0.9] * 17, [0.35] * 17])
+    chances = person_chances(scores, [0.8, 0.5], boxes)
+    assert chances[0] > 0.38 > chances[1] > 0.2
+    keypoints = np.random.default_rng(0).random((2, 17, 2), np.float32) * 60 + boxes[:, None, :2]
+    both = PoseResult(keypoints, scores, boxes, np.float32([0.8, 0.5]), COCO, (400, 200))
+    rest = take_people(both, np.array([1]))
+    assert len(choose_people(both, Limits())) == 2 and len(choose_people(rest, Limits())) == 0
+    assert len(choose_people(both, Limits(pose_threshold=0.38))) == 1
+    assert len(choose_people(rest, Limits(pose_threshold=0.2))) == 1
+
+
 def test_limits():
     image, _, _ = photo(4)
     small = (10, 10, 30, 33)
@@ -250,19 +264,6 @@ def test_one_person_never_gets_two_skeletons():
     kept = distinct_people(Poses(keypoints, scores, boxes), np.array([0.7, 0.9, 0.5]), COCO.sigmas, 0.6)
     assert kept.tolist() == [0, 2]
     assert len(distinct_people(Poses(keypoints, scores, boxes), np.ones(3), COCO.sigmas, 1)) == 3
-
-
-def test_a_neighbour_in_the_view_does_not_give_keypoints():
-    # a box of nobody beside a person who is in its view: given, the view decides; found, the box does
-    image, keypoints, boxes = photo(1)
-    left, top, _, bottom = boxes[0]
-    beside = [[left - 80, top, left, bottom]]
-    given = dots(detector=None)(image, beside)
-    found = dots(detector=lambda image: (beside, [1.0]), pose_threshold=0, second_look=False)(image)
-    seen = (given.scores[0] > 0.5) & (keypoints[0, :, 0] > left + 45)  # a seventh of the box away from it
-    assert seen.sum() > 3 and (found.scores[0, seen] < 0.2).all()
-    windows = box_windows(boxes, box_views(boxes, SIZE), SIZE)
-    assert windows.shape == (1, 64, 48) and windows[0, 32, 24] == 1 and windows.min() < 0.2
 
 
 def test_the_pose_of_two_looks_is_that_of_both():

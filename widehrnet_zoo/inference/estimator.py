@@ -13,7 +13,7 @@ from ..detection import Detector
 from ..engines.fork import check_fork
 from ..engines.opening import HeatmapBackend, open_backend, torch_module
 from ..errors import UserError
-from ..pose.arrays import Arrays, as_float, cpu_to_numpy, like, to_numpy
+from ..pose.arrays import Arrays, as_float, cpu_to_numpy, to_numpy
 from ..pose.box_maps import gives_boxes
 from ..pose.crops import MEAN, STD, STRIDE, normalise, padding_of, three_numbers
 from ..pose.decoding import DECODERS, decode_heatmaps
@@ -300,7 +300,7 @@ class PoseEstimator:
         kept, chances = self.limits.changed(limits), self.score_map is not None
         return stream(
             photos,
-            lambda crops, windows: self._forward(crops, decoder, flip_test, shift, peaks, windows),
+            lambda crops: self._forward(crops, decoder, flip_test, shift, peaks),
             self.skeleton,
             self.size,
             padding=self.padding if padding is None else padding,
@@ -360,12 +360,8 @@ class PoseEstimator:
         flip_test: bool,
         shift: bool,
         peaks: bool,
-        windows: npt.NDArray[np.float32] | None,
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        heatmaps = cpu_to_numpy(self.heatmaps(crops, flip_test, shift))
-        if windows is not None:
-            heatmaps = heatmaps * like(windows[:, None], heatmaps)
-        points, scores = decode_heatmaps(heatmaps, decoder)
+        points, scores = decode_heatmaps(cpu_to_numpy(self.heatmaps(crops, flip_test, shift)), decoder)
         found, sure = to_numpy(points) * STRIDE, to_numpy(scores)
         if not np.isfinite(sure).all():
             raise UserError(

@@ -27,8 +27,11 @@ _NO_SIGMA = 0.1
 _WORTH_A_LOOK = 0.7
 """Share of the threshold of poses from which a second look may bring one above it."""
 
-POSE_THRESHOLD = 0.38
-"""A pose whose chance to be of somebody is lower is left out."""
+POSE_THRESHOLD = 0.4
+"""A photo whose likeliest pose has a lower chance to be of somebody is of nobody."""
+
+_OTHERS_THRESHOLD = 0.24
+"""Where somebody is, somebody else is likelier: poses of a lower chance are left out there."""
 
 _PEAK_THRESHOLD = 0.15
 """The same for `PoseResult.person_scores` of weights whose keypoint scores are peaks of heatmaps."""
@@ -49,7 +52,7 @@ class Chance(NamedTuple):
     tall: float = 128.0
 
 
-CHANCE = Chance(1.69, (2.79, 1.39, 1.1, 0.35))
+CHANCE = Chance(1.52, (2.7, 1.3, 1.12, 0.34))
 """Fitted by `scripts/weights/person_chance.py` on training photos."""
 
 
@@ -60,8 +63,8 @@ class Limits:
     Attributes:
         box_threshold: Boxes that the detector scores lower are left out; `None` for the detector's own threshold.
         pose_threshold: A pose whose chance to be of somebody (`person_chances`) is lower is left out; of weights whose
-            keypoint scores are peaks of heatmaps its `PoseResult.person_scores` stands for that. `None` for 0.38 and
-            0.15.
+            keypoint scores are peaks of heatmaps its `PoseResult.person_scores` stands for that. `None` for 0.24 in
+            photos where a pose reaches 0.4, and nobody in others; for 0.15 of scores that are peaks.
         max_people: The most people to a photo, those of the highest score; `None` for all.
         min_size: Boxes whose longer side is shorter, in pixels of the photo, are left out.
         largest: Keep only the person with the largest box.
@@ -92,15 +95,16 @@ class Limits:
         if people is not None and (isinstance(people, bool) or not isinstance(people, (int, np.integer)) or people < 1):
             raise UserError(f'max_people must be a whole number from 1, or None for all, not {people!r:.40}.')
 
-    def least_score(self, chances: bool) -> float:
-        """`pose_threshold`, or what stands for `None`.
+    def least_scores(self, chances: bool) -> tuple[float, float]:
+        """`pose_threshold`, or what stands for `None`: for the likeliest pose of a photo, and for the others.
 
         Args:
             chances: Whether keypoint scores are chances to be right, by a score map.
         """
-        if self.pose_threshold is not None:
-            return self.pose_threshold
-        return POSE_THRESHOLD if chances else _PEAK_THRESHOLD
+        if self.pose_threshold is None and chances:
+            return POSE_THRESHOLD, _OTHERS_THRESHOLD
+        least = _PEAK_THRESHOLD if self.pose_threshold is None else self.pose_threshold
+        return least, least
 
     def changed(self, values: dict[str, Any]) -> 'Limits':
         """These limits with some values changed.
@@ -152,7 +156,8 @@ def choose_people(result: PoseResult, limits: Limits, chances: bool = True) -> P
         chance that the pose is of somebody.
     """
     worth = person_worth(result.scores, result.box_scores, result.boxes, chances)
-    rows = _likely(result, worth, limits, limits.least_score(chances))
+    first, others = limits.least_scores(chances)
+    rows = _likely(result, worth, limits, others if worth.max(initial=0) >= first else first)
     if chances:
         result = replace(result, box_scores=worth)
     if limits.largest:
@@ -189,7 +194,7 @@ def likely_people(result: PoseResult, limits: Limits, chances: bool = True) -> n
         Indices, the likeliest first.
     """
     worth = person_worth(result.scores, result.box_scores, result.boxes, chances)
-    rows = _likely(result, worth, limits, _WORTH_A_LOOK * limits.least_score(chances))
+    rows = _likely(result, worth, limits, _WORTH_A_LOOK * limits.least_scores(chances)[0])
     return rows[np.argsort(-worth[rows], kind='stable')]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import UserError
-from ..pose.crops import box_views, box_windows, check_boxes, crop_people, mirror_views
+from ..pose.crops import box_views, check_boxes, crop_people, mirror_views
 from ..pose.images import ImageSource, read_image, read_size
 from ..pose.results import PoseResult, person_scores
 from ..pose.skeletons import Skeleton
@@ -116,8 +116,6 @@ class PhotoJob:
 
     def _view(self, boxes: npt.NDArray[np.float64]) -> None:
         self.views = box_views(boxes, self.size, self.padding)
-        if self.found:
-            self.windows = box_windows(boxes, self.views, self.size)
 
     def fill(self, row: int, points: npt.NDArray[np.float32], scores: npt.NDArray[np.float32]) -> None:
         """Take what the network says of a crop: keypoints (K, 2) in pixels of the crop, and scores (K,)."""

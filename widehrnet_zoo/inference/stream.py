@@ -29,11 +29,8 @@ from ..pose.results import PoseResult
 from ..pose.skeletons import Skeleton
 from .photo import Image, Photo, PhotoJob
 
-Forward = Callable[[Image, npt.NDArray[np.float32] | None], tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
-"""Crops, uint8 (B, H, W, 3), to keypoints (B, K, 2) in pixels of the crop, and scores (B, K).
-
-Where there is a second argument, (B, h, w), heatmaps are multiplied by it.
-"""
+Forward = Callable[[Image], tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
+"""Crops, uint8 (B, H, W, 3), to keypoints (B, K, 2) in pixels of the crop, and scores (B, K)."""
 Finder: TypeAlias = Callable[[list[Image], list[str | None]], Sequence[tuple[npt.ArrayLike, npt.ArrayLike]]]
 """Images, uint8 (H, W, 3), and their files, to the boxes of each, (N, 4), x1, y1, x2, y2 in pixels, and scores (N,)."""
 
@@ -185,7 +182,7 @@ def stream(
                 unseen = []
             if crops and jobs[0].left:
                 batch = [crops.popleft() for _ in range(min(batch_size, len(crops)))]
-                points, scores = forward(np.stack([crop for _, _, crop in batch]), _windows(batch))
+                points, scores = forward(np.stack([crop for _, _, crop in batch]))
                 for (job, row, _), point, score in zip(batch, points, scores, strict=True):
                     job.fill(row, point, score)
                     if job.left == 0:
@@ -196,16 +193,6 @@ def stream(
                 yield Found(job.place, job.image, keep(result) if keep and job.found else result)
     finally:
         coming.close()
-
-
-def _windows(batch: list[tuple[PhotoJob, int, Image]]) -> npt.NDArray[np.float32] | None:
-    """Of the boxes that a finder found; those that are given may be anything, and stay as they are."""
-    found = [job.windows[row] for job, row, _ in batch if job.found]
-    if not found:
-        return None
-    windows = np.ones((len(batch), *found[0].shape), np.float32)
-    windows[[job.found for job, _, _ in batch]] = found
-    return windows
 
 
 def _ahead(

@@ -158,31 +158,6 @@ def mirror_views(maps: npt.ArrayLike, size: tuple[int, int]) -> npt.NDArray[np.f
     return maps
 
 
-def box_windows(boxes: npt.ArrayLike, maps: npt.ArrayLike, size: tuple[int, int]) -> npt.NDArray[np.float32]:
-    """How far each place of a heatmap belongs to the person of the box: 1 inside the box, less and less outside it.
-
-    A view is larger than its box and shows neighbours. A heatmap times its window takes a neighbour's keypoint only
-    where nothing in the box comes near it. Outside, the window falls as `exp(-(d / (0.1 m))^2)`, d the distance from
-    the box and m the box's longer side.
-
-    Args:
-        boxes: (N, 4) x1, y1, x2, y2 in image pixels.
-        maps: (N, 2, 3) upright maps from crop to image, as from `box_views`, or mirrored ones.
-        size: Height and width of a crop.
-
-    Returns:
-        float32 (N, height / `STRIDE`, width / `STRIDE`), 0..1.
-    """
-    boxes, maps = np.asarray(boxes, np.float64).reshape(-1, 4), np.asarray(maps, np.float64)
-    reach = _REACH * (boxes[:, 2:] - boxes[:, :2]).max(-1, initial=0)[:, None]
-    squares = []
-    for axis in (0, 1):
-        places = np.arange(0, size[1 - axis], STRIDE) * maps[:, axis, axis, None] + maps[:, axis, 2, None]
-        outside = np.maximum(boxes[:, axis, None] - places, places - boxes[:, axis + 2, None])
-        squares.append((np.maximum(outside, 0) / reach) ** 2)
-    return np.exp(-(squares[1][:, :, None] + squares[0][:, None, :])).astype(np.float32)
-
-
 def crop_people(
     image: npt.NDArray[np.uint8],
     maps: npt.ArrayLike,

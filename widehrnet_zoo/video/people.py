@@ -47,7 +47,7 @@ class VideoEstimator:
         self._limits: Limits = limits or getattr(estimator, 'limits', None) or Limits()
         self._min_score = max(min_box_score, self._limits.box_threshold or 0.0)
         chances = getattr(estimator, 'score_map', None) is not None
-        least = self._limits.least_score(chances)
+        least, _ = self._limits.least_scores(chances)
         self._follower = Follower(
             skeleton_of(estimator).sigmas,
             follow,
