@@ -161,14 +161,14 @@ def test_box_scores_of_found_people_are_the_chance_that_somebody_is_there():
 
 
 def test_beside_somebody_less_is_asked_of_the_others():
-    boxes, scores = np.float32([[0, 0, 60, 130], [200, 0, 260, 130]]), np.float32([[0.9] * 17, [0.35] * 17])
+    boxes, scores = np.float32([[0, 0, 60, 130], [200, 0, 260, 130]]), np.float32([[0.9] * 17, [0.42] * 17])
     chances = person_chances(scores, [0.8, 0.5], boxes)
-    assert chances[0] > 0.38 > chances[1] > 0.2
+    assert chances[0] > 0.4 > chances[1] > 0.24
     keypoints = np.random.default_rng(0).random((2, 17, 2), np.float32) * 60 + boxes[:, None, :2]
     both = PoseResult(keypoints, scores, boxes, np.float32([0.8, 0.5]), COCO, (400, 200))
     rest = take_people(both, np.array([1]))
     assert len(choose_people(both, Limits())) == 2 and len(choose_people(rest, Limits())) == 0
-    assert len(choose_people(both, Limits(pose_threshold=0.38))) == 1
+    assert len(choose_people(both, Limits(pose_threshold=0.4))) == 1
     assert len(choose_people(rest, Limits(pose_threshold=0.2))) == 1
 
 

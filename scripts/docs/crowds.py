@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from widehrnet_zoo import PoseEstimator
 from widehrnet_zoo.formats.coco import CocoLabels, read_labels
-from widehrnet_zoo.inference import photo as photo_module
 from widehrnet_zoo.inference.photo import Photo
 from widehrnet_zoo.metrics.coco import CocoScore
 from widehrnet_zoo.metrics.everyone import EveryoneScore
@@ -75,18 +73,9 @@ def main(data: Path) -> None:
     """Print the table and write the picture."""
     labels, images = read_labels(data / 'everyday/val.json', nobody=True), data / 'everyday/images'
     now, all_poses = look(labels, images), look(labels, images, same_person=1)
-    windows = photo_module.box_windows
-
-    def everywhere(*args: Any) -> npt.NDArray[np.float32]:
-        return np.ones_like(windows(*args))
-
-    photo_module.box_windows = everywhere
-    no_windows = look(labels, images)
-    photo_module.box_windows = windows
     print('| | people drawn twice | people found | false poses | OKS AP |\n|---|---:|---:|---:|---:|')
     print(row('as it is', labels, now))
     print(row('two poses of one person both stay (`same_person=1`)', labels, all_poses))
-    print(row('a heatmap counts as much outside the box', labels, no_windows))
 
     crowded = sorted(now, key=lambda image: len(now[image]) - len(all_poses[image]))[:PHOTOS]
     boxes = {image: [a['bbox'] for a in labels.annotations if a['image_id'] == image] for image in crowded}

@@ -37,8 +37,7 @@ window.ours = async (config, threads) => {
   const session = await ort.InferenceSession.create('/site/' + config.file, { executionProviders: ['wasm'] });
   const [height, width] = config.size;
   const image = new ort.Tensor('uint8', pixels(3 * height * width), [1, height, width, 3]);
-  const boxes = new ort.Tensor('float32', [width / 10, height / 10, width * 0.9, height * 0.9], [1, 4]);
-  const given = config.keypoints ? { crops: image, boxes } : { images: image };
+  const given = config.keypoints ? { crops: image } : { images: image };
   window.once = async () => { await session.run(given); };
 };
 window.movenet = async (threads) => {

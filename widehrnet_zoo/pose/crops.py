@@ -21,8 +21,6 @@ _PADDINGS = (0.5, 4.0)
 
 _FAR = 1e7
 
-_REACH = 0.1
-
 
 def padding_of(model: Any) -> float:
     """Growth of a person's box to the view that a model learnt from.

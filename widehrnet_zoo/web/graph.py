@@ -16,7 +16,7 @@ from ..extras import require
 from ..files import write_whole
 from ..models.opening import OpenedNetwork
 from ..pose.box_maps import gives_boxes
-from ..pose.crops import STRIDE, box_views, box_windows, normalise
+from ..pose.crops import STRIDE, normalise
 from ..pose.decoding import decode_heatmaps, gaussian_of
 from ..pose.score_map import ScoreMap
 
@@ -25,7 +25,7 @@ _REACH = 2
 
 
 class LiveWriter(PoseWriter):
-    """Adds windows, the decoder `dark` and the map to chances, for one size of the input.
+    """Adds the decoder `dark` and the map to chances, for one size of the input.
 
     Args:
         size: Height and width of the heatmaps.
@@ -39,23 +39,6 @@ class LiveWriter(PoseWriter):
     def pick(self, x: str, *index: int) -> str:
         """Some entries of the last axis."""
         return self.op('Gather', x, self.ints(*index), axis=-1)
-
-    def window(self, boxes: str) -> str:
-        """`box_windows` of boxes (B, 4) in crop pixels: (B, 1, h, w)."""
-        first, last = self.pick(boxes, 0, 1), self.pick(boxes, 2, 3)
-        # a tenth of the longer side
-        reach = self.op('ReduceMax', self.op('Sub', last, first), self.ints(1), keepdims=1)
-        reach = self.op('Mul', reach, self.floats(0.1))
-        squares = []
-        for axis in (0, 1):
-            places = self.floats(np.arange(self.size[1 - axis])[None] * STRIDE)
-            before = self.op('Sub', self.pick(boxes, axis), places)
-            after = self.op('Sub', places, self.pick(boxes, axis + 2))
-            outside = self.op('Max', before, after, self.floats(0))
-            share = self.op('Div', outside, reach)
-            shape = (0, 1, 1, self.size[1]) if axis == 0 else (0, 1, self.size[0], 1)
-            squares.append(self.op('Reshape', self.op('Mul', share, share), self.ints(*shape)))
-        return self.op('Exp', self.op('Neg', self.op('Add', squares[0], squares[1])))
 
     def dark(self, heatmaps: str) -> tuple[str, str]:
         """The same as `decode_heatmaps` with `'dark'`.
@@ -180,9 +163,8 @@ class LiveWriter(PoseWriter):
 def write_pose(opened: OpenedNetwork, path: str | Path) -> None:
     """Write a pose network to an ONNX file that gives what `PoseEstimator` gives, and check it against PyTorch.
 
-    The file takes `crops`, uint8 (B, H, W, 3), and `boxes`, float32 (B, 4), the people's x1, y1, x2, y2 in crop pixels;
-    it gives `keypoints`, float32 (B, K, 3): x and y in crop pixels and the score, a chance where the weights have a map
-    to chances.
+    The file takes `crops`, uint8 (B, H, W, 3), and gives `keypoints`, float32 (B, K, 3): x and y in crop pixels and the
+    score, a chance where the weights have a map to chances.
 
     Args:
         opened: A `WideHRNet` with heatmaps, and what it says about itself.
@@ -208,16 +190,13 @@ def write_pose(opened: OpenedNetwork, path: str | Path) -> None:
     deployed = deploy(opened.network).cpu()
     writer = LiveWriter((height // STRIDE, width // STRIDE))
     heatmaps = writer.network(GraphNetwork(deployed), writer.normalise('crops', metadata.mean, metadata.std))
-    points, scores = writer.dark(writer.op('Mul', heatmaps, writer.window('boxes')))
+    points, scores = writer.dark(heatmaps)
     if score_map is not None:
         scores = writer.chances(scores, score_map)
     points = writer.op('Mul', points, writer.floats(STRIDE))
     writer.rename(writer.op('Concat', points, scores, axis=2), 'keypoints')
     types, describe = onnx.TensorProto, onnx.helper.make_tensor_value_info
-    given = [
-        describe('crops', types.UINT8, ['batch', height, width, 3]),
-        describe('boxes', types.FLOAT, ['batch', 4]),
-    ]
+    given = [describe('crops', types.UINT8, ['batch', height, width, 3])]
     result = describe('keypoints', types.FLOAT, ['batch', opened.skeleton.num_keypoints, 3])
     content = writer.model(metadata, given, [result]).SerializeToString()
     session = ort.InferenceSession(content, providers=['CPUExecutionProvider'])
@@ -227,19 +206,12 @@ def write_pose(opened: OpenedNetwork, path: str | Path) -> None:
 
 def _check(session: object, network: nn.Module, metadata: ExportMetadata, score_map: ScoreMap | None) -> None:
     crops = sample_crops(metadata.size)
-    height, width = metadata.size
-    # boxes whose views are the crops
-    extent = np.random.default_rng(0).uniform(0.3, 1, (len(crops), 2))
-    half = np.array([width, height]) / 2 * extent / extent.max(1, keepdims=True) / metadata.padding
-    boxes = np.concatenate((np.array([width, height]) / 2 - half, np.array([width, height]) / 2 + half), 1)
-    windows = box_windows(boxes, box_views(boxes, metadata.size, metadata.padding), metadata.size)
     images = torch.from_numpy(normalise(crops, metadata.mean, metadata.std))
     with torch.inference_mode():
-        heatmaps = network(images) * torch.from_numpy(windows)[:, None]
+        heatmaps = network(images)
         points, peaks = decode_heatmaps(heatmaps, 'dark')
     scores = peaks.numpy() if score_map is None else score_map(peaks.numpy())
-    given = {'crops': crops, 'boxes': boxes.astype(np.float32)}
-    found = session.run(None, given)[0]  # type: ignore[attr-defined]
+    found = session.run(None, {'crops': crops})[0]  # type: ignore[attr-defined]
     # where two pixels are nearly equally high, rounding chooses
     top = heatmaps.flatten(2).topk(2).values
     tolerance = TOLERANCE['f32']

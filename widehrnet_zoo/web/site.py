@@ -133,7 +133,7 @@ def _write_model(opened: OpenedNetwork, model: str | Path, folder: Path, config:
         'bones': skeleton.bones,
         'flip_order': skeleton.flip_order if skeleton.flip_pairs else None,
         'sigmas': skeleton.sigmas or [0.1] * skeleton.num_keypoints,
-        'least_score': Limits().least_scores(opened.score_map is not None)[0],
+        'least_scores': Limits().least_scores(opened.score_map is not None),
         'chance': CHANCE._asdict() if opened.score_map is not None else None,
     }
 

@@ -109,7 +109,7 @@ async function followVideo(words) {
     const [picture, time, net] = [await createImageBitmap(video), video.currentTime, pose];
     const [image, who] = [read(picture), (follower ??= new Follower(site, net.config))];
     if (who.due(frame++)) who.meet(await find(image));
-    const poses = await net.look(image, who.people.map(({ box }) => box), false);
+    const poses = await net.look(image, who.people.map(({ box }) => box));
     if (mine !== current) return;
     const now = performance.now();
     [between, before] = [between ? 0.9 * between + 0.1 * (now - before) : now - before, now];

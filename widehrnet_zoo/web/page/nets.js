@@ -114,10 +114,10 @@ export async function openFinder(runtime, /** @type {any} */ config) {
 export async function openPose(runtime, config) {
   const [run, [height, width], count] = [await runtime.open(config), config.size, config.keypoints.length];
   /**
-   * @param {ImageData} image @param {Box[]} boxes @param {boolean} windows whether what lies outside counts less
+   * @param {ImageData} image @param {Box[]} boxes
    * @param {number[] | null} order of the keypoints in the mirrored crops, which are looked at then
    */
-  const look = async (image, boxes, windows, order = null) => {
+  const look = async (image, boxes, order = null) => {
     if (!boxes.length) return [];
     const [rgb, line] = [new Uint8Array(3 * height * width * boxes.length), 3 * width * image.height];
     // the box in the middle, in the input's shape: pixel index of the picture = step * that of the crop + left, top
@@ -127,13 +127,9 @@ export async function openPose(runtime, config) {
       const [across, start] = order ? [-step, left + (width - 1) * step] : [step, left];
       const [columns, rows] = [tapsOf(width, across, start, image.width), tapsOf(height, step, top, image.height)];
       resample(image, columns, rows, new Float32Array(line), rgb, 3 * height * width * i);
-      const inside = [(x1 - left) / step, (y1 - top) / step, (x2 - left) / step, (y2 - top) / step];
-      return { step, across, start, top, inside: windows ? inside : [0, 0, width, height] };
+      return { step, across, start, top };
     });
-    const found = await run({
-      crops: ['uint8', rgb, [boxes.length, height, width, 3]],
-      boxes: ['float32', new Float32Array(views.flatMap(({ inside }) => inside)), [boxes.length, 4]],
-    });
+    const found = await run({ crops: ['uint8', rgb, [boxes.length, height, width, 3]] });
     return views.map(({ step, across, start, top }, i) => {
       const places = Array.from({ length: count }, (_, k) => 3 * (i * count + (order ? order[k] : k)));
       const rows = places.map((place) => found.slice(place, place + 3));

@@ -76,17 +76,18 @@ function merge(p, q, closer, sigmas) {
  * @param {any} net @param {ImageData} image @param {{box: Box, score: number}[]} found @returns {Promise<Person[]>}
  */
 export async function lookTwice(net, image, found) {
-  const poses = await net.look(image, found.map(({ box }) => box), true);
+  const poses = await net.look(image, found.map(({ box }) => box));
   const people = found.map(({ box, score }, i) => ({ ...poses[i], box, boxScore: score, number: i + 1 }));
   const closer = people.map((p) => closerBox(p, image, net.config.size[0] * LEAST) ?? p.box);
-  const second = await net.look(image, closer, true, net.config.flip_order);
+  const second = await net.look(image, closer, net.config.flip_order);
   return people.map((p, i) => merge(p, second[i], closer[i], net.config.sigmas));
 }
 
 /** The people of a photo, the surest first. @param {Person[]} people @param {any} limits @param {any} model */
 export function choosePeople(people, limits, model) {
   const judged = people.map((p) => ({ ...p, worth: worthOf(p, model), whole: p.boxScore * mean(p.scores) }));
-  const sure = judged.filter((p) => p.worth >= model.least_score).sort((a, b) => b.whole - a.whole);
+  const least = model.least_scores[Number(judged.some((p) => p.worth >= model.least_scores[0]))];
+  const sure = judged.filter((p) => p.worth >= least).sort((a, b) => b.whole - a.whole);
   return distinct(sure, model.sigmas, limits.same_person).map((p) => (model.chance ? { ...p, boxScore: p.worth } : p))
     .sort((a, b) => personScore(b) - personScore(a)).map((p, i) => ({ ...p, number: i + 1 }));
 }
@@ -138,10 +139,11 @@ export class Follower {
   /** Take in poses seen at the people's boxes, at a time in seconds. @param {Pose[]} poses @returns {Person[]} */
   update(poses, /** @type {number} */ width, /** @type {number} */ height, /** @type {number} */ time) {
     const [before, seen] = [this.people.map((p) => p.box), /** @type {Followed[]} */ ([])];
+    const [least] = this.model.least_scores;
     this.people.forEach((person, i) => {
       const box = this.boxOf(poses[i], person, [width, height]);
       // what the finder took for somebody is judged as in photos
-      const isKnown = person.points.length || worthOf({ ...person, ...poses[i] }, this.model) >= this.model.least_score;
+      const isKnown = person.points.length || worthOf({ ...person, ...poses[i] }, this.model) >= least;
       if (box && isKnown) seen.push(Object.assign(person, poses[i], { box, unseen: 0, frames: person.frames + 1 }));
       else person.unseen += 1;
     });
