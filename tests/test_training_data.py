@@ -455,7 +455,7 @@ def change(data, **fields):
         (lambda d: d.pop('images'), 'not a COCO'),
         (lambda d: d['images'][2].pop('file_name'), 'file_name'),
         (lambda d: d['categories'][0].update(keypoints=['a', 'a', 'b', 'c', 'd']), 'no name twice'),
-        (lambda d: d['annotations'].__setitem__(1, 7), 'entry 1 of the annotations'),
+        (lambda d: d['annotations'].__setitem__(1, 7), 'annotation entry 1'),
         (lambda d: d['images'].__setitem__(1, 7), 'image entry 1'),
     ],
 )

@@ -79,7 +79,7 @@ def cut_by_border(
     again = chosen & (draws['border_again'] < _SECOND_SIDE)
     borders, left = _one_border(borders, keypoints, chosen, config.border_keep, draws, '')
     borders, left = _one_border(borders, left, again, config.border_keep, draws, '_2')
-    before, after = _extent(keypoints), _extent(left)
+    before, after = extent_of(keypoints), extent_of(left)
     # a side that no border clips may come in by what the keypoints' box lost there
     share = draws['border_tight'][:, None]
     low, high = boxes[:, :2], boxes[:, 2:]
@@ -95,7 +95,8 @@ def cut_by_border(
     )
 
 
-def _extent(keypoints: Tensor) -> tuple[Tensor, Tensor]:
+def extent_of(keypoints: Tensor) -> tuple[Tensor, Tensor]:
+    """Least and largest x, y (N, 2) of the labelled ones of keypoints (N, K, 3); infinite without any."""
     labelled, xy = keypoints[..., 2:] > 0, keypoints[..., :2]
     return torch.where(labelled, xy, torch.inf).amin(1), torch.where(labelled, xy, -torch.inf).amax(1)
 
@@ -123,8 +124,12 @@ def _one_border(
     moved = borders.scatter(1, column, (place * sign)[:, None])
     borders = torch.where(able[:, None], moved, borders)
     xy = keypoints[..., :2]
-    outside = ((xy < borders[:, None, :2]) | (xy > borders[:, None, 2:])).any(2)
-    return borders, torch.cat((xy, torch.where(outside, 0.0, keypoints[..., 2])[..., None]), 2)
+    return borders, _unlabelled(keypoints, ((xy < borders[:, None, :2]) | (xy > borders[:, None, 2:])).any(2))
+
+
+def _unlabelled(keypoints: Tensor, where: Tensor) -> Tensor:
+    """Keypoints (N, K, 3) without the labels of some of them."""
+    return torch.cat((keypoints[..., :2], torch.where(where, 0.0, keypoints[..., 2])[..., None]), 2)
 
 
 def jitter_boxes(boxes: Tensor, config: AugmentConfig, draws: Draws) -> Tensor:
@@ -203,7 +208,7 @@ def _half_body(
     other = labelled & ~wanted
     wanted = torch.where((wanted.sum(1) > 2)[:, None], wanted, other)
     chosen = (draws['half'] < config.half_body_prob) & (labelled.sum(1) > 8) & (wanted.sum(1) > 2)
-    low, high = _extent(torch.cat((keypoints[..., :2], wanted[..., None]), 2))
+    low, high = extent_of(torch.cat((keypoints[..., :2], wanted[..., None]), 2))
     extent = high - low
     view = torch.maximum(extent[:, 0] / aspect, extent[:, 1]) * 1.5
     # keypoints that all but coincide are not half a body to look at
@@ -315,5 +320,4 @@ def neighbours(boxes: Tensor, size: tuple[int, int], draws: Draws) -> Neighbours
 def without_covered(keypoints: Tensor, boxes: Tensor) -> Tensor:
     """Keypoints (N, K, 3), unlabelled where they lie in the box (4,) of their sample."""
     xy = keypoints[..., :2]
-    covered = ((xy >= boxes[:, None, :2]) & (xy < boxes[:, None, 2:])).all(2)
-    return torch.cat((xy, torch.where(covered, 0.0, keypoints[..., 2])[..., None]), 2)
+    return _unlabelled(keypoints, ((xy >= boxes[:, None, :2]) & (xy < boxes[:, None, 2:])).all(2))

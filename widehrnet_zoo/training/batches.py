@@ -27,8 +27,8 @@ from .augment import (
 from .config import TrainConfig
 from .crops import CropCache
 from .draws import Draws
-from .passes import Passes, PlannedBatches
-from .pixels import add_neighbours, augment_tones, cut_views, degrade, resident_crops, send
+from .passes import PlannedBatches
+from .pixels import add_neighbours, augment_tones, cut_views, degrade, send
 from .targets import STRIDE, gaussian_heatmaps, in_view, loss_total
 
 
@@ -109,7 +109,7 @@ class Batches(PlannedBatches[_Plan, Batch]):
         config: The recipe.
         device: Where the pixels are worked on.
         rank: Place of this process.
-        world: Number of processes; each takes its part of every batch.
+        world: Number of processes.
         padding: Growth of a box to the view; by default what the recipe says.
 
     Raises:
@@ -125,10 +125,8 @@ class Batches(PlannedBatches[_Plan, Batch]):
         world: int = 1,
         padding: float | None = None,
     ):
-        if config.batch_size % world:
-            raise UserError(f'batch_size {config.batch_size} cannot be shared out evenly among {world} processes.')
-        self.cache, self.config, self.device = cache, config, torch.device(device)
-        self.rank, self.world = rank, world
+        super().__init__(cache, config, device, rank, world)
+        self.cache = cache
         self.padding = padding or padding_of(config.data)
         self.skeleton = cache.people.skeleton
         self.lower = halves(self.skeleton, config.augment)
@@ -141,9 +139,6 @@ class Batches(PlannedBatches[_Plan, Batch]):
         self.weights = weights
         # without weights in the file nobody says why a keypoint has no label
         self.known = self.keypoints[..., 2] > 0 if cache.people.weights is None else weights > 0
-        self.passes = Passes(len(cache), cache.people.sample_weights, config.batch_size, config.seed)
-        self.steps_per_epoch = self.passes.steps_per_epoch
-        self._resident = resident_crops(cache.crops, self.device) if config.data.resident else None
 
     def _plan(self, step: int) -> _Plan:
         config, augment, size = self.config, self.config.augment, self.config.size
@@ -177,7 +172,7 @@ class Batches(PlannedBatches[_Plan, Batch]):
         indices, keypoints, draws = indices[mine], keypoints[mine], draws.part(mine)
         return _Plan(
             indices=indices,
-            crops=None if self._resident is not None else self._read(torch.cat((indices, others))),
+            crops=self._read(torch.cat((indices, others))),
             draws=draws,
             maps=views.maps[mine],
             borders=borders[mine],
@@ -191,16 +186,9 @@ class Batches(PlannedBatches[_Plan, Batch]):
             teacher_targets=teacher_targets,
         )
 
-    def _read(self, indices: Tensor) -> Tensor:
-        return torch.from_numpy(self.cache.crops[indices.numpy()])
-
     def _make(self, plan: _Plan) -> Batch:
         augment, size, device = self.config.augment, self.config.size, self.device
-        if self._resident is not None:
-            crops = self._resident[send(torch.cat((plan.indices, plan.others)), device)]
-        else:
-            assert plan.crops is not None
-            crops = send(plan.crops, device)
+        crops = self._crops(torch.cat((plan.indices, plan.others)), plan.crops)
         pixels = cut_views(crops[: len(plan.indices)], plan.maps, size, plan.borders, plan.hidden)
         pixels = add_neighbours(pixels, crops[len(plan.indices) :], plan.crowded, plan.beside)
         pixels = augment_tones(pixels, augment, plan.draws, plan.hidden)

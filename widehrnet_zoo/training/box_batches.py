@@ -12,13 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import UserError
 from .box_loss import NOBODY, PERSON, UNSURE
 from .config import BoxConfig, TrainConfig
 from .draws import Draws
-from .passes import Passes, PlannedBatches
+from .passes import PlannedBatches
 from .photos import PhotoCache
-from .pixels import augment_tones, cut_views, degrade, resident_crops, send
+from .pixels import augment_tones, cut_views, degrade, send
 
 _LARGEST = 2.0
 _WIDTHS = 16
@@ -79,8 +78,19 @@ def place_photos(
     # as much room as there is beside a small photo, or as a large one reaches over the place
     free = torch.tensor([width, height]) - whole * scales
     corner = free * torch.stack((draws['shift_x'], draws['shift_y']), 1)
-    mirror = torch.where(draws['mirror'] < flip, -1.0, 1.0)
-    return _placed(extents, boxes, kinds, size, scales, corner, mirror, config)
+    mirrored = draws['mirror'] < flip
+    moved = (boxes - extents[:, None, :2].repeat(1, 1, 2)) * scales[:, None].repeat(1, 1, 2)
+    x1, y1, x2, y2 = (moved + corner[:, None].repeat(1, 1, 2)).unbind(-1)
+    turned = mirrored[:, None]
+    x1, x2 = torch.where(turned, width - x2, x1), torch.where(turned, width - x1, x2)
+    area = (x2 - x1) * (y2 - y1)
+    x1, x2 = x1.clamp(0, width), x2.clamp(0, width)
+    y1, y2 = y1.clamp(0, height), y2.clamp(0, height)
+    seen = (x2 - x1) * (y2 - y1)
+    enough = (seen >= config.least_seen * area) & (y2 - y1 >= config.smallest) & (x2 - x1 >= config.smallest / 4)
+    kinds = torch.where((kinds == PERSON) & ~enough, UNSURE, kinds)
+    kinds = torch.where(seen > 0, kinds, NOBODY)
+    return Placed(_maps(extents, size, scales, corner, mirrored), torch.stack((x1, y1, x2, y2), -1), kinds)
 
 
 def photo_view(extents: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
@@ -99,44 +109,17 @@ def photo_view(extents: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, 
     scale = (sides / whole).amin(1)
     corner = (sides - whole * scale[:, None]) / 2
     scales = scale[:, None].expand(-1, 2)
-    return _maps(extents, size, scales, corner, torch.ones(len(extents))), scale, corner
+    return _maps(extents, size, scales, corner, torch.zeros(len(extents), dtype=torch.bool)), scale, corner
 
 
-def _maps(extents: Tensor, size: tuple[int, int], scales: Tensor, corner: Tensor, mirror: Tensor) -> Tensor:
+def _maps(extents: Tensor, size: tuple[int, int], scales: Tensor, corner: Tensor, mirrored: Tensor) -> Tensor:
     linear = torch.diag_embed(1 / scales)
     # between edges: crop = extent + (place - corner) / scale; between pixel indices half a pixel of each
     offset = extents[:, :2] - corner / scales + 0.5 / scales - 0.5
     # a mirrored pixel i is pixel width - 1 - i
-    mirrored = mirror < 0
     offset[:, 0] = torch.where(mirrored, offset[:, 0] + (size[1] - 1) / scales[:, 0], offset[:, 0])
-    linear[:, 0, 0] *= mirror
+    linear[:, 0, 0] *= torch.where(mirrored, -1.0, 1.0)
     return torch.cat((linear, offset[..., None]), 2)
-
-
-def _placed(
-    extents: Tensor,
-    boxes: Tensor,
-    kinds: Tensor,
-    size: tuple[int, int],
-    scales: Tensor,
-    corner: Tensor,
-    mirror: Tensor,
-    config: BoxConfig,
-) -> Placed:
-    height, width = size
-    moved = (boxes - extents[:, None, :2].repeat(1, 1, 2)) * scales[:, None].repeat(1, 1, 2)
-    moved = moved + corner[:, None].repeat(1, 1, 2)
-    x1, y1, x2, y2 = moved.unbind(-1)
-    turned = (mirror < 0)[:, None]
-    x1, x2 = torch.where(turned, width - x2, x1), torch.where(turned, width - x1, x2)
-    area = (x2 - x1) * (y2 - y1)
-    x1, x2 = x1.clamp(0, width), x2.clamp(0, width)
-    y1, y2 = y1.clamp(0, height), y2.clamp(0, height)
-    seen = (x2 - x1) * (y2 - y1)
-    enough = (seen >= config.least_seen * area) & (y2 - y1 >= config.smallest) & (x2 - x1 >= config.smallest / 4)
-    kinds = torch.where((kinds == PERSON) & ~enough, UNSURE, kinds)
-    kinds = torch.where(seen > 0, kinds, NOBODY)
-    return Placed(_maps(extents, size, scales, corner, mirror), torch.stack((x1, y1, x2, y2), -1), kinds)
 
 
 def strongest(boxes: Tensor, kinds: Tensor) -> tuple[Tensor, Tensor]:
@@ -176,18 +159,7 @@ class _Plan:
 
 
 class BoxBatches(PlannedBatches[_Plan, BoxBatch]):
-    """Augmented batches by step.
-
-    Args:
-        cache: The photos.
-        config: The recipe.
-        device: Where the pixels are worked on.
-        rank: Place of this process.
-        world: Number of processes; each takes its part of every batch.
-
-    Raises:
-        UserError: If the batch cannot be shared out evenly.
-    """
+    """Augmented batches by step; see `PlannedBatches`."""
 
     def __init__(
         self,
@@ -197,15 +169,10 @@ class BoxBatches(PlannedBatches[_Plan, BoxBatch]):
         rank: int = 0,
         world: int = 1,
     ):
-        if config.batch_size % world:
-            raise UserError(f'batch_size {config.batch_size} cannot be shared out evenly among {world} processes.')
-        self.cache, self.config, self.device = cache, config, torch.device(device)
-        self.rank, self.world = rank, world
-        self.passes = Passes(len(cache), cache.sample_weights, config.batch_size, config.seed)
-        self.steps_per_epoch = self.passes.steps_per_epoch
+        super().__init__(cache, config, device, rank, world)
+        self.cache = cache
         self.extents, self.boxes = torch.from_numpy(cache.extents), torch.from_numpy(cache.boxes)
         self.kinds = torch.from_numpy(cache.kinds)
-        self._resident = resident_crops(cache.crops, self.device) if config.data.resident else None
 
     def _plan(self, step: int) -> _Plan:
         config, (height, width) = self.config, self.config.size
@@ -220,48 +187,23 @@ class BoxBatches(PlannedBatches[_Plan, BoxBatch]):
         count, across, down = Draws.of(1, config.seed, step, 6).table[0, :3].tolist()
         fours = min(share, int(config.boxes.mosaic_prob * share + count))
         x, y = (2 * round((0.35 + 0.3 * u) * side / 2) for u, side in ((across, width), (down, height)))
-        parts, rows = [], []
-        if fours < share:
-            part, placed = self._part(
-                slice(fours, share), (0, 0, width, height), first[fours:], draws[0].part(slice(fours, share))
-            )
-            parts.append(part)
-            rows.append(placed)
-        quarters = []
-        places = ((0, 0, x, y), (x, 0, width - x, y), (0, y, x, height - y), (x, y, width - x, height - y))
-        for i, place in enumerate(places if fours else ()):
-            some = draws[i + 1].part(slice(0, fours))
-            photos = first[:fours] if not i else (some['photo'] * len(self.cache)).long()
-            part, placed = self._part(slice(0, fours), place, photos, some)
-            parts.append(part)
-            shift = torch.tensor([place[0], place[1]] * 2)
-            quarters.append(placed._replace(boxes=placed.boxes + shift))
-        if quarters:
-            boxes, kinds = torch.cat([q.boxes for q in quarters], 1), torch.cat([q.kinds for q in quarters], 1)
-            if rows:
-                more = boxes.shape[1] - rows[0].boxes.shape[1]
-                boxes = torch.cat((boxes, F.pad(rows[0].boxes, (0, 0, 0, more))))
-                kinds = torch.cat((kinds, F.pad(rows[0].kinds, (0, more), value=NOBODY)))
-        else:
-            boxes, kinds = rows[0].boxes, rows[0].kinds
+        quarters = ((0, 0, x, y), (x, 0, width - x, y), (0, y, x, height - y), (x, y, width - x, height - y))
+        places = [((0, 0, width, height), slice(fours, share)), *((place, slice(0, fours)) for place in quarters)]
+        most = self.boxes.shape[1]
+        boxes = torch.zeros(share, 4 * most if fours else most, 4)
+        kinds = torch.full(boxes.shape[:2], NOBODY)
+        parts = []
+        for i, (place, rows) in enumerate(places):
+            if rows.start == rows.stop:
+                continue
+            some = draws[i].part(rows)
+            photos = first[rows] if i < 2 else (some['photo'] * len(self.cache)).long()
+            found = self.extents[photos], self.boxes[photos], self.kinds[photos]
+            placed = place_photos(*found, (place[3], place[2]), config.boxes, config.augment.flip_prob, some)
+            columns = slice(max(0, i - 1) * most, max(1, i) * most)
+            boxes[rows, columns], kinds[rows, columns] = placed.boxes + torch.tensor(place[:2] * 2), placed.kinds
+            parts.append(_Part(rows, place, photos, self._read(photos), placed.maps))
         return _Plan(first.numpy(), parts, *strongest(boxes, kinds), draws[0])
-
-    def _part(
-        self, rows: slice, place: tuple[int, int, int, int], photos: Tensor, draws: Draws
-    ) -> tuple[_Part, Placed]:
-        config = self.config
-        size = (place[3], place[2])
-        placed = place_photos(
-            self.extents[photos],
-            self.boxes[photos],
-            self.kinds[photos],
-            size,
-            config.boxes,
-            config.augment.flip_prob,
-            draws,
-        )
-        crops = None if self._resident is not None else torch.from_numpy(self.cache.crops[photos.numpy()])
-        return _Part(rows, place, photos, crops, placed.maps), placed
 
     def _make(self, plan: _Plan) -> BoxBatch:
         config, device = self.config, self.device
@@ -269,11 +211,7 @@ class BoxBatches(PlannedBatches[_Plan, BoxBatch]):
         for part in plan.parts:
             left, top, width, height = part.place
             maps = part.maps.clone()
-            if self._resident is not None:
-                crops = self._resident[send(part.photos, device)]
-            else:
-                assert part.crops is not None
-                crops = send(part.crops, device)
+            crops = self._crops(part.photos, part.crops)
             if (width, height) != (config.size[1], config.size[0]):
                 # these are seen at half their size or so: the mean of four pixels keeps what lies between them
                 crops = F.avg_pool2d(crops.permute(0, 3, 1, 2).float(), 2).permute(0, 2, 3, 1)

@@ -33,7 +33,7 @@ def _labelled(image: np.ndarray, boxes: Tensor, kinds: Tensor) -> tuple[Image.Im
     return _with_boxes(image, boxes[used], [_COLOURS[name] for name in names]), names.count('person')
 
 
-def draw_samples(batches: BoxBatches, path: str | Path, count: int = 12) -> None:
+def draw_samples(batches: BoxBatches, path: Path, count: int) -> None:
     """Contact sheet of samples as the network will get them, with their boxes; grey ones are out of the loss.
 
     Args:
@@ -47,13 +47,13 @@ def draw_samples(batches: BoxBatches, path: str | Path, count: int = 12) -> None
         batch = batches.batch(step)
         for i, image in enumerate(pixels_of(batch.pixels)[: count - len(tiles)]):
             tile, people = _labelled(image, batch.boxes[i], batch.kinds[i])
-            name = Path(batches.cache.files[batch.indices[i]]).name
+            name = Path(batches.cache.people.files[batch.indices[i]]).name
             tiles.append((tile, f'{name[:24]}, {people} people'))
         step += 1
-    save_picture(sheet(tiles, columns=4), Path(path))
+    save_picture(sheet(tiles, columns=4), path)
 
 
-def draw_found(pixels: Tensor, boxes: Tensor, kinds: Tensor, maps: Tensor, path: str | Path) -> None:
+def draw_found(pixels: Tensor, boxes: Tensor, kinds: Tensor, maps: Tensor, path: Path) -> None:
     """Contact sheet of photos: labels on the left, what was found on the right.
 
     Args:
@@ -71,4 +71,4 @@ def draw_found(pixels: Tensor, boxes: Tensor, kinds: Tensor, maps: Tensor, path:
         mine = torch.nonzero(index == i).flatten()
         drawn = _with_boxes(image, found[mine], [_COLOURS['found']] * len(mine), scores[mine])
         tiles.append((drawn, f'found {len(mine)} with a score of {_SURE} or more'))
-    save_picture(sheet(tiles, columns=6), Path(path))
+    save_picture(sheet(tiles, columns=6), path)

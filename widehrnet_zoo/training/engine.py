@@ -225,7 +225,7 @@ class Trainer:
         self._report(bar, wait=True)
         if self.step == 0 and self.main and not stop:
             _logger.warning('The minutes were over before the first step: the model is as it began.')
-        if self.task.has_val and self.last_eval[0] != self.step and not stop:
+        if self.task.val is not None and self.last_eval[0] != self.step and not stop:
             self._write(self._now({f'val_{self.task.figure}': self._evaluate(elapsed)}, elapsed), bar)
         self.save()
         if stop:
@@ -307,7 +307,7 @@ class Trainer:
         )
 
     def _eval_due(self, elapsed: float) -> bool:
-        if not self.task.has_val:
+        if self.task.val is None:
             return False
         if self.step >= self.total_steps:
             return True
@@ -321,7 +321,7 @@ class Trainer:
             # each process saw its own part of the batch; what is kept are the main one's statistics
             for buffer in self.kept.buffers():
                 dist.broadcast(buffer, 0)
-        self.figure = self.task.validate(self.kept, self.device, self.rank, self.world)
+        self.figure = self.task.validate(self.kept.eval(), self.device, self.rank, self.world)
         train_mode(self.model)
         self.last_eval = [self.step, elapsed]
         return self.figure

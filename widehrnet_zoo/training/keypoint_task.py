@@ -2,43 +2,48 @@
 
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ..pose.crops import padding_of
-from .batches import Batch, Batches
+from ..metrics.pck import TORSO, normalised_errors, pck, torso_size
+from ..pose.crops import STRIDE, padding_of
+from ..pose.decoding import decode_heatmaps
+from .augment import extent_of, move_keypoints, sample_views
+from .batches import Batch, Batches, normalise
 from .config import TrainConfig
 from .crops import CropCache
 from .data import open_caches
-from .pictures import draw_preview, draw_validation
-from .start import start_model
+from .pictures import draw_found, draw_samples, evenly
+from .pixels import cut_views
+from .start import input_stats, start_model
 from .targets import keypoint_losses, mean_loss
-from .validate import Validation, find_keypoints, person_sizes, validate
+from .task import Task
+
+_AT_ONCE = 64
 
 
-class KeypointTask:
-    """A `Task`: heatmaps of keypoints, from crops around people."""
+class KeypointTask(Task):
+    """Heatmaps of keypoints, from crops around people."""
 
     figure = 'pck'
+    train: CropCache
+    val: CropCache | None
 
     def __init__(self, config: TrainConfig, train: CropCache, val: CropCache | None):
-        self.config, self.train, self.val = config, train, val
+        super().__init__(config, train, val)
         self.skeleton = train.people.skeleton
-        self.train_size, self.has_val = len(train), val is not None
         self.shown = f'PCK@{config.pck:g}'
 
     @classmethod
     def open(cls, config: TrainConfig, progress: bool = True) -> 'KeypointTask':
-        """See `open_caches`."""
+        """See `Task`."""
         return cls(config, *open_caches(config, progress))
 
-    def by(self, config: TrainConfig) -> 'KeypointTask':
-        """The same crops, to be learnt by another recipe."""
-        return KeypointTask(config, self.train, self.val)
-
     def start(self) -> nn.Module:
-        """The model to train, see `start_model`."""
+        """See `start_model`."""
         config = self.config
         return start_model(config.model, self.skeleton, config.size, config.seed, config.data.padding)
 
@@ -58,44 +63,63 @@ class KeypointTask:
 
     def train_figure(self, maps: Tensor, batch: Batch) -> float:
         """PCK of the augmented batch."""
-        from ..metrics.pck import normalised_errors, pck
-
         labels = batch.keypoints.cpu().clone()
         labels[..., 2] *= (batch.weights > 0).cpu()
-        xy, labelled = labels[..., :2], labels[..., 2:] > 0
-        extent = torch.where(labelled, xy, -torch.inf).amax(1) - torch.where(labelled, xy, torch.inf).amin(1)
-        sides = extent.amax(1).clamp(min=0).numpy()
-        sizes = person_sizes(labels.numpy(), self.skeleton, sides)
-        return pck(*normalised_errors(find_keypoints(maps), labels.numpy(), sizes), self.config.pck)
+        low, high = extent_of(labels)
+        return pck(*self._errors(maps, labels, (high - low).amax(1).clamp(min=0)), self.config.pck)
 
+    def _errors(self, maps: Tensor, labels: Tensor, sides: Tensor) -> tuple[npt.NDArray, npt.NDArray]:
+        """Distances of what heatmaps find from labels in input pixels, and which count.
+
+        Their unit is the torso (right shoulder to left hip) where the skeleton has one, else the longer sides (N,) of
+        the boxes.
+        """
+        names, truth = self.skeleton.keypoints, labels.numpy()
+        sizes = torso_size(truth, names) if set(TORSO) <= set(names) else sides.numpy()
+        return normalised_errors(_found(maps), truth, sizes)
+
+    def _look(self, model: nn.Module, rows: npt.NDArray[np.intp]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Validation people in their test-time views.
+
+        Returns:
+            Images (n, 3, H, W) in 0..255; heatmaps; labels (n, K, 3) in input pixels; the boxes' longer sides (n,).
+        """
+        assert self.val is not None
+        size, device = self.config.size, next(model.parameters()).device
+        boxes, labels = torch.from_numpy(self.val.boxes[rows]), torch.from_numpy(self.val.keypoints[rows])
+        views = sample_views(boxes, labels, size, padding_of(model))
+        images = cut_views(torch.from_numpy(self.val.crops[rows]).to(device), views.maps, size)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.config.precision == 'bf16'):
+            maps = model(normalise(images, *input_stats(model)))
+        sides = (boxes[:, 2:] - boxes[:, :2]).amax(1) / views.maps[:, 1, 1]
+        return images, maps, move_keypoints(labels, views, range(labels.shape[1])), sides
+
+    @torch.inference_mode()
     def validate(self, model: nn.Module, device: torch.device, rank: int, world: int) -> float:
-        """PCK of the test-time views, see `validate`."""
+        """PCK of the test-time views, over all keypoints together, without flip test; NaN without any label."""
         assert self.val is not None
-        config = self.config
-        found = validate(
-            model,
-            self.val,
-            config.size,
-            config.pck,
-            device=device,
-            bf16=config.precision == 'bf16',
-            part=(rank, world),
-        )
+        sums = torch.zeros(2, device=device)
+        mine = np.arange(len(self.val))[rank::world]
+        for start in range(0, len(mine), _AT_ONCE):
+            errors, valid = self._errors(*self._look(model, mine[start : start + _AT_ONCE])[1:])
+            sums += torch.tensor([((errors < self.config.pck) & valid).sum(), valid.sum()], device=device)
         if world > 1:
-            sums = torch.stack(found).to(device)
             dist.all_reduce(sums)
-            found = Validation(*sums.cpu().unbind())
-        return found.pck
+        return float(sums[0] / sums[1])
 
-    def file(self, batch: Batch, index: int) -> str:
-        """The image file of a sample."""
-        return self.train.people.files[batch.indices[index]]
+    def preview(self, path: Path, count: int) -> None:
+        """See `draw_samples`."""
+        draw_samples(Batches(self.train, self.config), path, count)
 
-    def preview(self, path: str | Path, count: int) -> None:
-        """See `draw_preview`."""
-        draw_preview(self.train, self.config, path, count)
-
-    def draw_validation(self, model: nn.Module, path: str | Path) -> None:
-        """See `draw_validation`."""
+    @torch.inference_mode()
+    def draw_validation(self, model: nn.Module, path: Path) -> None:
+        """See `draw_found`."""
         assert self.val is not None
-        draw_validation(model, self.val, self.config.size, path)
+        images, maps, labels, _ = self._look(model, evenly(len(self.val)))
+        draw_found(images, labels.numpy(), _found(maps), self.skeleton, path)
+
+
+def _found(maps: Tensor) -> npt.NDArray[np.float32]:
+    """Keypoints of heatmaps by the quarter decoder, (N, K, 3): x, y in input pixels, and the score."""
+    points, scores = decode_heatmaps(maps)
+    return torch.cat((points * STRIDE, scores[..., None]), -1).float().cpu().numpy()

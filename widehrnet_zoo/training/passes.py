@@ -10,6 +10,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ..errors import UserError
+from .config import TrainConfig
+from .crops import CropCache
+from .photos import PhotoCache
+from .pixels import resident_crops, send
+
 Plan = TypeVar('Plan')
 Made = TypeVar('Made')
 
@@ -62,7 +68,49 @@ class Passes:
 
 
 class PlannedBatches(ABC, Generic[Plan, Made]):
-    """Batches by step, each planned on the CPU while the one before it is used, and made on the device."""
+    """Batches by step, each planned on the CPU while the one before it is used, and made on the device.
+
+    Args:
+        cache: People or photos.
+        config: The recipe.
+        device: Where the pixels are worked on.
+        rank: Place of this process.
+        world: Number of processes; each takes its part of every batch.
+
+    Attributes:
+        steps_per_epoch: Batches in a pass over the data.
+
+    Raises:
+        UserError: If the batch cannot be shared out evenly.
+    """
+
+    def __init__(
+        self,
+        cache: CropCache | PhotoCache,
+        config: TrainConfig,
+        device: torch.device | str = 'cpu',
+        rank: int = 0,
+        world: int = 1,
+    ):
+        if config.batch_size % world:
+            raise UserError(f'batch_size {config.batch_size} cannot be shared out evenly among {world} processes.')
+        self.config, self.device = config, torch.device(device)
+        self.rank, self.world = rank, world
+        self.passes = Passes(len(cache), cache.people.sample_weights, config.batch_size, config.seed)
+        self.steps_per_epoch = self.passes.steps_per_epoch
+        self._pixels = cache.crops
+        self._resident = resident_crops(cache.crops, self.device) if config.data.resident else None
+
+    def _read(self, indices: Tensor) -> Tensor | None:
+        """Crops, uint8 (n, S, S, 3), for a plan; `None` where the device has all."""
+        return torch.from_numpy(self._pixels[indices.numpy()]) if self._resident is None else None
+
+    def _crops(self, indices: Tensor, read: Tensor | None) -> Tensor:
+        """Crops on the device, those that were read or those that it has."""
+        if read is not None:
+            return send(read, self.device)
+        assert self._resident is not None
+        return self._resident[send(indices, self.device)]
 
     @abstractmethod
     def _plan(self, step: int) -> Plan:

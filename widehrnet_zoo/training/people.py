@@ -1,6 +1,6 @@
 """Label files as boxes and keypoints to learn from."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,94 +90,64 @@ def read_people(
     """
     if skeleton is not None and not isinstance(skeleton, Skeleton):
         skeleton = read_skeleton(skeleton)
-    try:
-        content = read_json(labels)
-        if isinstance(content, list):
-            settings = {
-                'teacher.keypoints': teacher_field,
-                'data.sample_weights': sample_field,
-                'data.keypoint_weights': keypoint_field,
-            }
-            for setting, field in settings.items():
-                if field:
-                    raise UserError(f'{labels}: MPII annotations have no field for {setting}; use a COCO file.')
-            return _read_mpii(labels, skeleton or SKELETONS['mpii'])
-        _check_numbers(content, labels)
-        coco = read_labels(labels)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f'{labels} is a broken label file: {type(error).__name__} {error}.') from error
+    if isinstance(read_json(labels), list):
+        settings = {
+            'teacher.keypoints': teacher_field,
+            'data.sample_weights': sample_field,
+            'data.keypoint_weights': keypoint_field,
+        }
+        for setting, field in settings.items():
+            if field:
+                raise UserError(f'{labels}: MPII annotations have no field for {setting}; use a COCO file.')
+        return _read_mpii(labels, skeleton or SKELETONS['mpii'])
+    coco = read_labels(labels)
+    people, count = coco.people, coco.num_keypoints
+    skeleton = skeleton or coco.skeleton()
     if skeleton is None:
-        skeleton = coco.skeleton()
-        if skeleton is None:
-            count = len(coco.people[0]['keypoints']) // 3
+        raise UserError(
+            f'{labels} does not name its {count} keypoints: give the category a list "keypoints", or set data.skeleton.'
+        )
+    if count != skeleton.num_keypoints:
+        raise UserError(f'{labels} has people of {count} keypoints; the skeleton has {skeleton.num_keypoints}.')
+
+    def field_of(field: str | None, setting: str, size: int, fits: Callable[[list], bool], expected: str) -> Any:
+        """The numbers (N, size) of a field of everybody, if it is asked for."""
+        if not field:
+            return None
+        rows: list[list] = []
+        for person in people:
+            row: Any = person.get(field)
+            rows.append(row if isinstance(row, list) else [row])
+            if not (are_numbers(rows[-1]) and len(rows[-1]) == size and fits(rows[-1])):
+                raise UserError(
+                    f'{labels}: annotation {person["id"]} has {str(row)[:80]} in {field!r}, which '
+                    f'{setting} asks for: {expected}.'
+                )
+        return np.array(rows, float)
+
+    boxes = np.array([person['bbox'] for person in people], float)
+    boxes[:, 2:] += boxes[:, :2]
+    for person, box in zip(people, boxes, strict=True):
+        if not (box[2:] > box[:2]).all():
             raise UserError(
-                f'{labels} does not name its {count} keypoints: give the category a list "keypoints", or set '
-                'data.skeleton.'
+                f'{labels}: annotation {person["id"]} has an empty bbox {person["bbox"]}; expected x, y, width, height.'
             )
-    rows = []
-    for person in coco.people:
-        where = f'{labels}: annotation {person["id"]}'
-        points = _numbers(person['keypoints'], where, 'keypoints')
-        if len(points) != 3 * skeleton.num_keypoints:
-            raise UserError(f'{where} has {len(points) // 3} keypoints; the skeleton has {skeleton.num_keypoints}.')
-        x, y, w, h = _numbers(person['bbox'], where, 'bbox')
-        if not (x + w > x and y + h > y):
-            raise UserError(f'{where} has an empty bbox {person["bbox"]}; expected x, y, width, height.')
-        file = coco.images[person['image_id']].get('file_name')
-        if not isinstance(file, str):
-            raise UserError(f'{labels}: image {person["image_id"]} has no "file_name".')
-        seen = None
-        if teacher_field:
-            if teacher_field not in person:
-                raise UserError(f'{where} has no field {teacher_field!r}, which teacher.keypoints asks for.')
-            seen = _numbers(person[teacher_field], where, teacher_field)
-            if len(seen) != len(points):
-                raise UserError(f'{where} has {len(seen)} numbers in {teacher_field!r}; expected {len(points)}.')
-        sample_weight: Any = person.get(sample_field) if sample_field else 1
-        if not are_numbers([sample_weight]) or sample_weight <= 0:
-            raise UserError(
-                f'{where} has {sample_weight!r} in {sample_field!r}, which data.sample_weights asks for: a number '
-                'above 0.'
-            )
-        counted: Any = person.get(keypoint_field) if keypoint_field else None
-        if keypoint_field and not (are_numbers(counted) and 3 * len(counted) == len(points) and min(counted) >= 0):
-            raise UserError(
-                f'{where} has {str(counted)[:80]} in {keypoint_field!r}, which data.keypoint_weights asks for: '
-                f'{skeleton.num_keypoints} numbers, 0 or more.'
-            )
-        size = labelled_size(coco.images[person['image_id']])
-        rows.append((file, person['id'], (x, y, x + w, y + h), points, seen, sample_weight, counted, size))
-    files, ids, boxes, keypoints, teacher, sample_weights, weights, sizes = zip(*rows, strict=True)
-    shape = (len(rows), skeleton.num_keypoints, 3)
+    teacher = field_of(teacher_field, 'teacher.keypoints', 3 * count, lambda _: True, f'{3 * count} numbers')
+    shares = field_of(sample_field, 'data.sample_weights', 1, lambda row: row[0] > 0, 'a number above 0')
+    asked = f'{count} numbers, 0 or more'
+    weights = field_of(keypoint_field, 'data.keypoint_weights', count, lambda row: min(row) >= 0, asked)
+    images = [coco.images[person['image_id']] for person in people]
     return People(
         skeleton,
-        files,
-        ids,
-        np.array(boxes, float),
-        np.array(keypoints, np.float32).reshape(shape),
-        np.array(teacher, np.float32).reshape(shape) if teacher_field else None,
-        np.array(sample_weights, float) if sample_field else None,
-        np.array(weights, np.float32) if keypoint_field else None,
-        sizes,
+        tuple(image['file_name'] for image in images),
+        tuple(person['id'] for person in people),
+        boxes,
+        coco.keypoints(people).astype(np.float32),
+        None if teacher is None else teacher.reshape(-1, count, 3).astype(np.float32),
+        None if shares is None else shares[:, 0],
+        None if weights is None else weights.astype(np.float32),
+        tuple(labelled_size(image) for image in images),
     )
-
-
-def _check_numbers(content: Any, path: str | Path) -> None:
-    annotations = content.get('annotations') if isinstance(content, Mapping) else None
-    for i, annotation in enumerate(annotations if isinstance(annotations, list) else ()):
-        if not isinstance(annotation, Mapping):
-            raise UserError(f'{path}: entry {i} of the annotations is not an object.')
-        for what in ('keypoints', 'bbox'):
-            if what in annotation:
-                _numbers(annotation[what], f'{path}: annotation {annotation.get("id", i)}', what)
-
-
-def _numbers(values: Any, where: str, what: str) -> npt.NDArray[np.float64]:
-    if not are_numbers(values):
-        raise UserError(f'{where}: {what} must be a flat list of finite numbers.')
-    return np.array(values, float)
 
 
 def _read_mpii(path: str | Path, skeleton: Skeleton) -> People:

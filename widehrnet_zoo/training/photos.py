@@ -77,9 +77,8 @@ class PhotoCache:
         cache: Of `read_photos`, cut with `MARGIN` and an aspect of 1.
 
     Attributes:
-        cache: The same.
+        people: The photos as `read_photos` gives them.
         crops: uint8 (N, size, size, 3).
-        files: Image files, relative to the folder of the images.
         ids: Image ids.
         sizes: float64 (N, 2), width and height of the photos.
         scales: float32 (N,), crop pixels per photo pixel.
@@ -95,8 +94,7 @@ class PhotoCache:
         names = cache.people.skeleton.keypoints
         if names[:2] != ('low_0', 'high_0') or (cache.people.boxes[:, :2] != 0).any():
             raise UserError('These are crops of people, for keypoints: a person finder learns from whole photos.')
-        self.cache, self.crops = cache, cache.crops
-        self.files, self.ids, self.sample_weights = cache.people.files, cache.people.ids, cache.people.sample_weights
+        self.people, self.crops, self.ids = cache.people, cache.crops, cache.people.ids
         self.sizes = cache.people.boxes[:, 2:]
         self.scales = ((cache.boxes[:, 2] - cache.boxes[:, 0]) / self.sizes[:, 0]).astype(np.float32)
         # a crop's pixels are taken at indices of the photo's pixels; between edges there is half a pixel more, of each
@@ -111,7 +109,7 @@ class PhotoCache:
 
     def labels(self) -> CocoLabels:
         """The photos' boxes as COCO labels, in the photos' pixels."""
-        corners = self.cache.people.keypoints.reshape(len(self), -1, 2, 3)
+        corners = self.people.keypoints.reshape(len(self), -1, 2, 3)
         return box_labels(self.ids, self.sizes, corners[..., :2].reshape(len(self), -1, 4), corners[:, :, 0, 2])
 
 

@@ -1,5 +1,6 @@
 """Pictures of a run: augmented samples before it, curves and predictions after it."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,12 @@ from PIL import Image, ImageDraw
 from torch import nn
 
 from ..extras import require
-from ..pose.crops import padding_of
-from ..pose.results import PoseResult
+from ..files import write_whole
+from ..pose.drawing import draw_poses
 from ..pose.skeletons import Skeleton
-from .augment import move_keypoints, sample_views
-from .batches import Batches, normalise
-from .config import TrainConfig
-from .crops import CropCache
+from .batches import Batches
 from .log import read_log
-from .pixels import cut_views
-from .start import input_stats
 from .state import disk_errors
-from .validate import find_keypoints
 
 _GAP = 4
 _SHOWN = 16
@@ -40,19 +35,9 @@ def _enlarge(image: Image.Image, zoom: int) -> Image.Image:
 def _with_keypoints(image: npt.NDArray[np.uint8], keypoints: npt.NDArray, skeleton: Skeleton) -> Image.Image:
     """An input with keypoints (K, 3) in its pixels; those with a third value of 0 are left out."""
     zoom = _zoom(image)
-    large = _enlarge(Image.fromarray(image), zoom)
-    width, height = large.size
     # pixel indices, so that 0 stays the middle of the first pixel
-    keypoints = np.concatenate(((keypoints[:, :2] + 0.5) * zoom - 0.5, keypoints[:, 2:]), 1)
-    result = PoseResult(
-        keypoints=keypoints[None, :, :2],
-        scores=(keypoints[None, :, 2] > 0).astype(np.float32),
-        boxes=np.array([[0, 0, width, height]], np.float32),
-        box_scores=np.ones(1, np.float32),
-        skeleton=skeleton,
-        image_size=(width, height),
-    )
-    return result.draw(large)
+    points = (keypoints[None, :, :2] + 0.5) * zoom - 0.5
+    return draw_poses(_enlarge(Image.fromarray(image), zoom), points, keypoints[None, :, 2] > 0, skeleton)
 
 
 def _with_heatmaps(image: npt.NDArray[np.uint8], heatmaps: torch.Tensor) -> Image.Image:
@@ -80,11 +65,15 @@ def sheet(tiles: list[tuple[Image.Image, str]], columns: int) -> Image.Image:
 
 def save_picture(picture: Image.Image, path: Path) -> None:
     """Write a picture whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = path.with_name(f'.{path.name}.tmp')
+    buffer = io.BytesIO()
+    picture.save(buffer, Image.registered_extensions().get(path.suffix.lower(), 'PNG'))
     with disk_errors(path):
-        picture.save(tmp, format=Image.registered_extensions().get(path.suffix.lower(), 'PNG'))
-        tmp.replace(path)
+        write_whole(path, buffer.getvalue())
+
+
+def evenly(count: int) -> npt.NDArray[np.intp]:
+    """Places of a few samples, evenly spread over all."""
+    return np.unique(np.linspace(0, count - 1, min(_SHOWN, count)).round().astype(int))
 
 
 def pixels_of(images: torch.Tensor) -> npt.NDArray[np.uint8]:
@@ -92,16 +81,14 @@ def pixels_of(images: torch.Tensor) -> npt.NDArray[np.uint8]:
     return images.round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
-def draw_preview(cache: CropCache, config: TrainConfig, path: str | Path, count: int = 12) -> None:
+def draw_samples(batches: Batches, path: Path, count: int) -> None:
     """Contact sheet of samples as the network will get them: keypoints on the left, targets on the right.
 
     Args:
-        cache: The crops.
-        config: The recipe.
+        batches: The batches.
         path: Picture to write.
         count: Number of samples, taken from as many batches as it needs.
     """
-    batches = Batches(cache, config)
     tiles: list[tuple[Image.Image, str]] = []
     step = 0
     while len(tiles) < 2 * count:
@@ -111,36 +98,34 @@ def draw_preview(cache: CropCache, config: TrainConfig, path: str | Path, count:
         for i, image in enumerate(pixels_of(batch.pixels)[: count - len(tiles) // 2]):
             used = int((keypoints[i, :, 2] > 0).sum())
             labelled = int((batch.keypoints[i, :, 2] > 0).sum())
-            name = Path(cache.people.files[batch.indices[i]]).name
+            name = Path(batches.cache.people.files[batch.indices[i]]).name
             tiles.append((_with_keypoints(image, keypoints[i].numpy(), batches.skeleton), name[:24]))
             shown = batch.targets[i] * (batch.weights[i] > 0)[:, None, None]
             tiles.append((_with_heatmaps(image, shown), f'{used} of {labelled} in the loss'))
         step += 1
-    save_picture(sheet(tiles, columns=8), Path(path))
+    save_picture(sheet(tiles, columns=8), path)
 
 
-@torch.inference_mode()
-def draw_validation(model: nn.Module, cache: CropCache, size: tuple[int, int], path: str | Path) -> None:
-    """Validation people, evenly spread: the label on the left, the prediction on the right."""
-    rows = np.unique(np.linspace(0, len(cache) - 1, min(_SHOWN, len(cache))).round().astype(int))
-    labels = torch.from_numpy(cache.keypoints[rows])
-    views = sample_views(torch.from_numpy(cache.boxes[rows]), labels, size, padding_of(model))
-    images = cut_views(torch.from_numpy(cache.crops[rows]), views.maps, size)
-    device = next(model.parameters()).device
-    truth = move_keypoints(labels, views, range(labels.shape[1])).numpy()
-    found = find_keypoints(model(normalise(images.to(device), *input_stats(model)))).numpy()
-    scores = found[..., 2].copy()
-    # a prediction is drawn wherever it is, however unsure: hiding it would flatter
-    found[..., 2] = 1
-    skeleton = cache.people.skeleton
+def draw_found(pixels: torch.Tensor, truth: npt.NDArray, found: npt.NDArray, skeleton: Skeleton, path: Path) -> None:
+    """Contact sheet of people: the label on the left, the prediction on the right.
+
+    Args:
+        pixels: (N, 3, H, W) in 0..255.
+        truth: (N, K, 3) labels in input pixels.
+        found: (N, K, 3) predictions with their scores.
+        skeleton: What the keypoints are.
+        path: Picture to write.
+    """
     tiles: list[tuple[Image.Image, str]] = []
-    for i, image in enumerate(pixels_of(images)):
-        tiles.append((_with_keypoints(image, truth[i], skeleton), 'label'))
-        tiles.append((_with_keypoints(image, found[i], skeleton), f'prediction, score {scores[i].mean():.2f}'))
-    save_picture(sheet(tiles, columns=8), Path(path))
+    for image, label, points in zip(pixels_of(pixels), truth, found, strict=True):
+        tiles.append((_with_keypoints(image, label, skeleton), 'label'))
+        # a prediction is drawn wherever it is, however unsure: hiding it would flatter
+        shown = np.concatenate((points[:, :2], np.ones_like(points[:, 2:])), 1)
+        tiles.append((_with_keypoints(image, shown, skeleton), f'prediction, score {points[:, 2].mean():.2f}'))
+    save_picture(sheet(tiles, columns=8), path)
 
 
-def draw_curves(log: str | Path, path: str | Path, figure: str = 'pck', shown: str = 'PCK@0.2') -> None:
+def draw_curves(log: Path, path: Path, figure: str, shown: str) -> None:
     """Loss, figure and learning rate of a run over its epochs.
 
     Args:
@@ -152,7 +137,7 @@ def draw_curves(log: str | Path, path: str | Path, figure: str = 'pck', shown: s
     Raises:
         ImportError: If matplotlib is not installed.
     """
-    rows = read_log(Path(log))
+    rows = read_log(log)
     figures: Any = require('matplotlib.figure', 'train')
     page = figures.Figure(figsize=(10, 3.2), layout='constrained')
     panels = page.subplots(1, 3)
@@ -177,7 +162,7 @@ def draw_curves(log: str | Path, path: str | Path, figure: str = 'pck', shown: s
     if losses and min(losses) > 0 and max(losses) > 20 * min(losses):
         panels[0].set_yscale('log')
     panels[1].set_ylim(0, 1)
-    tmp = Path(path).with_name(f'.{Path(path).name}.tmp')
-    with disk_errors(Path(path)):
-        page.savefig(tmp, dpi=110, format='png')
-        tmp.replace(path)
+    buffer = io.BytesIO()
+    page.savefig(buffer, dpi=110, format='png')
+    with disk_errors(path):
+        write_whole(path, buffer.getvalue())

@@ -52,7 +52,7 @@ def preview(config: TrainConfig, path: str | Path, count: int = 12) -> None:
     """
     # of several stages the last, which is what the weights see last
     last = stage_configs(config)[-1][0]
-    open_task(replace(last, data=replace(last.data, val_labels=None))).preview(path, count)
+    open_task(replace(last, data=replace(last.data, val_labels=None))).preview(Path(path), count)
 
 
 def train(config: TrainConfig, resume: bool = False, progress: bool = True, accelerator: Any = None) -> nn.Module:
@@ -156,7 +156,7 @@ def _finish(model: nn.Module, trainer: Trainer, task: Task, config: TrainConfig)
         summary = {
             'model': config.model.name,
             'labels': data.packs or data.labels,
-            'people': task.train_size,
+            'people': len(task.train),
             'steps': trainer.step,
             'samples': trainer.step * config.batch_size,
             'minutes': round(trainer.elapsed / 60, 2),
@@ -166,5 +166,5 @@ def _finish(model: nn.Module, trainer: Trainer, task: Task, config: TrainConfig)
         }
         write_whole(out / 'summary.json', json.dumps(summary, indent=2))
     draw_curves(out / 'log.csv', out / 'curves.png', task.figure, task.shown)
-    if task.has_val:
+    if task.val is not None:
         task.draw_validation(model, out / 'validation.png')
