@@ -194,7 +194,7 @@ def test_a_backend_is_any_callable_that_says_what_it_is():
         ({'decoder': 'best'}, 'quarter'),
         ({'batch_size': 0}, 'batch size'),
         ({'batch_size': 1.5}, 'batch size'),
-        ({'size': (100, 100)}, 'multiple of 32'),
+        ({'size': (100, 100)}, 'multiples of 32'),
         ({'std': (1, 1, 0)}, 'std'),
         ({'mean': (1, 1)}, 'mean'),
         ({'model': 'widehrnet_10'}, 'in place of'),

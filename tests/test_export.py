@@ -218,7 +218,7 @@ def test_a_file_that_fails_its_check_is_not_kept(model, tmp_path, monkeypatch):
         ('pose.torchscript', {'precision': 'bf16'}, 'not in bf16'),
         ('pose.onnx', {'precision': 'int8'}, 'not in int8'),
         ('pose.kernels', {'pipeline': True}, 'leave pipeline out'),
-        ('pose.onnx', {'size': (60, 64)}, 'multiple of 32'),
+        ('pose.onnx', {'size': (60, 64)}, 'multiples of 32'),
         ('pose.onnx', {'crops': np.zeros((1, 8, 8, 3), np.uint8)}, 'Crops must be uint8'),
     ],
 )

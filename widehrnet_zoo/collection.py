@@ -8,9 +8,7 @@ or not at all: nothing is lost or doubled, and a run that was cut off goes on wi
 import hashlib
 import json
 import os.path
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -19,7 +17,7 @@ from .extras import require
 from .inference.estimator import PoseEstimator
 from .inference.photo import Photo
 from .pose.images import PHOTO_SUFFIXES
-from .progress import progress_bar
+from .progress import begun_ahead, progress_bar
 
 _RUN = '_run.sha256'
 _COUNTS = ('photos', 'people', 'failed')
@@ -166,13 +164,7 @@ def _contents(paths: list[str], group: int) -> Iterator[tuple[str, Callable[[], 
         for row in table.read_row_group(group, columns=['path', 'bytes']).to_pylist():
             yield row['path'], partial(bytes, row['bytes'] or b'')
         return
-    ahead: deque[tuple[str, Callable[[], bytes]]] = deque()
-    with ThreadPoolExecutor(4) as pool:
-        for path in paths:
-            ahead.append((path, pool.submit(read, path).result))
-            if len(ahead) > 8:
-                yield ahead.popleft()
-        yield from ahead
+    yield from zip(paths, begun_ahead(read, paths, 4, 8), strict=True)
 
 
 def _begun(out: Any, run: str) -> dict[str, dict[str, int]]:

@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from widehrnet_zoo import PoseEstimator
+from widehrnet_zoo.evaluation.everyone import everyone_results, look_at_photos
 from widehrnet_zoo.formats.coco import CocoLabels, read_labels
-from widehrnet_zoo.inference.photo import Photo
 from widehrnet_zoo.metrics.coco import CocoScore
 from widehrnet_zoo.metrics.everyone import EveryoneScore
 from widehrnet_zoo.metrics.oks import oks
@@ -25,14 +25,6 @@ from widehrnet_zoo.pose.results import PoseResult
 OUT = Path(__file__).resolve().parents[2] / 'docs/images/crowds.png'
 PHOTOS, HEIGHT = 4, 220
 """Photos of the picture, and their height there."""
-
-
-def look(labels: CocoLabels, images: Path, **limits: Any) -> dict[Any, PoseResult]:
-    """What is found in each photo."""
-    estimator = PoseEstimator(**limits)
-    ids = list(labels.images)
-    photos = (Photo(images / labels.images[i]['file_name']) for i in ids)
-    return {ids[place]: result for place, _, result in estimator.look(photos)}
 
 
 def twice(labels: CocoLabels, found: dict[Any, PoseResult]) -> int:
@@ -48,10 +40,7 @@ def twice(labels: CocoLabels, found: dict[Any, PoseResult]) -> int:
 
 def row(name: str, labels: CocoLabels, found: dict[Any, PoseResult]) -> str:
     """A line of the table."""
-    results = []
-    for image, result in found.items():
-        for entry in result.to_coco(image, labels.category['id']):
-            results.append({key: value for key, value in entry.items() if key != 'bbox'})
+    results = everyone_results(found, labels.category['id'])
     sigmas = next(iter(found.values())).skeleton.sigmas
     everyone, coco = EveryoneScore(labels, results, sigmas).figures(), CocoScore(labels, results, sigmas).figures(None)
     shares = f'{100 * everyone["people found"]:.1f} % | {100 * everyone["false poses"]:.1f} %'
@@ -72,7 +61,7 @@ def drawn(result: PoseResult, boxes: list[list[float]]) -> Image.Image:
 def main(data: Path) -> None:
     """Print the table and write the picture."""
     labels, images = read_labels(data / 'everyday/val.json', nobody=True), data / 'everyday/images'
-    now, all_poses = look(labels, images), look(labels, images, same_person=1)
+    now, all_poses = (look_at_photos(PoseEstimator(**limits), labels, images) for limits in ({}, {'same_person': 1}))
     print('| | people drawn twice | people found | false poses | OKS AP |\n|---|---:|---:|---:|---:|')
     print(row('as it is', labels, now))
     print(row('two poses of one person both stay (`same_person=1`)', labels, all_poses))

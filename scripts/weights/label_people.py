@@ -11,7 +11,6 @@ for the 12,000 people of `everyday/train.json`.
 
 import argparse
 import json
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from widehrnet_zoo.inference.photo import Photo
 from widehrnet_zoo.metrics.oks import keypoint_similarity
 from widehrnet_zoo.pose.images import read_image
 from widehrnet_zoo.pose.results import PoseResult
+from widehrnet_zoo.progress import begun_ahead
 
 Array = npt.NDArray[np.float64]
 
@@ -84,8 +84,10 @@ def label(estimator: PoseEstimator, labels: dict[str, Any], images: Path) -> lis
     entries = []
     sigmas = np.array(estimator.skeleton.sigmas)
     total = sum(map(len, people.values()))
-    with ThreadPoolExecutor(1) as pool, tqdm(total=total, unit='person', desc='label', mininterval=10) as bar:
-        for image, found in zip(pool.map(lambda i: read_image(files[i]), people), people.values(), strict=True):
+    reading = begun_ahead(lambda i: read_image(files[i]), people, 1, 4)
+    with tqdm(total=total, unit='person', desc='label', mininterval=10) as bar:
+        for get, found in zip(reading, people.values(), strict=True):
+            image = get()
             boxes = np.array([person['bbox'] for person in found], float)
             boxes[:, 2:] += boxes[:, :2]
             seen = [result for zoom in VIEWS for result in look(estimator, image, boxes, zoom)]

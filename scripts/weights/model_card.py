@@ -30,7 +30,7 @@ from widehrnet_zoo.metrics.coco import read_results
 from widehrnet_zoo.metrics.oks import keypoint_similarity
 from widehrnet_zoo.metrics.people import match_results
 from widehrnet_zoo.models.registry import list_models
-from widehrnet_zoo.pose.results import PoseResult
+from widehrnet_zoo.pose.drawing import draw_poses
 from widehrnet_zoo.pose.score_map import ScoreMap
 from widehrnet_zoo.pose.skeletons import SKELETONS
 from widehrnet_zoo.weights.shipped import shipped_entry
@@ -224,15 +224,8 @@ def _skeletons(truth: npt.NDArray[np.float64], found: npt.NDArray[np.float64], s
     for x, y in points[labelled]:
         draw.ellipse((x - 4 * scale, y - 4 * scale, x + 4 * scale, y + 4 * scale), LABEL)
     if np.isfinite(found[:, 0]).all():
-        result = PoseResult(
-            keypoints=((found[None, :, :2] - centre) * zoom + size * scale / 2).astype(np.float32),
-            scores=np.ones((1, COCO.num_keypoints), np.float32),
-            boxes=np.array([[0, 0, size * scale, size * scale]], np.float32),
-            box_scores=np.ones(1, np.float32),
-            skeleton=COCO,
-            image_size=(size * scale, size * scale),
-        )
-        canvas = result.draw(canvas, line_width=2.2 * scale)
+        places = (found[None, :, :2] - centre) * zoom + size * scale / 2
+        canvas = draw_poses(canvas, places, np.ones((1, COCO.num_keypoints)), COCO, line_width=2.2 * scale)
     return canvas.resize((size, size), Image.Resampling.LANCZOS)
 
 

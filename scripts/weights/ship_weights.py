@@ -31,6 +31,7 @@ from widehrnet_zoo.evaluation.boxes import evaluate_boxes
 from widehrnet_zoo.evaluation.run import Protocol, evaluate
 from widehrnet_zoo.formats.coco import read_labels
 from widehrnet_zoo.metrics.calibration import expected_calibration_error, fit_score_map, keypoint_hits
+from widehrnet_zoo.training.state import halved
 from widehrnet_zoo.weights.checkpoints import read_checkpoint
 from widehrnet_zoo.weights.shipped import WEIGHTS
 
@@ -103,18 +104,6 @@ def peaks_and_hits(
     return keypoint_hits(read_labels(labels), results, estimator.skeleton.sigmas or ())
 
 
-def halved(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor as it ships.
-
-    Returns:
-        It in float16; unchanged if float16 would make infinities of it (variances of wide activations do that) or if it
-        is of whole numbers.
-    """
-    if not tensor.is_floating_point() or tensor.abs().max() > torch.finfo(torch.float16).max:
-        return tensor
-    return tensor.half().contiguous()
-
-
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -131,7 +120,7 @@ def main() -> None:
     height, width = map(int, args.name.rpartition('_')[2].split('x'))
 
     full = read_checkpoint(args.weights)
-    half = {k: halved(v) for k, v in full.items()}
+    half = {k: halved(v).contiguous() for k, v in full.items()}
     entry: dict[str, Any] = {}
     if args.boxes:
         before = measure_boxes(args.name, full, *args.boxes, None, 0)

@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import nn
 
 from ..deployment.graph import GraphNetwork
 from ..deployment.network import deploy
+from ..engines.exported import onnx_session, openvino_runner
 from ..errors import UserError
 from ..export.export import FORMATS, export
 from ..extras import require
@@ -154,9 +154,12 @@ class Contender:
         """
         torch.set_num_threads(threads)
         if self.path in ('onnx', 'onnx-plain'):
-            return _onnx(str(self.file), threads)
+            session = onnx_session(Path(str(self.file)), threads=threads)
+            name = session.get_inputs()[0].name
+            return lambda images: session.run(None, {name: images})[0]
         if self.path in ('openvino', 'openvino-plain'):
-            return _openvino(str(self.file), threads, self.precision)
+            model = require('openvino', 'export').Core().read_model(self.file)
+            return openvino_runner(model, 'bf16' if self.precision == 'bf16' else 'f32', threads)
         if self.path in TRAINING:
             return _training(self.module(), self.path == 'train-fused', self.precision)
         if self.path == 'torchscript':
@@ -256,39 +259,3 @@ def _dtype(precision: str) -> torch.dtype:
 def _fast(module: nn.Module, precision: str) -> nn.Module:
     fast = GraphNetwork(deploy(module)) if isinstance(module, WideHRNet) else module
     return fast.to(_dtype(precision)).to(memory_format=torch.channels_last)
-
-
-def _onnx(file: str, threads: int) -> Runner:
-    ort = require('onnxruntime', 'export')
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    session = ort.InferenceSession(file, options, providers=['CPUExecutionProvider'])
-    name = session.get_inputs()[0].name
-    return lambda images: session.run(None, {name: images})
-
-
-def _openvino(file: str, threads: int, precision: str) -> Runner:
-    ov = require('openvino', 'export')
-    core = ov.Core()
-    options = {
-        'PERFORMANCE_HINT': 'LATENCY',
-        'INFERENCE_NUM_THREADS': threads,
-        'INFERENCE_PRECISION_HINT': 'bf16' if precision == 'bf16' else 'f32',
-    }
-    model = core.read_model(file)
-    compiled: dict[tuple[int, ...], Any] = {}
-
-    def run(images: npt.NDArray[np.float32]) -> Any:
-        if images.shape not in compiled:
-            fixed = model.clone()
-            fixed.reshape(list(images.shape))
-            compiled[images.shape] = core.compile_model(fixed, 'CPU', options).create_infer_request()
-        return compiled[images.shape].infer({0: images})
-
-    return run
-
-
-def default_threads() -> int:
-    """The processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1

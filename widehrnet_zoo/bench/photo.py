@@ -49,9 +49,7 @@ class Stages:
 
 
 def _heatmaps(runner: Runner, images: npt.NDArray[np.float32]) -> torch.Tensor:
-    found: Any = runner(images)
-    # ONNX Runtime gives a list, OpenVINO a mapping by output
-    return torch.as_tensor(found if isinstance(found, torch.Tensor) else found[0]).float()
+    return torch.as_tensor(runner(images)).float()
 
 
 def time_stages(

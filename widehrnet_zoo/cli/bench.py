@@ -115,15 +115,16 @@ def _choose(text: str | None, known: Iterable[str], default: Iterable[str], what
 
 
 def _models(args: argparse.Namespace) -> Measured:
-    from ..bench.contenders import ALLOWED, OURS, PATHS, PRECISIONS, Contender, default_threads
+    from ..bench.contenders import ALLOWED, OURS, PATHS, PRECISIONS, Contender
     from ..bench.photo import photo_table, time_photo
     from ..bench.report import chart, table
     from ..bench.run import bench, machine
     from ..errors import UserError
+    from ..kernels.library import num_processors
 
     paths = _choose(args.paths, PATHS, ('eager', 'deployed', 'kernels', 'onnx', 'openvino'), 'path')
     precisions = _choose(args.precisions, PRECISIONS, ('f32',), 'precision')
-    threads, size, progress = args.threads or default_threads(), tuple(args.size), not args.quiet
+    threads, size, progress = args.threads or num_processors(), tuple(args.size), not args.quiet
     chosen = [(path, precision) for precision in precisions for path in paths if path in ALLOWED[precision]]
     contenders = [
         Contender(name, path, precision, size, weights=args.weights if name == args.models[0] else None)
@@ -161,12 +162,12 @@ def _models(args: argparse.Namespace) -> Measured:
 def _video(args: argparse.Namespace) -> Measured:
     import torch
 
-    from ..bench.contenders import default_threads
     from ..bench.run import machine
     from ..bench.video import time_video, video_table
     from ..inference.estimator import PoseEstimator
+    from ..kernels.library import num_processors
 
-    threads = args.threads or default_threads()
+    threads = args.threads or num_processors()
     torch.set_num_threads(threads)
     estimator = PoseEstimator(args.models[0], args.weights, 'cpu')
     times = time_video(estimator, Path(args.video) if args.video else None, min(args.runs, 5), not args.quiet)

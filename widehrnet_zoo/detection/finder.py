@@ -13,6 +13,7 @@ from ..engines.opening import HeatmapBackend, open_backend
 from ..errors import UserError
 from ..pose.arrays import as_float, cpu_to_numpy, to_numpy
 from ..pose.box_maps import OVERLAP, find_boxes, flip_maps, gives_boxes
+from ..pose.crops import CELL, check_input_size
 from ..pose.images import ImageSource, read_image
 
 if TYPE_CHECKING:
@@ -26,9 +27,6 @@ DEFAULT_FINDER = 'widehrnet_18_attn.person_320x320'
 
 LIGHT_FINDER = 'widehrnet_10_attn.person_320x320'
 """A finder for browsers, which ships as well: less than half the work, and it finds fewer people."""
-
-_STEP = 32
-"""Sides of an input are multiples of it."""
 
 Boxes = npt.NDArray[np.float32]
 
@@ -44,9 +42,9 @@ def input_shape(width: int, height: int, size: tuple[int, int]) -> tuple[int, in
     Returns:
         Height and width: multiples of 32, of at most as many pixels as `size`.
     """
-    cells = size[0] * size[1] // _STEP**2
+    cells = size[0] * size[1] // CELL**2
     short = max(1, int(math.sqrt(cells * min(width, height) / max(width, height)) + 0.5))
-    sides = short * _STEP, cells // short * _STEP
+    sides = short * CELL, cells // short * CELL
     return sides if height <= width else sides[::-1]
 
 
@@ -120,8 +118,7 @@ class PersonFinder:
                 raise UserError(f'{name} must be in 0..1, not {value}.')
         if max_people is not None and max_people < 1:
             raise UserError(f'max_people must be at least 1, not {max_people}.')
-        if size is not None and (min(size) < _STEP or any(side % _STEP for side in size)):
-            raise UserError(f'size is height and width, multiples of 32, not {size[0]}x{size[1]}.')
+        size = size and check_input_size(size)
         self.backend: HeatmapBackend | TorchBackend = open_backend(
             DEFAULT_FINDER if model is None else model, weights, device, size, None, bf16, engine, int8
         )

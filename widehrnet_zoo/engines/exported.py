@@ -142,7 +142,20 @@ def _reason(error: Exception) -> str:
     return lines[0][:300] if lines else type(error).__name__
 
 
-def _onnx(path: Path, device: str, threads: int | None) -> Opened:
+def onnx_session(path: Path, device: str = 'cpu', threads: int | None = None) -> Any:
+    """Open a graph with ONNX Runtime.
+
+    Args:
+        path: The `.onnx`.
+        device: A provider that is installed, see `open_backend`.
+        threads: Of the runtime; by default its own choice.
+
+    Returns:
+        An `onnxruntime.InferenceSession`.
+
+    Raises:
+        UserError: If the runtime cannot open it or does not have the device.
+    """
     ort = require('onnxruntime', 'export')
     providers = _providers(ort, device)
     options = ort.SessionOptions()
@@ -157,13 +170,18 @@ def _onnx(path: Path, device: str, threads: int | None) -> Opened:
         raise UserError(f'ONNX Runtime cannot open {path}: {_reason(error)}') from error
     if session.get_providers()[0] != providers[0][0]:
         raise UserError(f'ONNX Runtime cannot start {device}: see what its CUDA and driver need, or leave device out.')
+    if not session.get_inputs():
+        raise UserError(f'{path} is a graph without an input: expected one that takes crops.')
+    return session
+
+
+def _onnx(path: Path, device: str, threads: int | None) -> Opened:
+    session = onnx_session(path, device, threads)
     try:
         text = session.get_modelmeta().custom_metadata_map.get(KEY)
     except UnicodeDecodeError:
         text = None
     metadata = ExportMetadata.from_json(text, path.name)
-    if not session.get_inputs():
-        raise UserError(f'{path} is a graph without an input: expected one that takes crops.')
     name = session.get_inputs()[0].name
 
     def runner(index: int) -> Runner:
@@ -187,18 +205,30 @@ def _providers(ort: Any, device: str) -> list[tuple[str, dict[str, int]]]:
 
 
 def _openvino(path: Path, device: str, threads: int | None) -> Opened:
-    ov = require('openvino', 'export')
-    core = ov.Core()
     try:
-        model = core.read_model(str(path))
+        model = require('openvino', 'export').Core().read_model(str(path))
         text = str(model.get_rt_info(KEY).value) if model.has_rt_info(KEY) else None
     except (RuntimeError, UnicodeDecodeError) as error:  # its messages quote the file, whatever is in it
         raise UserError(f'OpenVINO cannot open {path}: {_reason(error)}') from error
     metadata = ExportMetadata.from_json(text, path.name)
-    options: dict[str, Any] = {
-        'PERFORMANCE_HINT': 'LATENCY',
-        'INFERENCE_PRECISION_HINT': 'bf16' if metadata.precision == 'bf16' else 'f32',
-    }
+    run = openvino_runner(model, 'bf16' if metadata.precision == 'bf16' else 'f32', threads)
+    any_size = model.inputs[0].partial_shape.rank == 4 and model.inputs[0].partial_shape[2].is_dynamic
+    return Opened(metadata, run, partial(run, output=1) if len(model.outputs) > 1 else None, any_size=any_size)
+
+
+def openvino_runner(model: Any, precision: str, threads: int | None = None) -> Callable[..., Array]:
+    """A network on the CPU by OpenVINO, compiled for each shape of input that comes.
+
+    Args:
+        model: As `openvino.Core().read_model` gives it.
+        precision: `'f32'` or `'bf16'`.
+        threads: Of the runtime; by default its own choice.
+
+    Returns:
+        Maps an input, and the place of an output, to this output.
+    """
+    core = require('openvino', 'export').Core()
+    options: dict[str, Any] = {'PERFORMANCE_HINT': 'LATENCY', 'INFERENCE_PRECISION_HINT': precision}
     if threads:
         options['INFERENCE_NUM_THREADS'] = threads
     # by shape of the input, the network and its idle requests: a request serves one thread at a time
@@ -222,8 +252,7 @@ def _openvino(path: Path, device: str, threads: int | None) -> Opened:
         finally:
             idle.append(request)
 
-    any_size = model.inputs[0].partial_shape.rank == 4 and model.inputs[0].partial_shape[2].is_dynamic
-    return Opened(metadata, run, partial(run, output=1) if len(model.outputs) > 1 else None, any_size=any_size)
+    return run
 
 
 def _kernels(path: Path, device: str, threads: int | None) -> Opened:

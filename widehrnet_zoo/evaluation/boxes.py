@@ -1,7 +1,6 @@
 """A person finder, or boxes that are there already, measured on labelled photos."""
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from ..formats.coco import CocoLabels, read_labels
 from ..formats.fit import check_fit, labelled_size
 from ..metrics.boxes import SMALLEST, SMALLEST_SHARE, BoxScore, read_box_results
 from ..pose.images import read_image
+from ..progress import begun_ahead
 from .report import Report
 from .subject import describe_backend, describe_data, sha256
 
@@ -45,35 +45,24 @@ def box_results(
     Raises:
         UserError: If a photo cannot be read, or has another size than the labels say.
     """
-    rows = list(labels.images.items())
-    results = []
-    with tqdm(total=len(rows), desc='photos', disable=not progress, unit='photo') as bar:
-        for part in _batches(rows, Path(images), batch_size, workers):
-            found = finder.find([image for _, image in part])
-            for (image_id, _), (boxes, scores) in zip(part, found, strict=True):
+    folder, results = Path(images), []
+
+    def read(image_id: int | str) -> npt.NDArray[np.uint8]:
+        entry = labels.images[image_id]
+        image = read_image(folder / entry['file_name'])
+        check_fit(folder / entry['file_name'], (image.shape[1], image.shape[0]), labelled_size(entry))
+        return image
+
+    ids, reading = iter(labels.images), begun_ahead(read, labels.images, workers, 2 * batch_size)
+    with tqdm(total=len(labels.images), desc='photos', disable=not progress, unit='photo') as bar:
+        while part := [get() for get in itertools.islice(reading, batch_size)]:
+            for image_id, (boxes, scores) in zip(itertools.islice(ids, len(part)), finder.find(part), strict=True):
                 for (x1, y1, x2, y2), score in zip(boxes.tolist(), scores.tolist(), strict=True):
                     box = [x1, y1, x2 - x1, y2 - y1]
                     entry = {'image_id': image_id, 'category_id': labels.category['id'], 'bbox': box, 'score': score}
                     results.append(entry)
             bar.update(len(part))
     return results
-
-
-def _batches(
-    rows: list[tuple[Any, dict[str, Any]]], folder: Path, size: int, workers: int
-) -> Iterator[list[tuple[Any, npt.NDArray[np.uint8]]]]:
-    def read(row: tuple[Any, dict[str, Any]]) -> tuple[Any, npt.NDArray[np.uint8]]:
-        image_id, entry = row
-        image = read_image(folder / entry['file_name'])
-        check_fit(folder / entry['file_name'], (image.shape[1], image.shape[0]), labelled_size(entry))
-        return image_id, image
-
-    with ThreadPoolExecutor(workers) as pool:
-        following = pool.map(read, rows[:size])
-        for start in range(0, len(rows), size):
-            part = list(following)
-            following = pool.map(read, rows[start + size : start + 2 * size])
-            yield part
 
 
 def evaluate_boxes(

@@ -1,5 +1,6 @@
 """Whole photos in: a detector and a model measured together."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,15 @@ from ..inference.estimator import PoseEstimator
 from ..inference.photo import Photo
 from ..metrics.coco import CocoScore
 from ..metrics.everyone import EveryoneScore
+from ..pose.results import PoseResult
 from .report import Report
 from .run import Protocol, check_skeleton, measured_skeleton
 from .subject import describe_data, describe_model
 
 
-def everyone_results(
+def look_at_photos(
     estimator: PoseEstimator, labels: CocoLabels, images: str | Path, workers: int = 2, progress: bool = True
-) -> list[dict[str, Any]]:
+) -> dict[int | str, PoseResult]:
     """What a model finds in the photos of a label file with its own detector, limits and options.
 
     Args:
@@ -31,20 +33,22 @@ def everyone_results(
         progress: Show a bar.
 
     Returns:
-        COCO results of keypoints: `image_id`, `category_id`, `keypoints` and `score`.
+        What is found by the id of the photo.
 
     Raises:
         UserError: If a photo cannot be read.
     """
-    ids, results = list(labels.images), []
+    ids = list(labels.images)
     photos = (Photo(Path(images) / labels.images[i]['file_name']) for i in ids)
-    with tqdm(total=len(ids), desc='photos', disable=not progress, unit='photo') as bar:
-        for place, _, result in estimator.look(photos, workers=workers):
-            for entry in result.to_coco(ids[place], labels.category['id']):
-                del entry['bbox']
-                results.append(entry)
-            bar.update()
-    return results
+    found = estimator.look(photos, workers=workers)
+    bar = tqdm(found, desc='photos', total=len(ids), disable=not progress, unit='photo')
+    return {ids[one.place]: one.result for one in bar}
+
+
+def everyone_results(found: Mapping[int | str, PoseResult], category_id: int) -> list[dict[str, Any]]:
+    """COCO results of keypoints: `image_id`, `category_id`, `keypoints` and `score`, without boxes."""
+    entries = [entry for image_id, result in found.items() for entry in result.to_coco(image_id, category_id)]
+    return [{key: value for key, value in entry.items() if key != 'bbox'} for entry in entries]
 
 
 def evaluate_everyone(
@@ -83,7 +87,7 @@ def evaluate_everyone(
     skeleton = measured_skeleton(estimator, labels)
     check_skeleton(skeleton, labels, Protocol('coco'))
     assert skeleton.sigmas is not None
-    found = everyone_results(estimator, labels, images, workers, progress)
+    found = everyone_results(look_at_photos(estimator, labels, images, workers, progress), labels.category['id'])
     average, everyone = CocoScore(labels, found, skeleton.sigmas), EveryoneScore(labels, found, skeleton.sigmas)
 
     def figures(chosen: npt.NDArray[np.intp] | None) -> dict[str, float]:

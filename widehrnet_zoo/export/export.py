@@ -28,7 +28,7 @@ from ..files import check_folder
 from ..kernels.record import record
 from ..kernels.saved import write_program
 from ..pose.box_maps import gives_boxes
-from ..pose.crops import STRIDE, box_views, crop_people, padding_of
+from ..pose.crops import STRIDE, box_views, check_input_size, crop_people, padding_of
 from ..pose.images import read_image
 from ..pose.score_map import score_map_of
 from ..pose.skeletons import Skeleton, skeleton_of
@@ -203,9 +203,7 @@ def export(
     if getattr(getattr(model, 'global_pool', None), 'pool_type', ''):
         raise UserError("Only networks with heatmaps are exported: create the model with global_pool=''.")
     config = resolve_model_data_config(model)
-    height, width = size or config['input_size'][1:]
-    if height % 32 or width % 32 or min(height, width) < 32:
-        raise UserError(f'The input must be a multiple of 32 in height and width, not {height}x{width}.')
+    height, width = check_input_size(size or config['input_size'][1:])
     known: Any = getattr(model, 'pretrained_cfg', None) or {}
     skeleton = skeleton or skeleton_of(model)
     if pipeline is None:

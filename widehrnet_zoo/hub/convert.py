@@ -9,6 +9,7 @@ from typing import Any
 from ..errors import UserError
 from ..models.configs import REPOSITORY
 from ..models.registry import create_model
+from ..pose.crops import check_input_size
 from ..pose.skeletons import SKELETONS, Skeleton
 from ..weights.checkpoints import load_weights, official_state, read_checkpoint
 from ..weights.licenses import NOT_STATED
@@ -83,8 +84,7 @@ def convert_checkpoint(
     state = convert_state_dict(state)
     found = find_architecture(state)
     size, size_source = (size, 'the caller') if size else _find_size(checkpoint, file, found.num_classes)
-    if len(size) != 2 or any(side < 32 or side % 32 for side in size):
-        raise UserError(f'The input size must be a height and a width in multiples of 32, not {tuple(size)}.')
+    check_input_size(size)
     count = found.num_classes
     if skeleton is None:
         skeleton = next((s for s in SKELETONS.values() if s.num_keypoints == count), None)

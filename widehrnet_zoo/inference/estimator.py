@@ -1,7 +1,6 @@
 """One photo, or many, to keypoints."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from operator import index
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, overload
@@ -15,7 +14,7 @@ from ..engines.opening import HeatmapBackend, open_backend, torch_module
 from ..errors import UserError
 from ..pose.arrays import Arrays, as_float, cpu_to_numpy, to_numpy
 from ..pose.box_maps import gives_boxes
-from ..pose.crops import MEAN, STD, STRIDE, normalise, padding_of, three_numbers
+from ..pose.crops import MEAN, STD, STRIDE, check_input_size, normalise, padding_of, three_numbers
 from ..pose.decoding import DECODERS, decode_heatmaps
 from ..pose.flip import check_flip_test, flip_heatmaps
 from ..pose.images import ImageSource
@@ -132,14 +131,8 @@ class PoseEstimator:
                 f'{name} gives keypoints alone, and PoseEstimator needs heatmaps: export it again to ONNX or OpenVINO, '
                 'or without --pipeline.'
             )
-        try:
-            height, width = (index(side) for side in found_size)
-        except (TypeError, ValueError) as error:
-            raise UserError(f'The size is height and width in whole pixels, not {found_size!r:.80}.') from error
-        self.size: tuple[int, int] = (height, width)
+        self.size = check_input_size(found_size)
         self.skeleton: Skeleton = found_skeleton
-        if min(self.size) < 32 or any(side % 32 for side in self.size):
-            raise UserError(f'The input must be a multiple of 32 in height and width, not {self.size}.')
         self.mean = three_numbers(getattr(backend, 'mean', MEAN) if mean is None else mean, 'mean', -1000)
         self.std = three_numbers(getattr(backend, 'std', STD) if std is None else std, 'std', 1e-6)
         self.padding = padding_of(backend if padding is None else SimpleNamespace(padding=padding))

@@ -16,9 +16,7 @@ that is called instead, and the stream goes on without a result for the photo. N
 """
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -27,6 +25,7 @@ import numpy.typing as npt
 from ..errors import UserError
 from ..pose.results import PoseResult
 from ..pose.skeletons import Skeleton
+from ..progress import begun_ahead
 from .photo import Image, Photo, PhotoJob
 
 Forward = Callable[[Image], tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
@@ -116,7 +115,8 @@ def stream(
         UserError: If a photo cannot be read or its boxes are wrong.
     """
 
-    def start(place: int, photo: Photo) -> PhotoJob:
+    def start(entry: tuple[int, Photo]) -> PhotoJob:
+        place, photo = entry
         job = PhotoJob(place, photo, skeleton, size, padding, inside)
         if photo.boxes is not None:
             job.take(photo.boxes, photo.scores)
@@ -128,7 +128,8 @@ def stream(
     unseen: list[PhotoJob] = []
     crops: deque[tuple[PhotoJob, int, Image]] = deque()
     together = min(batch_size, _TOGETHER)
-    coming = _ahead(photos, start, workers)
+    reading = begun_ahead(start, enumerate(photos), workers, 2 * workers)
+    coming = enumerate(reading)
 
     def fail(place: int, error: UserError) -> None:
         if skip is None:
@@ -192,28 +193,4 @@ def stream(
                 result = job.result()
                 yield Found(job.place, job.image, keep(result) if keep and job.found else result)
     finally:
-        coming.close()
-
-
-def _ahead(
-    photos: Iterable[Photo], start: Callable[[int, Photo], PhotoJob], workers: int
-) -> Generator[tuple[int, Callable[[], PhotoJob]]]:
-    """Jobs in the order of the photos, begun in threads before they are asked for."""
-    if not workers:
-        for place, photo in enumerate(photos):
-            yield place, partial(start, place, photo)
-        return
-    begun: deque[tuple[int, Future[PhotoJob]]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for place, photo in enumerate(photos):
-                begun.append((place, pool.submit(start, place, photo)))
-                if len(begun) > 2 * workers:
-                    first, future = begun.popleft()
-                    yield first, future.result
-            while begun:
-                first, future = begun.popleft()
-                yield first, future.result
-        finally:
-            for _, future in begun:
-                future.cancel()
+        reading.close()

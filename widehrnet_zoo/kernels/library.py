@@ -171,6 +171,11 @@ def num_threads() -> int:
     said = os.environ.get('OMP_NUM_THREADS', '').partition(',')[0].strip()
     if said.isdecimal() and int(said) > 0:
         return int(said)
+    return num_processors()
+
+
+def num_processors() -> int:
+    """The processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 

@@ -1,4 +1,7 @@
-"""The parts that a WideHRNet is built of: stem, blocks, exchange between branches, transitions and neck."""
+"""The parts that a WideHRNet is built of: stem, blocks, exchange between branches, transitions and neck.
+
+What they take as `layers` is for each `ConvNormAct` in them: `norm_layer`, `act_layer`, `device`, `dtype`.
+"""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -23,25 +26,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 class DepthwiseSeparable(nn.Module):
     """Depthwise 3x3, norm, pointwise 1x1, norm, and an activation at the end only."""
 
-    def __init__(
-        self,
-        in_chs: int,
-        out_chs: int,
-        stride: int = 1,
-        apply_act: bool = True,
-        norm_layer: LayerType = nn.BatchNorm2d,
-        act_layer: LayerType = nn.ReLU,
-        device: Any = None,
-        dtype: Any = None,
-    ):
-        dd: dict[str, Any] = {'device': device, 'dtype': dtype}
+    def __init__(self, in_chs: int, out_chs: int, stride: int = 1, apply_act: bool = True, **layers: Any):
         super().__init__()
-        self.conv_dw = ConvNormAct(
-            in_chs, in_chs, 3, stride=stride, groups=in_chs, apply_act=False, norm_layer=norm_layer, **dd
-        )
-        self.conv_pw = ConvNormAct(
-            in_chs, out_chs, 1, apply_act=apply_act, norm_layer=norm_layer, act_layer=act_layer, **dd
-        )
+        self.conv_dw = ConvNormAct(in_chs, in_chs, 3, stride=stride, groups=in_chs, apply_act=False, **layers)
+        self.conv_pw = ConvNormAct(in_chs, out_chs, 1, apply_act=apply_act, **layers)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv_pw(self.conv_dw(x))
@@ -55,23 +43,14 @@ def shuffle_halves(a: Tensor, b: Tensor) -> Tensor:
 class WideStem(nn.Module):
     """Stride-4 stem: a strided 3x3 convolution, then two strided halves that are shuffled together."""
 
-    def __init__(
-        self,
-        in_chans: int,
-        out_chs: int,
-        norm_layer: LayerType = nn.BatchNorm2d,
-        act_layer: LayerType = nn.ReLU,
-        device: Any = None,
-        dtype: Any = None,
-    ):
-        kwargs: dict[str, Any] = {'norm_layer': norm_layer, 'device': device, 'dtype': dtype}
+    def __init__(self, in_chans: int, out_chs: int, **layers: Any):
         super().__init__()
         half = out_chs // 2
-        self.conv = ConvNormAct(in_chans, out_chs, 3, stride=2, act_layer=act_layer, **kwargs)
-        self.branch1 = DepthwiseSeparable(half, half, stride=2, act_layer=act_layer, **kwargs)
+        self.conv = ConvNormAct(in_chans, out_chs, 3, stride=2, **layers)
+        self.branch1 = DepthwiseSeparable(half, half, stride=2, **layers)
         self.branch2 = nn.Sequential()
-        self.branch2.add_module('conv_pw', ConvNormAct(half, out_chs, 1, act_layer=act_layer, **kwargs))
-        self.branch2.add_module('conv_sep', DepthwiseSeparable(out_chs, half, stride=2, act_layer=act_layer, **kwargs))
+        self.branch2.add_module('conv_pw', ConvNormAct(half, out_chs, 1, **layers))
+        self.branch2.add_module('conv_sep', DepthwiseSeparable(out_chs, half, stride=2, **layers))
 
     def forward(self, x: Tensor) -> Tensor:
         a, b = self.conv(x).chunk(2, dim=1)
@@ -124,15 +103,8 @@ class Fusion(nn.Module):
     trained with the sum above and need it.
     """
 
-    def __init__(
-        self,
-        channels: tuple[int, ...],
-        norm_layer: LayerType = nn.BatchNorm2d,
-        act_layer: LayerType = nn.ReLU,
-        device: Any = None,
-        dtype: Any = None,
-    ):
-        kwargs: dict[str, Any] = {'norm_layer': norm_layer, 'device': device, 'dtype': dtype}
+    def __init__(self, channels: tuple[int, ...], act_layer: LayerType = nn.ReLU, **layers: Any):
+        layers['act_layer'] = act_layer
         super().__init__()
         self.paths: Any = nn.ModuleList()
         for i, out_chs in enumerate(channels):
@@ -141,7 +113,7 @@ class Fusion(nn.Module):
                 if j == i:
                     row.append(nn.Identity())
                 elif j > i:
-                    row.append(ConvNormAct(in_chs, out_chs, 1, apply_act=False, **kwargs))
+                    row.append(ConvNormAct(in_chs, out_chs, 1, apply_act=False, **layers))
                 else:
                     row.append(
                         nn.Sequential(
@@ -151,8 +123,7 @@ class Fusion(nn.Module):
                                     out_chs if last else in_chs,
                                     stride=2,
                                     apply_act=not last,
-                                    act_layer=act_layer,
-                                    **kwargs,
+                                    **layers,
                                 )
                                 for last in [False] * (i - j - 1) + [True]
                             ]
@@ -186,26 +157,22 @@ class WideHRModule(nn.Module):
         num_blocks: int = 2,
         expansion: float = 4.0,
         attn_layer: LayerType | None = None,
-        norm_layer: LayerType = nn.BatchNorm2d,
-        act_layer: LayerType = nn.ReLU,
         drop_path: float = 0.0,
-        device: Any = None,
-        dtype: Any = None,
+        **layers: Any,
     ):
-        kwargs: dict[str, Any] = {'norm_layer': norm_layer, 'act_layer': act_layer, 'device': device, 'dtype': dtype}
         super().__init__()
         self.branches = nn.ModuleList(
             [
                 nn.Sequential(
                     *[
-                        WideInvertedResidual(chs, expansion, attn_layer, drop_path=drop_path, **kwargs)
+                        WideInvertedResidual(chs, expansion, attn_layer, drop_path=drop_path, **layers)
                         for _ in range(num_blocks)
                     ]
                 )
                 for chs in channels
             ]
         )
-        self.fuse = Fusion(channels, **kwargs)
+        self.fuse = Fusion(channels, **layers)
 
     def forward(self, x: list[Tensor]) -> list[Tensor]:
         return self.fuse([branch(x[i]) for i, branch in enumerate(self.branches)])
@@ -254,24 +221,15 @@ def checkpoint_module(module: nn.Module, x: list[Tensor]) -> list[Tensor]:
 class Transition(nn.Module):
     """Fit branches to the channels of a stage, and open its new branch from the lowest resolution."""
 
-    def __init__(
-        self,
-        in_channels: tuple[int, ...],
-        out_channels: tuple[int, ...],
-        norm_layer: LayerType = nn.BatchNorm2d,
-        act_layer: LayerType = nn.ReLU,
-        device: Any = None,
-        dtype: Any = None,
-    ):
-        kwargs: dict[str, Any] = {'norm_layer': norm_layer, 'act_layer': act_layer, 'device': device, 'dtype': dtype}
+    def __init__(self, in_channels: tuple[int, ...], out_channels: tuple[int, ...], **layers: Any):
         super().__init__()
         self.keep = nn.ModuleList(
             [
-                DepthwiseSeparable(i, o, **kwargs) if i != o else nn.Identity()
+                DepthwiseSeparable(i, o, **layers) if i != o else nn.Identity()
                 for i, o in zip(in_channels, out_channels, strict=False)
             ]
         )
-        self.new = DepthwiseSeparable(in_channels[-1], out_channels[-1], stride=2, **kwargs)
+        self.new = DepthwiseSeparable(in_channels[-1], out_channels[-1], stride=2, **layers)
 
     def forward(self, x: list[Tensor]) -> list[Tensor]:
         out = [keep(x[i]) for i, keep in enumerate(self.keep)]
@@ -282,19 +240,11 @@ class Transition(nn.Module):
 class TopDownNeck(nn.Module):
     """Bring the branches together from the lowest resolution up; the result has stride 4."""
 
-    def __init__(
-        self,
-        channels: tuple[int, ...],
-        norm_layer: LayerType = nn.BatchNorm2d,
-        act_layer: LayerType = nn.ReLU,
-        device: Any = None,
-        dtype: Any = None,
-    ):
-        kwargs: dict[str, Any] = {'norm_layer': norm_layer, 'act_layer': act_layer, 'device': device, 'dtype': dtype}
+    def __init__(self, channels: tuple[int, ...], **layers: Any):
         super().__init__()
         from_low = channels[::-1]
         self.projects = nn.ModuleList(
-            [DepthwiseSeparable(i, o, **kwargs) for i, o in zip(from_low, from_low[1:] + from_low[-1:], strict=False)]
+            [DepthwiseSeparable(i, o, **layers) for i, o in zip(from_low, from_low[1:] + from_low[-1:], strict=False)]
         )
 
     def forward(self, x: list[Tensor]) -> Tensor:

@@ -1,5 +1,6 @@
 """Person boxes, and the crops around them that a network looks at."""
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,9 @@ from ..errors import UserError
 STRIDE = 4
 """Input pixels per heatmap pixel."""
 
+CELL = 32
+"""Input pixels per pixel of a network's lowest branch, of which the sides of an input are multiples."""
+
 PADDING = 1.25
 """Growth of a person's box to the network's view, as in the published protocols."""
 
@@ -20,6 +24,21 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _PADDINGS = (0.5, 4.0)
 
 _FAR = 1e7
+
+
+def check_input_size(size: Any) -> tuple[int, int]:
+    """Height and width of a network's input, or the reason why they cannot be.
+
+    Raises:
+        UserError: If they are anything but two multiples of `CELL`.
+    """
+    try:
+        height, width = (operator.index(side) for side in size)
+    except (TypeError, ValueError) as error:
+        raise UserError(f'size is height and width in whole pixels, not {size!r:.80}.') from error
+    if min(height, width) < CELL or height % CELL or width % CELL:
+        raise UserError(f'size is height and width, multiples of {CELL}, not {height}x{width}.')
+    return height, width
 
 
 def padding_of(model: Any) -> float:

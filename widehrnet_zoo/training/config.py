@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from ..errors import UserError
-from ..pose.crops import padding_of
+from ..pose.crops import check_input_size, padding_of
 
 
 @dataclass
@@ -309,8 +309,7 @@ class TrainConfig:
     stages: tuple[dict[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
-        if min(self.size) < 32 or any(side % 32 for side in self.size):
-            raise UserError(f'size is height and width, multiples of 32, not {self.size[0]}x{self.size[1]}.')
+        check_input_size(self.size)
         for name in ('batch_size', 'epochs', 'lr', 'log_steps', 'eval_epochs'):
             if not getattr(self, name) > 0:
                 raise UserError(f'{name} must be above 0, not {getattr(self, name)}.')

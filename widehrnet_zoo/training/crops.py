@@ -2,15 +2,12 @@
 
 import errno
 import hashlib
-import itertools
 import json
 import logging
 import os
 import shutil
 import tempfile
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,6 +19,7 @@ from ..errors import UserError
 from ..formats.fit import check_fit
 from ..pose.crops import box_views, crop_people
 from ..pose.images import read_image
+from ..progress import begun_ahead
 from .people import People
 
 _logger = logging.getLogger(__name__)
@@ -216,17 +214,10 @@ def each_image(
         except UserError as error:
             return error
 
-    bad, ahead = 0, 4 * max(1, workers)
-    with (
-        ThreadPoolExecutor(max(1, workers)) as pool,
-        tqdm(total=len(people), desc=what, unit='person', disable=not progress) as bar,
-    ):
-        files = iter(by_file.values())
-        queue = deque((rows, pool.submit(read, people.files[rows[0]])) for rows in itertools.islice(files, ahead))
-        while queue:
-            rows, future = queue.popleft()
-            found = future.result()
-            queue.extend((more, pool.submit(read, people.files[more[0]])) for more in itertools.islice(files, 1))
+    bad, workers = 0, max(1, workers)
+    with tqdm(total=len(people), desc=what, unit='person', disable=not progress) as bar:
+        for rows, get in zip(by_file.values(), begun_ahead(read, by_file, workers, 4 * workers), strict=True):
+            found = get()
             bar.update(len(rows))
             if not isinstance(found, UserError):
                 yield rows, found

@@ -26,9 +26,9 @@ from .start import freeze, input_stats, train_mode
 from .state import (
     WEIGHTS_FILE,
     disk_errors,
-    halved,
     latest_checkpoint,
     load_checkpoint,
+    pack_weights,
     save_checkpoint,
     seed_step,
 )
@@ -369,5 +369,5 @@ class Trainer:
             state,
         )
         with disk_errors(self.out):
-            write_whole(self.out / WEIGHTS_FILE, halved(self.kept.state_dict()))
+            write_whole(self.out / WEIGHTS_FILE, pack_weights(self.kept.state_dict()))
         self.last_save = time.monotonic()

@@ -1,8 +1,8 @@
 """The order in which samples come: shuffled passes over the data, a function of the seed alone; and their batches."""
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+from ..progress import begun_ahead
 from .config import TrainConfig
 from .crops import CropCache
 from .photos import PhotoCache
@@ -122,13 +123,8 @@ class PlannedBatches(ABC, Generic[Plan, Made]):
 
     def stream(self, step: int) -> Iterator[Made]:
         """Batches from `step` on, without end; the next one is planned and read while one is used."""
-        with ThreadPoolExecutor(1) as pool:
-            following = pool.submit(self._plan, step)
-            while True:
-                plan = following.result()
-                step += 1
-                following = pool.submit(self._plan, step)
-                yield self._make(plan)
+        for plan in begun_ahead(self._plan, itertools.count(step), 1, 1):
+            yield self._make(plan())
 
     def batch(self, step: int) -> Made:
         """The batch of one step."""

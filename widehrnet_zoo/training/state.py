@@ -51,13 +51,15 @@ def _pack(tensors: dict[str, Tensor]) -> bytes:
     return save({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()})
 
 
-def halved(state: dict[str, Tensor]) -> bytes:
-    """A file of weights in float16; tensors that it cannot hold stay as they are."""
-    small = {}
-    for key, value in state.items():
-        half = value.half() if value.is_floating_point() else value
-        small[key] = half if torch.isfinite(half).all() and torch.allclose(half.to(value), value, 1e-2, 1e-7) else value
-    return _pack(small)
+def halved(value: Tensor) -> Tensor:
+    """A tensor in float16; as it is if float16 cannot hold it (variances of wide activations) or it is of integers."""
+    half = value.half() if value.is_floating_point() else value
+    return half if torch.isfinite(half).all() and torch.allclose(half.to(value), value, 1e-2, 1e-7) else value
+
+
+def pack_weights(state: dict[str, Tensor]) -> bytes:
+    """A file of weights in float16."""
+    return _pack({key: halved(value) for key, value in state.items()})
 
 
 def _split_optimizer(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:

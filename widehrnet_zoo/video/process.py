@@ -1,9 +1,8 @@
 """A whole video: people found, followed, smoothed, drawn, and written as JSON lines."""
 
 import contextlib
-from collections import deque
+import itertools
 from collections.abc import Callable, Generator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -16,7 +15,7 @@ from ..errors import UserError
 from ..extras import require
 from ..inference.people import Limits
 from ..pose.results import PoseResult
-from ..progress import progress_bar
+from ..progress import begun_ahead, progress_bar
 from .clips import Frame, VideoReader, check_out
 from .follow import FollowConfig
 from .one_euro import SmoothConfig
@@ -162,16 +161,12 @@ def predict_video(
 def _ahead(reader: VideoReader, count: int) -> Generator[Frame]:
     """Frames in their order, up to `count` of them read in a thread before they are asked for."""
     frames = iter(reader)
-    if not count:
-        yield from frames
-        return
-    with ThreadPoolExecutor(1, 'read') as pool:
-        coming: deque[Future[Frame | None]] = deque(pool.submit(next, frames, None) for _ in range(count))
-        try:
-            while (frame := coming.popleft().result()) is not None:
-                coming.append(pool.submit(next, frames, None))
-                yield frame
-        finally:
-            reader.stop()
-            for future in coming:
-                future.cancel()
+    reading = begun_ahead(lambda _: next(frames, None), itertools.repeat(None), min(count, 1), count)
+    try:
+        for get in reading:
+            if (frame := get()) is None:
+                return
+            yield frame
+    finally:
+        reader.stop()
+        reading.close()
