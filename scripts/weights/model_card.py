@@ -24,7 +24,7 @@ from PIL import Image, ImageDraw
 from widehrnet_zoo.errors import UserError
 from widehrnet_zoo.files import write_whole
 from widehrnet_zoo.formats.coco import CocoLabels, read_labels
-from widehrnet_zoo.metrics.bootstrap import bootstrap
+from widehrnet_zoo.metrics.bootstrap import bootstrap, rows_by_image
 from widehrnet_zoo.metrics.calibration import calibration_bins, expected_calibration_error, keypoint_hits
 from widehrnet_zoo.metrics.coco import read_results
 from widehrnet_zoo.metrics.oks import keypoint_similarity
@@ -162,9 +162,7 @@ class People:
         similarity = keypoint_similarity(self.found, self.truth, area, COCO.sigmas)
         self.similarity = np.where(self.truth[..., 2] > 0, np.nan_to_num(similarity), np.nan)
         self.oks = np.nanmean(self.similarity, 1)
-        order = {image_id: i for i, image_id in enumerate(dict.fromkeys(p['image_id'] for p in self.people))}
-        image_of = np.array([order[p['image_id']] for p in self.people])
-        self._members = [np.flatnonzero(image_of == i) for i in range(len(order))]
+        self._members = list(rows_by_image(person['image_id'] for person in self.people).values())
 
     @property
     def num_images(self) -> int:

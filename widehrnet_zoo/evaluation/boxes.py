@@ -21,31 +21,11 @@ from .subject import describe_backend, describe_data, sha256
 _LEAST = 0.01
 
 
-def box_results(
-    finder: PersonFinder,
-    labels: CocoLabels,
-    images: str | Path,
-    batch_size: int = 8,
-    workers: int = 2,
-    progress: bool = True,
+def _find(
+    finder: PersonFinder, labels: CocoLabels, folder: Path, batch_size: int, workers: int, progress: bool
 ) -> list[dict[str, Any]]:
-    """What a finder finds in all photos of a label file.
-
-    Args:
-        finder: The finder; its own threshold holds.
-        labels: The labels, of which only the photos are looked at.
-        images: Folder of the photos.
-        batch_size: Photos that go through the network together.
-        workers: Threads that read photos.
-        progress: Show a bar.
-
-    Returns:
-        COCO results: `image_id`, `category_id`, `bbox` (x, y, width, height) and `score`.
-
-    Raises:
-        UserError: If a photo cannot be read, or has another size than the labels say.
-    """
-    folder, results = Path(images), []
+    """COCO results of all photos of a label file, which must have the sizes that the labels say."""
+    results = []
 
     def read(image_id: int | str) -> npt.NDArray[np.uint8]:
         entry = labels.images[image_id]
@@ -107,7 +87,7 @@ def evaluate_boxes(
             raise UserError('A folder of images is needed to find people in.')
         before, finder.min_score = finder.min_score, _LEAST
         try:
-            found = box_results(finder, labels, images, batch_size, workers, progress)
+            found = _find(finder, labels, Path(images), batch_size, workers, progress)
         finally:
             finder.min_score = before
         subject = describe_backend(finder.backend, name)

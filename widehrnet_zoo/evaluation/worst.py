@@ -1,13 +1,12 @@
 """An image of the people that a model does worst on."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from ..formats.coco import CocoLabels, labelled_boxes
 from ..formats.samples import Samples
@@ -15,62 +14,12 @@ from ..metrics.mpii import MpiiScore, MpiiTruth
 from ..metrics.oks import oks
 from ..metrics.people import match_results
 from ..pose.crops import PADDING, box_views, crop_people
+from ..pose.drawing import contact_sheet, draw_poses
 from ..pose.images import read_image
-from ..pose.results import PoseResult
 from ..pose.skeletons import SKELETONS, Skeleton
 
 TILE = (256, 192)
-CAPTION = 16
 COLUMNS = 4
-
-
-def worst_cases(
-    paths: Sequence[Path],
-    boxes: npt.ArrayLike,
-    predicted: npt.ArrayLike,
-    labelled: npt.ArrayLike,
-    captions: Sequence[str],
-    skeleton: Skeleton,
-) -> Image.Image:
-    """Prediction and label side by side, one pair per person.
-
-    Args:
-        paths: (N,) photos.
-        boxes: (N, 4) x1, y1, x2, y2 in image pixels.
-        predicted: (N, K, 3) x, y, score; NaN where there is no prediction.
-        labelled: (N, K, 3) x, y, and above 0 where labelled.
-        captions: (N,) lines of text.
-        skeleton: What the keypoints are.
-    """
-    predicted, labelled = np.asarray(predicted, float), np.asarray(labelled, float)
-    maps = box_views(np.asarray(boxes, float), TILE)
-    height, width = TILE[0] + CAPTION, 2 * TILE[1] + 4
-    columns = min(COLUMNS, len(paths))
-    sheet = Image.new('RGB', (columns * width, -(-len(paths) // columns) * height), 'white')
-    draw = ImageDraw.Draw(sheet)
-    for index, path in enumerate(paths):
-        tile = crop_people(read_image(path), maps[index : index + 1], TILE)[0]
-        left, top = index % columns * width, index // columns * height
-        for side, points in enumerate((predicted[index], labelled[index])):
-            pose = _pose(points, maps[index], skeleton)
-            sheet.paste(pose.draw(tile), (left + side * TILE[1], top + CAPTION))
-        draw.text((left + 2, top + 2), f'{captions[index]}  (left: predicted, right: labelled)', fill='black')
-    return sheet
-
-
-def _pose(points: npt.NDArray[np.float64], view: npt.NDArray[np.float64], skeleton: Skeleton) -> PoseResult:
-    scale, shift = view[0, 0], view[:, 2]
-    there = np.isfinite(points[:, 0]) & (points[:, 2] > 0)
-    placed = np.where(there[:, None], (points[:, :2] - shift) / scale, 0)
-    return PoseResult(
-        keypoints=placed[None].astype(np.float32),
-        scores=there[None].astype(np.float32),
-        boxes=np.array([[0, 0, TILE[1], TILE[0]]], np.float32),
-        box_scores=np.ones(1, np.float32),
-        skeleton=skeleton,
-        image_size=(TILE[1], TILE[0]),
-        path=None,
-    )
 
 
 def worst_of_coco(
@@ -137,15 +86,18 @@ def _worst(
     skeleton: Skeleton,
     count: int,
 ) -> Image.Image:
-    rows = np.argsort(-error, kind='stable')[:count]
-    return worst_cases(
-        [samples.paths[i] for i in rows],
-        samples.boxes[rows],
-        predicted[rows],
-        truth[rows],
-        [f'{samples.image_ids[i]}: {error[i]:.2f} {unit}' for i in rows],
-        skeleton,
-    )
+    """The people with the largest errors, each twice: with what was predicted, and with the labels."""
+    tiles = []
+    for row in np.argsort(-error, kind='stable')[:count]:
+        view = box_views(samples.boxes[row], TILE)[0]
+        crop = crop_people(read_image(samples.paths[row]), view[None], TILE)[0]
+        pair = []
+        for points in (predicted[row], truth[row]):
+            places = (points[:, :2] - view[:, 2]) / view[0, 0]
+            pair.append(np.asarray(draw_poses(crop, places[None], points[None, :, 2] > 0, skeleton)))
+        caption = f'{samples.image_ids[row]}: {error[row]:.2f} {unit}  (left: predicted, right: labelled)'
+        tiles.append((Image.fromarray(np.concatenate(pair, 1)), caption))
+    return contact_sheet(tiles, COLUMNS)
 
 
 def _nearest(

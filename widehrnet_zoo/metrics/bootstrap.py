@@ -1,10 +1,19 @@
 """Confidence intervals by resampling."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
+
+
+def rows_by_image(image_ids: Iterable[Any]) -> dict[Any, npt.NDArray[np.intp]]:
+    """Places of the people of each photo, by its id; photos in the order in which they come first."""
+    rows: dict[Any, list[int]] = {}
+    for row, image_id in enumerate(image_ids):
+        rows.setdefault(image_id, []).append(row)
+    return {image_id: np.array(of_one) for image_id, of_one in rows.items()}
 
 
 def bootstrap(

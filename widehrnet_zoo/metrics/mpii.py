@@ -12,6 +12,7 @@ from ..files import read_json
 from ..formats.coco import are_numbers
 from ..formats.samples import Samples
 from ..pose.skeletons import SKELETONS
+from .bootstrap import rows_by_image
 
 NUM_JOINTS = 16
 LEFT_OUT = (6, 7)
@@ -165,8 +166,7 @@ class MpiiScore:
         distance = np.linalg.norm(keypoints[..., :2] + 1 - truth.joints, axis=-1)
         self.errors = distance / truth.head_sizes[:, None]
         self.labelled = truth.labelled
-        images = np.unique(np.array([str(i) for i in image_ids]), return_inverse=True)[1]
-        self._rows = [np.flatnonzero(images == i) for i in range(images.max() + 1)]
+        self._rows = list(rows_by_image(image_ids).values())
 
     @property
     def num_images(self) -> int:

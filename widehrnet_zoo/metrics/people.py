@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from ..errors import UserError
 from ..formats.coco import CocoLabels
+from .bootstrap import rows_by_image
 from .pck import BODY, LSP, auc, box_size, nme, normalised_errors, pck, torso_size
 
 
@@ -99,10 +100,8 @@ class PckScore:
         self._names = tuple(names)
         found = match_results(annotations, results, len(names))
         sources = np.array([labels.images[a['image_id']].get('source') or '' for a in annotations])
-        self.image_ids = list(dict.fromkeys(a['image_id'] for a in annotations))
-        position = {image_id: i for i, image_id in enumerate(self.image_ids)}
-        of_row = np.array([position[a['image_id']] for a in annotations])
-        self._members = [np.flatnonzero(of_row == i) for i in range(len(self.image_ids))]
+        by_image = rows_by_image(a['image_id'] for a in annotations)
+        self.image_ids, self._members = list(by_image), list(by_image.values())
         everyone = np.ones(len(annotations), bool)
         self._torso: dict[str, tuple] = {}
         if set(BODY) <= set(names):

@@ -79,14 +79,15 @@ def measure_macs(model: nn.Module, spoil: bool = False) -> MacCount:
     return MacCount(**counts)
 
 
-def count_macs(model: nn.Module, size: tuple[int, int]) -> int:
+def count_macs(model: nn.Module, size: tuple[int, int], official: bool = False) -> int:
     """Multiply-accumulates for one image; see `MacCount`.
 
     Args:
         model: The network; it is left as it is.
         size: Height and width of the input, multiples of 32.
+        official: Count what the authors' code computes, as published figures do.
     """
-    return measure_macs(model).at(size)
+    return measure_macs(model).at(size, official)
 
 
 def count_parameters(model: nn.Module) -> int:

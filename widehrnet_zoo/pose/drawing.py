@@ -1,10 +1,11 @@
-"""Skeletons drawn on images."""
+"""Skeletons drawn on images, and images side by side."""
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from .images import ImageSource, read_image
 from .skeletons import Skeleton
@@ -56,6 +57,20 @@ def draw_poses(
     for person, sure, box in zip(points, certain, corners, strict=True):
         _draw_person(canvas, person, sure, box, skeleton, threshold, line_width)
     return Image.fromarray(canvas)
+
+
+def contact_sheet(tiles: Sequence[tuple[Image.Image, str]], columns: int) -> Image.Image:
+    """Images in rows, each with a line of text under it, on dark ground."""
+    line, gap = 14, 4
+    width, height = (max(sides) + gap for sides in zip(*(tile.size for tile, _ in tiles), strict=True))
+    columns, height = min(columns, len(tiles)), height + line
+    page = Image.new('RGB', (columns * width + gap, -(-len(tiles) // columns) * height + gap), (24, 24, 28))
+    pen = ImageDraw.Draw(page)
+    for i, (tile, text) in enumerate(tiles):
+        x, y = i % columns * width + gap, i // columns * height + gap
+        page.paste(tile, (x, y))
+        pen.text((x, y + tile.height + 1), text, (220, 220, 220))
+    return page
 
 
 def _draw_person(

@@ -9,9 +9,10 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from ..pose.box_maps import find_boxes
+from ..pose.drawing import contact_sheet
 from .box_batches import BoxBatches
 from .box_loss import NOBODY, PERSON
-from .pictures import pixels_of, save_picture, sheet
+from .pictures import pixels_of, save_picture
 
 _COLOURS = {'person': (80, 220, 120), 'unsure': (150, 150, 160), 'found': (255, 140, 40)}
 _SURE = 0.3
@@ -50,7 +51,7 @@ def draw_samples(batches: BoxBatches, path: Path, count: int) -> None:
             name = Path(batches.cache.people.files[batch.indices[i]]).name
             tiles.append((tile, f'{name[:24]}, {people} people'))
         step += 1
-    save_picture(sheet(tiles, columns=4), path)
+    save_picture(contact_sheet(tiles, columns=4), path)
 
 
 def draw_found(pixels: Tensor, boxes: Tensor, kinds: Tensor, maps: Tensor, path: Path) -> None:
@@ -71,4 +72,4 @@ def draw_found(pixels: Tensor, boxes: Tensor, kinds: Tensor, maps: Tensor, path:
         mine = torch.nonzero(index == i).flatten()
         drawn = _with_boxes(image, found[mine], [_COLOURS['found']] * len(mine), scores[mine])
         tiles.append((drawn, f'found {len(mine)} with a score of {_SURE} or more'))
-    save_picture(sheet(tiles, columns=6), path)
+    save_picture(contact_sheet(tiles, columns=6), path)

@@ -1,5 +1,6 @@
 """Pre-decoded person crops in a memory map, so that training never waits for image files."""
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -9,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -97,7 +98,11 @@ class CropCache:
         """
         images, parent = Path(images), Path(folder)
         check_images(images)
-        stamps = {file: _stamp(images / file) for file in dict.fromkeys(people.files)}
+        stamps: dict[str, Any] = dict.fromkeys(people.files)
+        for file in stamps:
+            with contextlib.suppress(OSError):  # a file that is not there is told of when it is read
+                found = (images / file).stat()
+                stamps[file] = found.st_size, found.st_mtime_ns
         key = json.dumps(
             [size, margin, aspect, str(images.resolve()), people.files, people.boxes.tolist(), people.sizes, stamps]
         )
@@ -111,9 +116,26 @@ class CropCache:
                 f'The crops of {len(people)} people need {needed / 1e9:.2f} GB in {parent}; {free / 1e9:.2f} GB are '
                 'free. Set data.cache to a folder on another disk, or data.crop_size to fewer pixels.'
             )
+        # the test-time view of a box, then the square of `margin` times its height around the same centre
+        maps = box_views(people.boxes, (size / margin, size / margin * aspect))  # type: ignore[arg-type]
+        step = maps[:, 0, 0]
+        maps[:, :, 2] = corners = (people.boxes[:, :2] + people.boxes[:, 2:]) / 2 - step[:, None] * size / 2
+
+        def cut(image: npt.NDArray[np.uint8], rows: list[int]) -> npt.NDArray[np.uint8]:
+            return crop_people(image, maps[rows], (size, size))
+
+        kept: list[int] = []
         tmp = Path(tempfile.mkdtemp(dir=parent, prefix='building-'))
         try:
-            _write(people, images, tmp, size, margin, aspect, max_bad, workers, progress)
+            # written in chunks: a full disk under a memory map would be a bus error, under a write it is an error to
+            # name
+            with open(tmp / 'crops.raw', 'wb') as raw:
+                for rows, crops in each_image(people, images, cut, 'crops', max_bad, workers, progress):
+                    kept += rows
+                    raw.write(crops.tobytes())
+            np.save(tmp / 'kept.npy', np.array(kept))
+            np.save(tmp / 'origins.npy', np.column_stack((corners, step))[kept])
+            (tmp / 'meta.json').write_text(json.dumps({'size': size}))
             try:
                 os.rename(tmp, target)
             except OSError:
@@ -127,45 +149,6 @@ class CropCache:
         finally:
             shutil.rmtree(tmp, ignore_errors=True)
         return cls._open(target, people)
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_size, found.st_mtime_ns
-
-
-def _write(
-    people: People,
-    images: Path,
-    folder: Path,
-    size: int,
-    margin: float,
-    aspect: float,
-    max_bad: int,
-    workers: int,
-    progress: bool,
-) -> None:
-    # the test-time view of a box, then the square of `margin` times its height around the same centre
-    maps = box_views(people.boxes, (size / margin, size / margin * aspect))  # type: ignore[arg-type]
-    step = maps[:, 0, 0]
-    corners = (people.boxes[:, :2] + people.boxes[:, 2:]) / 2 - step[:, None] * size / 2
-    maps[:, :, 2] = corners
-
-    def cut(image: npt.NDArray[np.uint8], rows: list[int]) -> npt.NDArray[np.uint8]:
-        return crop_people(image, maps[rows], (size, size))
-
-    kept: list[int] = []
-    # written in chunks: a full disk under a memory map would be a bus error, under a write it is an error to name
-    with open(folder / 'crops.raw', 'wb') as raw:
-        for rows, crops in each_image(people, images, cut, 'crops', max_bad, workers, progress):
-            kept += rows
-            raw.write(crops.tobytes())
-    np.save(folder / 'kept.npy', np.array(kept))
-    np.save(folder / 'origins.npy', np.column_stack((corners, step))[kept])
-    (folder / 'meta.json').write_text(json.dumps({'size': size}))
 
 
 def check_images(folder: Path) -> None:

@@ -7,18 +7,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 from torch import nn
 
 from ..extras import require
 from ..files import write_whole
-from ..pose.drawing import draw_poses
+from ..pose.drawing import contact_sheet, draw_poses
 from ..pose.skeletons import Skeleton
 from .batches import Batches
 from .log import read_log
 from .state import disk_errors
 
-_GAP = 4
 _SHOWN = 16
 _HEAT = np.array((255, 60, 40), np.float32)
 
@@ -47,20 +46,6 @@ def _with_heatmaps(image: npt.NDArray[np.uint8], heatmaps: torch.Tensor) -> Imag
     share = heat[0, 0].numpy()[..., None] * 0.75
     mixed = (image * (0.7 - 0.6 * share) + _HEAT * share).clip(0, 255).astype(np.uint8)
     return _enlarge(Image.fromarray(mixed), _zoom(image))
-
-
-def sheet(tiles: list[tuple[Image.Image, str]], columns: int) -> Image.Image:
-    """Tiles in rows, each with a line of text under it."""
-    line = 14
-    width = max(tile.width for tile, _ in tiles) + _GAP
-    height = max(tile.height for tile, _ in tiles) + _GAP + line
-    page = Image.new('RGB', (columns * width + _GAP, -(-len(tiles) // columns) * height + _GAP), (24, 24, 28))
-    pen = ImageDraw.Draw(page)
-    for i, (tile, text) in enumerate(tiles):
-        x, y = i % columns * width + _GAP, i // columns * height + _GAP
-        page.paste(tile, (x, y))
-        pen.text((x, y + tile.height + 1), text, (220, 220, 220))
-    return page
 
 
 def save_picture(picture: Image.Image, path: Path) -> None:
@@ -103,7 +88,7 @@ def draw_samples(batches: Batches, path: Path, count: int) -> None:
             shown = batch.targets[i] * (batch.weights[i] > 0)[:, None, None]
             tiles.append((_with_heatmaps(image, shown), f'{used} of {labelled} in the loss'))
         step += 1
-    save_picture(sheet(tiles, columns=8), path)
+    save_picture(contact_sheet(tiles, columns=8), path)
 
 
 def draw_found(pixels: torch.Tensor, truth: npt.NDArray, found: npt.NDArray, skeleton: Skeleton, path: Path) -> None:
@@ -122,7 +107,7 @@ def draw_found(pixels: torch.Tensor, truth: npt.NDArray, found: npt.NDArray, ske
         # a prediction is drawn wherever it is, however unsure: hiding it would flatter
         shown = np.concatenate((points[:, :2], np.ones_like(points[:, 2:])), 1)
         tiles.append((_with_keypoints(image, shown, skeleton), f'prediction, score {points[:, 2].mean():.2f}'))
-    save_picture(sheet(tiles, columns=8), path)
+    save_picture(contact_sheet(tiles, columns=8), path)
 
 
 def draw_curves(log: Path, path: Path, figure: str, shown: str) -> None:
