@@ -29,9 +29,7 @@ PATHS = {
     'torch-export': '`torch.export` file of `widehrnet export`',
     'torchscript': 'TorchScript file of `widehrnet export`',
     'onnx': 'ONNX Runtime, file of `widehrnet export`',
-    'onnx-plain': "ONNX Runtime, torch's own export of the network as it was trained",
     'openvino': 'OpenVINO, file of `widehrnet export`',
-    'openvino-plain': 'OpenVINO, its own conversion of the network as it was trained',
     'train': 'PyTorch, a training step of AdamW on the network as it was trained',
     'train-fused': 'PyTorch, a training step of AdamW with the fused kernels of this package',
 }
@@ -44,12 +42,12 @@ Runner = Callable[[npt.NDArray[np.float32]], Any]
 TRAINING = {'train', 'train-fused'}
 """The paths that are training steps, with three times the products of a forward pass."""
 
-OURS = {'deployed', 'kernels', 'torch-export', 'onnx-plain', 'openvino-plain', 'train-fused'}
+OURS = {'deployed', 'kernels', 'torch-export', 'train-fused'}
 """The paths that only networks of this package have, or that are the same as another path for others."""
 
 ALLOWED = {
     'f32': set(PATHS),
-    'bf16': {'eager', 'deployed', 'kernels', 'compiled', 'aot', 'openvino', 'openvino-plain'} | TRAINING,
+    'bf16': {'eager', 'deployed', 'kernels', 'compiled', 'aot', 'openvino'} | TRAINING,
     'int8': {'kernels', 'openvino'},
 }
 """The paths that run in each precision."""
@@ -116,7 +114,7 @@ class Contender:
         if self.precision == 'int8':
             raise UserError(f'{self.model} {self.path}: int8 is made for networks of this package only.')
         example = torch.zeros(2, 3, *self.size)
-        if self.path in ('onnx', 'onnx-plain'):
+        if self.path == 'onnx':
             require('onnxscript', 'export')
             file = folder / f'{name}.onnx'
             batch = ({0: torch.export.Dim('batch')},)
@@ -129,7 +127,7 @@ class Contender:
                 verbose=False,
                 dynamic_shapes=batch,
             )
-        elif self.path in ('openvino', 'openvino-plain'):
+        elif self.path == 'openvino':
             ov = require('openvino', 'export')
             file = folder / f'{name}.xml'
             ov.save_model(ov.convert_model(module, example_input=example), str(file), compress_to_fp16=False)
@@ -153,11 +151,11 @@ class Contender:
             Normalised images (B, 3, H, W) to whatever the network gives.
         """
         torch.set_num_threads(threads)
-        if self.path in ('onnx', 'onnx-plain'):
+        if self.path == 'onnx':
             session = onnx_session(Path(str(self.file)), threads=threads)
             name = session.get_inputs()[0].name
             return lambda images: session.run(None, {name: images})[0]
-        if self.path in ('openvino', 'openvino-plain'):
+        if self.path == 'openvino':
             model = require('openvino', 'export').Core().read_model(self.file)
             return openvino_runner(model, 'bf16' if self.precision == 'bf16' else 'f32', threads)
         if self.path in TRAINING:

@@ -47,7 +47,7 @@ def bench(
 
     Returns:
         A row for each contender and batch: the fields of `Timing`, `speedup` over the first contender, `macs`,
-        `gmacs_per_s`, and with `cold` the fields of `ColdStart`.
+        `gmacs_per_s`, and with `cold` what `cold_start` gives.
 
     Raises:
         UserError: If a contender cannot run, or two are the same.
@@ -60,7 +60,7 @@ def bench(
     for c in contenders:
         if c.model not in macs:
             macs[c.model] = None if c.model.endswith('.onnx') else count_macs(c.module(), c.size)
-    colds = {c.label: asdict(cold_start(c, threads)) for c in contenders} if cold else {}
+    colds = {c.label: cold_start(c, threads) for c in contenders} if cold else {}
     rows = []
     for batch in batches:
         images = np.random.default_rng(0).standard_normal((batch, 3, *contenders[0].size)).astype(np.float32)

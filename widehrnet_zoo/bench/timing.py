@@ -77,21 +77,12 @@ def interleave(
     return {name: Timing.of(values) for name, values in seconds.items()}
 
 
-@dataclass(frozen=True)
-class ColdStart:
-    """A new process.
-
-    Attributes:
-        first_result: Seconds from its start to the first result, imports and loading included.
-        peak_memory: MB of memory at most.
-    """
-
-    first_result: float
-    peak_memory: float
-
-
-def cold_start(contender: Contender, threads: int) -> ColdStart:
+def cold_start(contender: Contender, threads: int) -> dict[str, float]:
     """Start a process that opens a contender and runs it once on one image.
+
+    Returns:
+        `first_result`, the seconds from its start to the first result, imports and loading included, and `peak_memory`,
+        the MB of memory at most.
 
     Raises:
         UserError: If the process fails.
@@ -107,7 +98,7 @@ def cold_start(contender: Contender, threads: int) -> ColdStart:
         raise UserError(f'{contender.label} failed in a new process: {lines[-1] if lines else done.returncode}')
     said = json.loads(done.stdout.splitlines()[-1])
     # both clocks count from the same start of the machine
-    return ColdStart(first_result=said['at'] - start, peak_memory=said['peak_memory'])
+    return {'first_result': said['at'] - start, 'peak_memory': said['peak_memory']}
 
 
 def _peak_memory() -> float:

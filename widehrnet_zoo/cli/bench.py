@@ -36,9 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         '--paths',
-        help='of eager, deployed, kernels, compiled, aot, torch-export, torchscript, onnx, onnx-plain, openvino, '
-        'openvino-plain, train, train-fused (default: eager,deployed,kernels,onnx,openvino); with --device of eager, '
-        'compiled, graphs (default: all)',
+        help='of eager, deployed, kernels, compiled, aot, torch-export, torchscript, onnx, openvino, train, '
+        'train-fused (default: eager,deployed,kernels,onnx,openvino); with --device of eager, compiled, graphs '
+        '(default: all)',
     )
     parser.add_argument(
         '--precisions', help='of f32, bf16, int8 (default: f32); with --device of f32, bf16, f16 (default: all)'

@@ -5,7 +5,6 @@ are then is worked out on the CPU, the pixels on the device.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -40,23 +39,9 @@ class BoxBatch:
     kinds: Tensor
 
 
-class Placed(NamedTuple):
-    """Photos in their places.
-
-    Attributes:
-        maps: (N, 2, 3) affine maps from pixel of the place to crop pixel.
-        boxes: (N, M, 4) in pixels of the place, clipped to it.
-        kinds: (N, M).
-    """
-
-    maps: Tensor
-    boxes: Tensor
-    kinds: Tensor
-
-
 def place_photos(
     extents: Tensor, boxes: Tensor, kinds: Tensor, size: tuple[int, int], config: BoxConfig, flip: float, draws: Draws
-) -> Placed:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Lay photos into places at random: larger, so that a part is seen, or smaller; stretched a little; mirrored.
 
     Args:
@@ -67,6 +52,10 @@ def place_photos(
         config: Ranges.
         flip: How often a photo is mirrored.
         draws: Of the photos.
+
+    Returns:
+        Maps (N, 2, 3) from pixel of the place to crop pixel; boxes (N, M, 4) in pixels of the place, clipped to it;
+        their kinds (N, M).
     """
     height, width = size
     whole = extents[:, 2:] - extents[:, :2]
@@ -90,7 +79,7 @@ def place_photos(
     enough = (seen >= config.least_seen * area) & (y2 - y1 >= config.smallest) & (x2 - x1 >= config.smallest / 4)
     kinds = torch.where((kinds == PERSON) & ~enough, UNSURE, kinds)
     kinds = torch.where(seen > 0, kinds, NOBODY)
-    return Placed(_maps(extents, size, scales, corner, mirrored), torch.stack((x1, y1, x2, y2), -1), kinds)
+    return _maps(extents, size, scales, corner, mirrored), torch.stack((x1, y1, x2, y2), -1), kinds
 
 
 def photo_view(extents: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
@@ -198,11 +187,19 @@ class BoxBatches(PlannedBatches[_Plan, BoxBatch]):
                 continue
             some = draws[i].part(rows)
             photos = first[rows] if i < 2 else (some['photo'] * len(self.cache)).long()
-            found = self.extents[photos], self.boxes[photos], self.kinds[photos]
-            placed = place_photos(*found, (place[3], place[2]), config.boxes, config.augment.flip_prob, some)
+            maps, inside, of_kind = place_photos(
+                self.extents[photos],
+                self.boxes[photos],
+                self.kinds[photos],
+                (place[3], place[2]),
+                config.boxes,
+                config.augment.flip_prob,
+                some,
+            )
+            # a photo alone has the columns of the first of four
             columns = slice(max(0, i - 1) * most, max(1, i) * most)
-            boxes[rows, columns], kinds[rows, columns] = placed.boxes + torch.tensor(place[:2] * 2), placed.kinds
-            parts.append(_Part(rows, place, photos, self._read(photos), placed.maps))
+            boxes[rows, columns], kinds[rows, columns] = inside + torch.tensor(place[:2] * 2), of_kind
+            parts.append(_Part(rows, place, photos, self._read(photos), maps))
         return _Plan(first.numpy(), parts, *strongest(boxes, kinds), draws[0])
 
     def _make(self, plan: _Plan) -> BoxBatch:

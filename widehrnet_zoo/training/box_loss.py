@@ -9,8 +9,6 @@ those of Generalized Focal Loss (Li et al., NeurIPS 2020): the quality focal los
 scores, the distribution focal loss of the distances; and CIoU (Zheng et al., AAAI 2020) of the boxes.
 """
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,20 +18,6 @@ from .config import BoxConfig
 
 NOBODY, PERSON, UNSURE = 0, 1, 2
 """Kinds of boxes: a place in the array that is not used; a person; a region that is left out of the loss."""
-
-
-class Assigned(NamedTuple):
-    """Positions of the maps that stand for a person.
-
-    Attributes:
-        places: (B, M, top) positions for each box, the best aligned first.
-        weights: (B, M, top) what they count, 1 for the best; 0 where the place does not stand for the box.
-        quality: (B, M, top) their target scores.
-    """
-
-    places: Tensor
-    weights: Tensor
-    quality: Tensor
 
 
 def _inside(positions: Tensor, boxes: Tensor, least: float = 0.0) -> Tensor:
@@ -57,7 +41,7 @@ def _overlaps(boxes: Tensor, found: Tensor) -> Tensor:
 @torch.no_grad()
 def assign(
     scores: Tensor, found: Tensor, positions: Tensor, boxes: Tensor, kinds: Tensor, top: int, stride: float = 4
-) -> Assigned:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Assign positions to people.
 
     Args:
@@ -70,7 +54,9 @@ def assign(
         stride: Input pixels per position; a box smaller than that has the position nearest to it.
 
     Returns:
-        The assignment. A position inside several boxes belongs to that with which its own box has the largest IoU.
+        Positions (B, M, top) for each box, the best aligned first; what they count, 1 for the best, 0 where the place
+        does not stand for the box; and their target scores. A position inside several boxes belongs to that with which
+        its own box has the largest IoU.
     """
     top = min(top, len(positions))
     overlaps = _overlaps(boxes, found)
@@ -88,7 +74,7 @@ def assign(
     best = best * owned
     highest = (overlaps.gather(2, places) * owned).amax(2, keepdim=True)
     weights = best / best.amax(2, keepdim=True).clamp(min=1e-30)
-    return Assigned(places, weights, weights * highest)
+    return places, weights, weights * highest
 
 
 def box_losses(maps: Tensor, boxes: Tensor, kinds: Tensor, config: BoxConfig, stride: int = 4) -> Tensor:

@@ -8,11 +8,10 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -34,16 +33,16 @@ _OPTIONAL = ('teacher', 'sample_weights', 'weights')
 _LARGEST = 4096
 
 
-@dataclass(frozen=True)
-class _Crop:
-    """A person on the way into a pack: place among the people, WebP, and the first pixel's x and y with the step."""
+class _Crop(NamedTuple):
+    """A person on the way into a pack: WebP, and the first pixel's x and y in the image with the step."""
 
-    row: int
     content: bytes
     origin: tuple[float, float, float]
 
 
-def _cut(image: npt.NDArray[np.uint8], box: npt.NDArray, side: int, margin: float, aspect: float, quality: int) -> Any:
+def _cut(
+    image: npt.NDArray[np.uint8], box: npt.NDArray, side: int, margin: float, aspect: float, quality: int
+) -> _Crop:
     height, width = image.shape[:2]
     extent = box[2:] - box[:2]
     reach = max(extent[0] / aspect, extent[1]) * PADDING * margin
@@ -63,7 +62,7 @@ def _cut(image: npt.NDArray[np.uint8], box: npt.NDArray, side: int, margin: floa
     # a third smaller than JPEG of the same look
     region.save(content, 'WEBP', quality=quality)
     x, y = low + (step - 1) / 2
-    return content.getvalue(), (float(x), float(y), step)
+    return _Crop(content.getvalue(), (float(x), float(y), step))
 
 
 def write_packs(
@@ -103,11 +102,13 @@ def write_packs(
     check_images(images)
 
     def cut(image: npt.NDArray[np.uint8], rows: list[int]) -> list[_Crop]:
-        return [_Crop(row, *_cut(image, people.boxes[row], side, margin, aspect, quality)) for row in rows]
+        return [_cut(image, people.boxes[row], side, margin, aspect, quality) for row in rows]
 
-    found = each_image(people, images, cut, f'pack {split}', max_bad, workers, progress)
-    crops = [crop for _, some in found for crop in some]
-    labels = people.part(np.array([crop.row for crop in crops]))
+    crops, kept = [], []
+    for rows, some in each_image(people, images, cut, f'pack {split}', max_bad, workers, progress):
+        crops += some
+        kept += rows
+    labels = people.part(np.array(kept))
     parts = list(_parts(crops, labels, megabytes * 1e6))
     name = hashlib.sha256(b''.join(hashlib.sha256(c.content).digest() for c in crops)).hexdigest()[:16]
     written = []
@@ -241,25 +242,19 @@ def _join(packs: list[tuple[dict[str, npt.NDArray], dict[str, Any]]], split: str
     side = about['side']
     crops = np.zeros((len(people), side, side, 3), np.uint8)
 
-    def decode(job: tuple[int, bytes]) -> None:
+    def decode(job: tuple[int, npt.NDArray[np.uint8]]) -> None:
         row, content = job
-        with Image.open(io.BytesIO(content), formats=['WEBP', 'JPEG']) as image:
+        with Image.open(io.BytesIO(content.tobytes()), formats=['WEBP', 'JPEG']) as image:
             if max(image.size) > side:
                 raise UserError(f'The crop of {people.files[row]} is larger than its pack says.')
             crops[row, : image.height, : image.width] = np.asarray(image.convert('RGB'))
 
-    jobs = enumerate(content for tensors, _ in packs for content in _contents(tensors))
+    # pieces of one array, without a copy
+    pieces = (piece for tensors, _ in packs for piece in np.split(tensors['images'], tensors['ends'][:-1]))
     with (
         ThreadPoolExecutor(os.cpu_count() or 1) as pool,
         tqdm(total=len(people), desc=f'open {split}', unit='person', disable=not progress) as bar,
     ):
-        for _ in pool.map(decode, jobs):
+        for _ in pool.map(decode, enumerate(pieces)):
             bar.update()
     return CropCache(people, crops, all_of('origins'))
-
-
-def _contents(tensors: dict[str, npt.NDArray]) -> Iterable[bytes]:
-    start = 0
-    for end in tensors['ends'].tolist():
-        yield tensors['images'][start:end].tobytes()
-        start = end

@@ -87,16 +87,20 @@ def train(config: TrainConfig, resume: bool = False, progress: bool = True, acce
 
 
 def _train(config: TrainConfig, task: Task, resume: bool, progress: bool, accelerator: Any) -> nn.Module:
-    out, task = Path(config.out), task.by(config)
+    task = task.by(config)
     trainer = Trainer(task.start(), task, config, accelerator, resume, progress)
-    if accelerator.is_main_process:
-        with disk_errors(out):
-            write_whole(out / 'recipe.json', json.dumps(config.to_dict(), indent=2))
+    _keep_recipe(config, accelerator)
     trained = trainer.run()
     if accelerator.is_main_process:
         _finish(trained, trainer, task, config)
     accelerator.wait_for_everyone()
     return trained
+
+
+def _keep_recipe(config: TrainConfig, accelerator: Any) -> None:
+    if accelerator.is_main_process:
+        with disk_errors(Path(config.out)):
+            write_whole(Path(config.out) / 'recipe.json', json.dumps(config.to_dict(), indent=2))
 
 
 def _train_stages(config: TrainConfig, task: Task, resume: bool, progress: bool, accelerator: Any) -> nn.Module:
@@ -105,9 +109,7 @@ def _train_stages(config: TrainConfig, task: Task, resume: bool, progress: bool,
     if not resume and (out / 'recipe.json').exists():
         raise UserError(f'{out} has a run already: go on with --resume, or choose another out.')
     accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        with disk_errors(out):
-            write_whole(out / 'recipe.json', json.dumps(config.to_dict(), indent=2))
+    _keep_recipe(config, accelerator)
     folders = [out / f'{i}-{stage.size[0]}x{stage.size[1]}' for i, (stage, _) in enumerate(stages, 1)]
     trained: nn.Module | None = None
     spent = 0.0
