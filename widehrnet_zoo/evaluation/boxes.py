@@ -1,5 +1,6 @@
 """A person finder, or boxes that are there already, measured on labelled photos."""
 
+import contextlib
 import itertools
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,11 @@ def _find(
         check_fit(folder / entry['file_name'], (image.shape[1], image.shape[0]), labelled_size(entry))
         return image
 
-    ids, reading = iter(labels.images), begun_ahead(read, labels.images, workers, 2 * batch_size)
-    with tqdm(total=len(labels.images), desc='photos', disable=not progress, unit='photo') as bar:
+    ids = iter(labels.images)
+    with (
+        contextlib.closing(begun_ahead(read, labels.images, workers, 2 * batch_size)) as reading,
+        tqdm(total=len(labels.images), desc='photos', disable=not progress, unit='photo') as bar,
+    ):
         while part := [get() for get in itertools.islice(reading, batch_size)]:
             for image_id, (boxes, scores) in zip(itertools.islice(ids, len(part)), finder.find(part), strict=True):
                 for (x1, y1, x2, y2), score in zip(boxes.tolist(), scores.tolist(), strict=True):

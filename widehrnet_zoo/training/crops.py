@@ -198,8 +198,11 @@ def each_image(
             return error
 
     bad, workers = 0, max(1, workers)
-    with tqdm(total=len(people), desc=what, unit='person', disable=not progress) as bar:
-        for rows, get in zip(by_file.values(), begun_ahead(read, by_file, workers, 4 * workers), strict=True):
+    with (
+        contextlib.closing(begun_ahead(read, by_file, workers, 4 * workers)) as reading,
+        tqdm(total=len(people), desc=what, unit='person', disable=not progress) as bar,
+    ):
+        for rows, get in zip(by_file.values(), reading, strict=True):
             found = get()
             bar.update(len(rows))
             if not isinstance(found, UserError):
