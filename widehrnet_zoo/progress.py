@@ -31,7 +31,7 @@ def begun_ahead(
             yield partial(call, item)
         return
     begun: deque[Future[Made]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(workers, 'read') as pool:
         try:
             for item in items:
                 begun.append(pool.submit(call, item))
