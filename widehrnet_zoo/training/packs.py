@@ -104,10 +104,11 @@ def write_packs(
     def cut(image: npt.NDArray[np.uint8], rows: list[int]) -> list[_Crop]:
         return [_cut(image, people.boxes[row], side, margin, aspect, quality) for row in rows]
 
-    crops, kept = [], []
-    for rows, some in each_image(people, images, cut, f'pack {split}', max_bad, workers, progress):
+    crops: list[_Crop] = []
+    kept: list[int] = []
+    for places, some in each_image(people, images, cut, f'pack {split}', max_bad, workers, progress):
         crops += some
-        kept += rows
+        kept += places
     labels = people.part(np.array(kept))
     parts = list(_parts(crops, labels, megabytes * 1e6))
     name = hashlib.sha256(b''.join(hashlib.sha256(c.content).digest() for c in crops)).hexdigest()[:16]
