@@ -101,12 +101,13 @@ def test_a_turned_phone_gives_upright_frames(tmp_path, rotation):
 
 def test_threads_give_what_one_thread_gives(tmp_path):
     source = encode(tmp_path / 'in.mp4', sound=True)
-    drawn_in = set()
+    drawn_in, drawn = set(), {'one': [], 'more': []}
 
     def draw(image, result):
         drawn_in.add(threading.current_thread())
         time.sleep(0.002)  # the frames before it pile up
-        return result.draw(image)
+        drawn[name].append(np.asarray(result.draw(image)))
+        return drawn[name][-1]
 
     for name, threads in (('one', False), ('more', True)):
         drawn_in.clear()
@@ -116,8 +117,9 @@ def test_threads_give_what_one_thread_gives(tmp_path):
     assert (tmp_path / 'one' / 'out.jsonl').read_text() == (tmp_path / 'more' / 'out.jsonl').read_text()
     one, more = (frames_of(tmp_path / name / 'out.mp4')[0] for name in ('one', 'more'))
     assert len(one) == len(more) == 20
-    for a, b in zip(one, more, strict=True):
-        assert a.pts == b.pts and np.array_equal(a.image, b.image)
+    assert [frame.pts for frame in one] == [frame.pts for frame in more]
+    # before they are encoded, which libx264 does not do alike twice
+    assert np.array_equal(drawn['one'], drawn['more'])
     assert threads_of_video() == []
 
 
