@@ -13,12 +13,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_model import trained_like
+from small_model import SMALL, trained_like
 from test_demo import CHROMIUM, SWITCHES
 
 from widehrnet_zoo import PoseEstimator, UserError, create_model
 from widehrnet_zoo.cli.main import main
+from widehrnet_zoo.deployment.graph import GraphNetwork
+from widehrnet_zoo.deployment.network import deploy
 from widehrnet_zoo.detection import LIGHT_FINDER, PersonFinder, finder_ships
+from widehrnet_zoo.export.onnx_graph import NetworkWriter
 from widehrnet_zoo.models.opening import open_network
 from widehrnet_zoo.pose.box_maps import bin_coordinates
 from widehrnet_zoo.pose.decoding import decode_heatmaps
@@ -65,6 +68,23 @@ def test_the_decoder_in_the_graph_gives_what_dark_gives_at_the_border_too():
         expected, heights = decode_heatmaps(torch.from_numpy(heatmaps), 'dark')
         np.testing.assert_allclose(scores[..., 0], heights, atol=1e-6)
         assert np.abs(points - expected.numpy()).max() < 0.02
+
+
+def test_a_graph_that_computes_on_images_on_their_side_gives_the_same_heatmaps():
+    pytest.importorskip('onnx')
+    model = trained_like(create_model('widehrnet_10_attn', **SMALL))
+    given = np.random.default_rng(0).standard_normal((2, 3, 64, 96)).astype(np.float32)
+    with torch.no_grad():
+        expected = model(torch.from_numpy(given)).numpy()
+    for sideways in (False, True):
+        writer = NetworkWriter(sideways=sideways)
+        images = np.ascontiguousarray(given.swapaxes(2, 3)) if sideways else given
+        (found,) = run(writer, [writer.network(GraphNetwork(deploy(model)), 'images')], images=images)
+        np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+        # half of the stem passes its 1x1 convolution: 8 channels, 4 of them to 8
+        assert [tuple(i.dims) for i in writer.initializers].count((8, 4, 1, 1)) == 1
+    # long rows are faster in WebAssembly
+    assert LiveWriter((64, 48)).sideways and not LiveWriter((48, 64)).sideways
 
 
 def test_chances_in_the_graph_are_those_of_the_score_map():

@@ -7,7 +7,7 @@ two runs), and an export took 36 seconds of CPU instead of 7. So the graph is wr
 operations that runtimes have fast kernels for.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -65,6 +65,15 @@ class GraphWriter:
         self.nodes.append(self.onnx.helper.make_node(kind, list(inputs), [name], name=name, **attributes))
         return name
 
+    def split(self, x: str, *sizes: int) -> list[str]:
+        """Runs of channels of these sizes, each once; of no channels nothing."""
+        self._count += 1
+        names = [f'Split_{self._count}_{i}' for i in range(len(sizes))]
+        kept = [name for name, size in zip(names, sizes, strict=True) if size]
+        widths = self.ints(*(size for size in sizes if size))
+        self.nodes.append(self.onnx.helper.make_node('Split', [x, widths], kept, name=f'Split_{self._count}', axis=1))
+        return kept
+
     def rename(self, value: str, name: str) -> None:
         """Give the last node's output its public name."""
         assert self.nodes[-1].output[0] == value
@@ -97,16 +106,22 @@ class NetworkWriter(GraphWriter):
     Args:
         orders_are_products: Write a new order of channels as a 1x1 convolution with ones and zeros, which is the same
             number for number, for runtimes that gather channels only in another memory format.
+        sideways: Take images on their side, (B, 3, W, H), and compute on them so; heatmaps come out upright. For
+            runtimes that copy images row by row, which is faster for few long rows than for many short ones.
     """
 
-    def __init__(self, orders_are_products: bool = False) -> None:
+    def __init__(self, orders_are_products: bool = False, sideways: bool = False) -> None:
         super().__init__()
         self.orders_are_products = orders_are_products
+        self.sideways = sideways
 
-    def conv(self, layer: nn.Conv2d, x: str) -> str:
-        """A convolution."""
+    def conv(self, layer: nn.Conv2d, x: str, outputs: slice = slice(None), inputs: slice = slice(None)) -> str:
+        """A convolution, or some of its outputs from some of its inputs; of a depthwise one some channels."""
         assert layer.bias is not None and isinstance(layer.padding, tuple)
-        weight, bias = self.constant(_numpy(layer.weight)), self.constant(_numpy(layer.bias))
+        kernel = layer.weight[outputs, inputs]
+        if self.sideways:
+            kernel = kernel.transpose(2, 3)
+        weight, bias = self.constant(_numpy(kernel)), self.constant(_numpy(layer.bias[outputs]))
         pads = [*layer.padding, *layer.padding]
         return self.op(
             'Conv',
@@ -116,7 +131,7 @@ class NetworkWriter(GraphWriter):
             kernel_shape=list(layer.kernel_size),
             strides=list(layer.stride),
             pads=pads,
-            group=layer.groups,
+            group=len(kernel) if layer.groups > 1 else 1,
         )
 
     def chain(self, layers: Any, x: str) -> str:
@@ -143,28 +158,43 @@ class NetworkWriter(GraphWriter):
         chosen = np.eye(len(layer.order), dtype=np.float32)[_numpy(layer.order)]
         return self.op('Conv', x, self.constant(chosen[..., None, None]), kernel_shape=[1, 1])
 
+    def stem(self, stem: nn.Sequential, x: str) -> str:
+        """The stem, in whose 1x1 convolution the first half of the channels only passes: here it goes past it."""
+        first, _, mix, _, separable = cast(Any, stem)
+        half = first.out_channels // 2
+        lower, upper = slice(0, half), slice(half, None)
+        depthwise, *last = separable
+        a, b = (self.op('Relu', self.conv(first, x, part)) for part in (lower, upper))
+        b = self.op('Relu', self.conv(mix, b, upper, upper))
+        a, b = self.conv(depthwise, a, lower), self.conv(depthwise, b, upper)
+        return self.chain(last, self.op('Concat', a, b, axis=1))
+
+    def linear(self, layer: nn.Conv2d, x: str) -> str:
+        """A 1x1 convolution of single pixels (B, C), as the matrix product that it is."""
+        assert layer.bias is not None
+        weight = self.constant(_numpy(layer.weight[:, :, 0, 0].t()))
+        return self.op('Gemm', x, weight, self.constant(_numpy(layer.bias)))
+
     def block(self, block: GraphBlock, x: str) -> str:
         """A block."""
-
-        def run(start: int, stop: int) -> str:
-            return self.op('Slice', x, self.ints(start), self.ints(stop), self.ints(1))
-
-        b = run(block.start, block.stop)
+        sizes = (block.start, block.stop - block.start, block.chs - block.stop)
+        parts = self.split(x, *sizes)
+        place = int(block.start > 0)
+        b = parts[place]
         y = self.op('Relu', self.conv(block.expand, b))
         y = self.op('Relu', self.conv(block.dw, y))
         attn = block.attn
         if isinstance(attn, GraphGate):
-            gate = self.op('Relu', self.conv(attn.fc1, self.op('GlobalAveragePool', y)))
-            y = self.op('Mul', y, self.op('Sigmoid', self.conv(attn.fc2, gate)))
+            gate = self.op('Flatten', self.op('GlobalAveragePool', y), axis=1)
+            gate = self.linear(attn.fc2, self.op('Relu', self.linear(attn.fc1, gate)))
+            gate = self.op('Reshape', self.op('Sigmoid', gate), self.ints(0, attn.fc2.out_channels, 1, 1))
+            y = self.op('Mul', y, gate)
         elif not isinstance(attn, nn.Identity):
             raise UserError(
                 f'The attention {type(attn).__name__} has no form in ONNX here, only squeeze-excitation has: export '
                 'to torch-export instead.'
             )
-        y = self.op('Add', b, self.conv(block.project, y))
-        parts = (
-            [run(0, block.start)] * (block.start > 0) + [y] + [run(block.stop, block.chs)] * (block.stop < block.chs)
-        )
+        parts[place] = self.op('Add', b, self.conv(block.project, y))
         return self.op('Concat', *parts, axis=1)
 
     def double(self, x: str) -> str:
@@ -193,11 +223,12 @@ class NetworkWriter(GraphWriter):
             for j in range(i):
                 z = self.op('Add', self.chain([fusion.down[f'{i}_{j}']], out[0] if j == 0 else x[j]), z)
             out.append(z)
-        return [self.op('Relu', self.chain([gather], z)) for gather, z in zip(fusion.gather, out, strict=True)]
+        # in this order runtimes compute the last sum and its ReLU with the convolution before
+        return [self.chain([gather], self.op('Relu', z)) for gather, z in zip(fusion.gather, out, strict=True)]
 
     def network(self, network: GraphNetwork, x: str) -> str:
         """Images to heatmaps."""
-        branches = [self.chain(network.stem, x)]
+        branches = [self.stem(network.stem, x)]
         for module in network.body:
             if isinstance(module, GraphTransition):
                 new = self.chain([module.new], branches[-1])
@@ -213,18 +244,20 @@ class NetworkWriter(GraphWriter):
             y = self.chain([project], y)
         if not isinstance(network.head, nn.Conv2d):
             raise UserError("Only networks with heatmaps are exported to ONNX: create the model with global_pool=''.")
-        return self.conv(network.head, y)
+        heatmaps = self.conv(network.head, y)
+        return self.op('Transpose', heatmaps, perm=[0, 1, 3, 2]) if self.sideways else heatmaps
 
 
 class PoseWriter(NetworkWriter):
     """Adds what stands before and after the network, in the graph."""
 
     def normalise(self, x: str, mean: tuple[float, ...], std: tuple[float, ...]) -> str:
-        """uint8 crops (B, H, W, 3) to float32 (B, 3, H, W)."""
+        """uint8 crops (B, H, W, 3) to float32 (B, 3, H, W), sideways (B, 3, W, H)."""
         scale = self.floats((1 / (255 * np.array(std))).reshape(3, 1, 1))
         shift = self.floats((-np.array(mean) / np.array(std)).reshape(3, 1, 1))
         # channels first: runtimes are slow over a last axis of three, and a byte is moved faster than a float
-        y = self.op('Cast', self.op('Transpose', x, perm=[0, 3, 1, 2]), to=self.onnx.TensorProto.FLOAT)
+        planes = self.op('Transpose', x, perm=[0, 3, 2, 1] if self.sideways else [0, 3, 1, 2])
+        y = self.op('Cast', planes, to=self.onnx.TensorProto.FLOAT)
         return self.op('Add', self.op('Mul', y, scale), shift)
 
     def decode(self, heatmaps: str) -> str:
