@@ -82,7 +82,7 @@ class Limits:
     min_size: float = 24.0
     largest: bool = False
     second_look: bool = True
-    same_person: float = 0.6
+    same_person: float = 0.5
 
     def __post_init__(self) -> None:
         for name in ('box_threshold', 'pose_threshold', 'same_person'):
