@@ -273,6 +273,33 @@ def test_photos_of_a_folder_that_cannot_be_read_are_named(tmp_path, weights, mon
     assert 'No photos found: 3 files in folders skipped' in capsys.readouterr().err
 
 
+def test_folders_and_files_that_may_not_be_read_are_named_and_do_not_stop_the_others(
+    tmp_path, weights, monkeypatch, capsys
+):
+    shut, secret = tmp_path / 'in' / 'shut', tmp_path / 'secret.png'
+    shut.mkdir(parents=True)
+    save(tmp_path / 'in' / 'a.png')
+
+    def denied(real):
+        def call(path='.', *args, **options):
+            if not isinstance(path, int) and os.fspath(path) in (str(shut), str(secret)):
+                raise PermissionError(13, 'Permission denied', os.fspath(path))
+            return real(path, *args, **options)
+
+        return call
+
+    for name in ('scandir', 'stat', 'lstat'):
+        monkeypatch.setattr(os, name, denied(getattr(os, name)))
+    options = ['--out', str(tmp_path / 'out'), '--weights', weights, '--quiet', '--no-picture', '--detector', 'none']
+    assert main(['predict', str(tmp_path / 'in'), str(secret), *options]) == 1
+    said = capsys.readouterr()
+    for path in (shut, secret):
+        assert f'widehrnet: {path} cannot be read: Permission denied\n' in said.err
+    assert '; 2 failed' in said.out
+    assert main(['predict', str(shut), *options]) == 2
+    assert f'No photos found: {shut} cannot be read: Permission denied.' in capsys.readouterr().err
+
+
 def test_version_and_help_need_no_pytorch():
     hidden = 'import sys; sys.modules["torch"] = None; sys.orig_argv = ["python", "-m", "widehrnet_zoo"];'
     for flag in ('--version', 'predict --help'):

@@ -156,14 +156,16 @@ sys.exit(main(sys.argv[1:]))
     assert (tmp_path / 'out/photo_pose.jpg').exists() and '1/1 photos' in done.stderr
     code = """
 from widehrnet_zoo.cli.main import main
-print([main(arguments) for arguments in (['predict', sys.argv[1]], ['train', 'x.yaml'], ['list'])])
+print([main(arguments) for arguments in (['predict', sys.argv[1]], ['list'], ['train', 'finetune'], ['demo'])])
 import widehrnet_zoo
 widehrnet_zoo.create_model
 """
     done = run(code, photo)
     lines = done.stderr.splitlines()
-    assert done.stdout.strip() == '[2, 2, 2]' and lines[3].startswith('Traceback')
-    assert all('which is not installed: run `pip install widehrnet_zoo`' in line for line in lines[:3])
+    assert done.stdout.strip() == '[2, 2, 2, 2]' and lines[4].startswith('Traceback')
+    packages = ('widehrnet_zoo', 'widehrnet_zoo', '"widehrnet_zoo[train]"', '"widehrnet_zoo[demo]"')
+    for line, package in zip(lines, packages, strict=False):
+        assert f'which is not installed: run `pip install {package}`' in line
     assert 'ImportError: widehrnet_zoo.create_model needs ' in lines[-1]
 
 

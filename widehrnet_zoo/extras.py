@@ -30,11 +30,12 @@ def require(module: str, extra: str) -> ModuleType:
 
 
 @contextmanager
-def needs_pytorch(what: str) -> Iterator[None]:
+def needs_pytorch(what: str, extra: str | None = None) -> Iterator[None]:
     """Around imports of modules that need PyTorch, which an installation for exported files alone does not have.
 
     Args:
         what: What is about to be done, for the message.
+        extra: The extra of this package that it needs as well, so that one installation is enough.
 
     Raises:
         ImportError: If PyTorch, or a package that comes with it, is not installed; the message says what to do.
@@ -45,7 +46,8 @@ def needs_pytorch(what: str) -> Iterator[None]:
         missing = (error.name or '').partition('.')[0]
         if missing not in _CORE:
             raise
+        package = f'"widehrnet_zoo[{extra}]"' if extra else 'widehrnet_zoo'
         raise ImportError(
-            f'{what} needs {missing}, which is not installed: run `pip install widehrnet_zoo`. Without it only files '
-            'that `widehrnet export` wrote for ONNX Runtime, OpenVINO or the kernels can be used.'
+            f'{what} needs {missing}, which is not installed: run `pip install {package}`. Without it only files that '
+            '`widehrnet export` wrote for ONNX Runtime, OpenVINO or the kernels can be used.'
         ) from error

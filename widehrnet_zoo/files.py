@@ -43,7 +43,7 @@ def check_folder(folder: str | Path, option: str = '--out') -> None:
         UserError: If it is a file, or cannot be made or written.
     """
     folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
+    if os.path.exists(folder) and not os.path.isdir(folder):
         raise UserError(f'{folder} is a file: {option} is a folder.')
     try:
         with tempfile.TemporaryFile(dir=next(f for f in (folder, *folder.absolute().parents) if f.exists())):

@@ -20,6 +20,17 @@ Each has `HELP`, `DESCRIPTION`, `EPILOG`, `add_arguments(parser)`, and `run(args
 all is done, and raises `UserError` for wrong input, `ImportError` for a package that is not installed.
 """
 
+_EXTRAS = {
+    'eval': 'eval',
+    'train': 'train',
+    'pack': 'train',
+    'export': 'export',
+    'bench': 'export',
+    'demo': 'demo',
+    'web': 'export',
+}
+"""Of commands that need more than the core, or mostly do."""
+
 EPILOG = """\
 examples:
   widehrnet predict photo.jpg --out poses
@@ -81,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.basicConfig(level=logging.INFO if args.debug else logging.WARNING, format='%(message)s')
         # what is too large is refused with a sentence; what is only large is read
         warnings.filterwarnings('ignore', message='.*decompression bomb DOS attack')
-        with needs_pytorch(f'widehrnet {args.command}'):
+        with needs_pytorch(f'widehrnet {args.command}', _EXTRAS.get(args.command)):
             return args.run(args)
     except KeyboardInterrupt:
         sys.stderr.write('interrupted\n')

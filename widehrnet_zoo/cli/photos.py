@@ -1,6 +1,7 @@
 """Which photos a command is asked for, and what their results are called."""
 
 import glob
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -13,7 +14,7 @@ STDIN = Path('-')
 
 def find_photos(
     paths: list[str], out: Path | None
-) -> tuple[list[tuple[Path, Path]], list[str], list[tuple[Path, str]]]:
+) -> tuple[list[tuple[Path, Path]], list[tuple[str, str]], list[tuple[Path, str]]]:
     """Photos of files, folders and wildcards, each once.
 
     Args:
@@ -22,21 +23,26 @@ def find_photos(
 
     Returns:
         Pairs of a photo and its place in what was asked for (its name, or its path inside the folder), the paths that
-        lead nowhere, and the photos and videos in folders that are passed over, with the reason.
+        lead nowhere and the folders that may not be read, and the photos and videos in folders that are passed over,
+        each with the reason.
     """
     from ..pose.images import HEIF_SUFFIXES, PHOTO_SUFFIXES, has_heif
     from ..video import is_video
 
     skipped: dict[Path, str] = {}
     found: dict[Path, tuple[Path, Path]] = {}
-    missing = []
+    missing: list[tuple[str, str]] = []
     target = None if out is None else out.resolve()
 
     def add(path: Path, place: Path) -> None:
         found.setdefault(path.resolve(), (path, place))
 
+    def unreadable(error: OSError) -> None:
+        missing.append((str(error.filename), f'{error.filename} cannot be read: {error.strerror}'))
+
     def add_folder(folder: Path) -> None:
-        for path in sorted(folder.rglob('*')):
+        walk = os.walk(folder, onerror=unreadable)
+        for path in sorted(Path(root, name) for root, _, names in walk for name in names):
             suffix = path.suffix.lower()
             reason = ''
             if suffix in _TO_CONVERT:
@@ -47,7 +53,8 @@ def find_photos(
                 reason = 'a video: name it'
             elif suffix not in PHOTO_SUFFIXES and suffix not in HEIF_SUFFIXES:
                 continue
-            if not path.is_file() or _is_result(path):
+            # of a file that may not be looked at reading will say so
+            if (not os.path.isfile(path) and os.access(path.parent, os.X_OK)) or _is_result(path):
                 continue
             if target in path.resolve().parents and target != folder.resolve():
                 continue
@@ -60,24 +67,34 @@ def find_photos(
         path = Path(text)
         if path == STDIN:
             found.setdefault(path, (path, Path('stdin')))
-        elif path.is_dir():
+        elif os.path.isdir(path):
             add_folder(path)
-        elif path.exists():
+        elif os.path.exists(path):
             add(path, Path(path.name))
         else:
             matches = sorted(glob.glob(text, recursive=True))
             for match in map(Path, matches):
-                if match.is_dir():
+                if os.path.isdir(match):
                     add_folder(match)
                 elif not _is_result(match):
                     add(match, Path(match.name))
             if not matches:
-                missing.append(text)
+                missing.append((text, _why_not(text)))
     return list(found.values()), missing, list(skipped.items())
 
 
+def _why_not(text: str) -> str:
+    try:
+        os.stat(text)
+    except PermissionError as error:
+        return f'{text} cannot be read: {error.strerror}'
+    except (OSError, ValueError):
+        pass
+    return f'there is no file {text}'
+
+
 def _is_result(path: Path) -> bool:
-    return path.stem.endswith('_pose') and any(path.with_suffix(s).exists() for s in ('.json', '.jsonl'))
+    return path.stem.endswith('_pose') and any(os.path.exists(path.with_suffix(s)) for s in ('.json', '.jsonl'))
 
 
 def name_outputs(photos: list[tuple[Path, Path]]) -> list[Path]:

@@ -170,7 +170,7 @@ def run(args: argparse.Namespace) -> int:
     files = [pair for pair in found if is_video(pair[0])]
     videos: list[tuple[str | Path, Path]] = [(v[0], t) for v, t in zip(files, name_outputs(files), strict=True)]
     videos += [(stream, Path(stream_name(stream))) for stream in streams]
-    failed = [(name, f'there is no file {name}') for name in missing]
+    failed = list(missing)
     if not found and not streams:
         reasons = [reason for _, reason in failed] + ([_skipped(skipped)] if skipped else [])
         raise UserError(f'No photos found: {"; ".join(reasons) or "the folders hold none"}.')
@@ -203,6 +203,8 @@ def run(args: argparse.Namespace) -> int:
         **engine_options(args),
         **people_options(args),
     )
+    if args.boxes is None:
+        estimator.detector()  # what hinders it is said once, before any photo
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
     targets = name_outputs(photos)
@@ -291,7 +293,7 @@ def _skipped(files: list[tuple[Path, str]]) -> str:
     """What was passed over in folders, and why."""
     named = ', '.join(f'{path} ({reason})' for path, reason in files[:20])
     more = f' and {len(files) - 20} more' if len(files) > 20 else ''
-    return f'{len(files)} files in folders skipped: {named}{more}'
+    return f'{_counted(len(files), "file")} in folders skipped: {named}{more}'
 
 
 def _counted(number: int, thing: str) -> str:

@@ -32,7 +32,10 @@ _log = logging.getLogger(__name__)
 def is_stream(source: str | Path) -> bool:
     """Whether a source is a camera (`/dev/video0`) or an address (`rtsp://`, `http://`, ...), not a file."""
     scheme, found, _ = str(source).partition('://')
-    return scheme.lower() in SCHEMES if found else Path(source).is_char_device()
+    try:
+        return scheme.lower() in SCHEMES if found else Path(source).is_char_device()
+    except PermissionError:  # whoever reads it will say so
+        return False
 
 
 def shown(source: str | Path) -> str:
