@@ -89,7 +89,7 @@ async function lookAtPhoto(picture) {
   const boxes = (await find(image)).filter(({ box: [x1, y1, x2, y2] }) => Math.max(x2 - x1, y2 - y1) >= min_size);
   const found = choosePeople(await lookTwice(pose, image, boxes), site.limits, pose.config);
   if (mine !== current) return;
-  show(picture, found, `${Math.round(performance.now() - start)} ms.`);
+  show(picture, found, `${((performance.now() - start) / 1000).toFixed(2)}\u00a0seconds.`);
   say(`${people(found.length)} found.`);
 }
 
