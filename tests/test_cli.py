@@ -300,6 +300,17 @@ def test_folders_and_files_that_may_not_be_read_are_named_and_do_not_stop_the_ot
     assert f'No photos found: {shut} cannot be read: Permission denied.' in capsys.readouterr().err
 
 
+def test_a_full_disk_behind_stdout_is_said_in_words(tmp_path, weights, monkeypatch, capsys):
+    class Full(io.StringIO):
+        def flush(self):
+            raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(sys, 'stdout', Full())
+    options = ['--weights', weights, '--json', '--quiet', '--detector', 'none']
+    assert main(['predict', str(save(tmp_path / 'a.png')), *options]) == 2
+    assert capsys.readouterr().err == 'widehrnet: No space left on device.\n'
+
+
 def test_version_and_help_need_no_pytorch():
     hidden = 'import sys; sys.modules["torch"] = None; sys.orig_argv = ["python", "-m", "widehrnet_zoo"];'
     for flag in ('--version', 'predict --help'):

@@ -82,6 +82,8 @@ def test_numpy_numbers_and_paths_become_plain_json(result):
         np.zeros((1, 2, 2)), np.ones((1, 2)), np.ones((1, 4)), np.ones(1), skeleton, np.array([4, 5]), Path('a.jpg')
     )
     assert json.loads(small.to_json())['path'] == 'a.jpg'
+    for path, plain in ((b'a.jpg', 'a.jpg'), (np.int64(7), 7), (np.str_('x'), 'x')):
+        assert json.loads(replace(small, path=path).to_json())['path'] == plain
     for number, plain in ((np.int64(7), 7), (np.str_('x'), 'x'), (np.uint8(3), 3)):
         entry = json.loads(json.dumps(result.to_coco(number, np.int32(1))))[0]
         assert entry['image_id'] == plain and entry['category_id'] == 1

@@ -109,8 +109,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _explain(error: Exception) -> int:
     text = ' '.join(str(error).split())
-    if isinstance(error, OSError) and isinstance(error.filename, str) and error.strerror:
-        text = f'{error.filename}: {error.strerror}.'
+    if isinstance(error, OSError) and error.strerror:
+        # of stdout there is no name
+        text = (f'{error.filename}: ' if isinstance(error.filename, str) else '') + f'{error.strerror}.'
     if isinstance(error, (UserError, ImportError, OSError)):
         sys.stderr.write(f'widehrnet: {text}\n')
         return 2

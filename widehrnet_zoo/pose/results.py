@@ -100,8 +100,10 @@ class PoseResult:
             object.__setattr__(self, name, value)
         width, height = self.image_size
         object.__setattr__(self, 'image_size', (int(width), int(height)))
-        if isinstance(self.path, os.PathLike):
-            object.__setattr__(self, 'path', os.fspath(self.path))
+        if isinstance(self.path, (bytes, os.PathLike)):
+            object.__setattr__(self, 'path', os.fsdecode(self.path))
+        elif isinstance(self.path, np.generic):  # the id of a photo, which JSON must take
+            object.__setattr__(self, 'path', self.path.item())
 
     def __len__(self) -> int:
         return len(self.keypoints)
