@@ -134,7 +134,7 @@ def test_parquet_of_bytes_and_the_command(cluster, model, tmp_path, capsys):
         picture(i).save(content, 'PNG')
         rows.append({'path': f'{i}.png', 'bytes': content.getvalue()})
     rows[3]['bytes'], rows[4]['bytes'] = b'not a photo', None
-    out, table = tmp_path / 'out', tmp_path / 'photos.parquet'
+    out, table = tmp_path / 'out', tmp_path / 'photos.Parquet'
     pq.write_table(pa.Table.from_pylist(rows), table, row_group_size=2)
     command = ['predict', str(table), '--ray', '--model', str(model), '--out', str(out)]
     assert main([*command, '--detector', 'none', '--actors', '1', '--quiet']) == 1

@@ -203,6 +203,11 @@ def test_a_proportions_interval():
     assert (low, high) == pytest.approx((0.2076, 0.2924), abs=0.006)
 
 
+def test_draws_in_which_nothing_is_labelled_do_not_count():
+    found = bootstrap(lambda i: {'one': 0.5 if 0 in i else -1.0, 'none': -1.0}, 3, 50)
+    assert found['one'] == (0.5, 0.5) and np.isnan(found['none']).all()
+
+
 def test_boxes_written_as_corners_are_refused(tmp_path, poses):
     people = [person(i + 1, 1, poses[0], (30, 20, 70, 95)) for i in range(3)]
     with pytest.raises(UserError, match='x, y, width, height'):

@@ -196,6 +196,8 @@ def test_limits():
         ({'min_size': -1}, 'min_size'),
         ({'pose_threshold': 3}, 'pose_threshold'),
         ({'box_threshold': float('nan')}, 'box_threshold'),
+        ({'largest': 'no'}, 'largest'),
+        ({'second_look': 0}, 'second_look'),
     ],
 )
 def test_wrong_limits_are_refused(options, message):
@@ -203,6 +205,15 @@ def test_wrong_limits_are_refused(options, message):
         dots(**options)
     with pytest.raises(UserError, match=message):
         dots()(NOBODY, **options)
+
+
+def test_the_help_has_the_limits_that_hold(capsys):
+    with pytest.raises(SystemExit):
+        main(['predict', '--help'])
+    text = ' '.join(capsys.readouterr().out.split())
+    first, others = Limits().least_scores(chances=True)
+    assert f'default: {others} in a photo where somebody reaches {first},' in text
+    assert f'of a shorter box (default: {Limits().min_size:g})' in text
 
 
 def test_unknown_arguments_and_detectors_are_refused():
@@ -373,6 +384,9 @@ def test_eval_of_whole_photos_counts_as_the_reference_does(tmp_path, monkeypatch
     command[2] = str(tmp_path / 'nobody.json')
     assert main([*command, '--pose-threshold', '0', '--bootstrap', '5']) == 0
     assert '0 of 0 people found, 6 of 6 poses false, in 4 photos' in capsys.readouterr().out
+    # without the option it is said what holds
+    assert main(command) == 0
+    assert 'pose_threshold=0.15,' in capsys.readouterr().out
     (tmp_path / 'empty.json').write_text('[]')
     by_boxes = ['eval', '--model', 'x', '--images', str(tmp_path), '--boxes', str(tmp_path / 'empty.json'), '--quiet']
     assert main([*by_boxes, '--data', str(data), '--out', str(tmp_path / 'none')]) == 0

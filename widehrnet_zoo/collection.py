@@ -141,7 +141,7 @@ def _entries(sources: Iterable[Any]) -> Iterator[tuple[str, int, int]]:
             inside = files.get_file_info(fs.FileSelector(path, recursive=True))
             found = [f for f in inside if f.path.lower().endswith((*PHOTO_SUFFIXES, '.parquet'))]
         for address in (scheme + mark + f.path for f in found if f.type == fs.FileType.File):
-            if not address.endswith('.parquet'):
+            if not address.lower().endswith('.parquet'):
                 yield address, -1, 1
                 continue
             table = parquet.ParquetFile(_place(address)[1], filesystem=files)

@@ -69,6 +69,9 @@ constraints=()
 extras=$(IFS=,; echo "$*")
 "$python" -m venv "$environment/venv"
 "$environment/venv/bin/pip" install --quiet "${constraints[@]}" -e ".${extras:+[$extras]}" 'pytest>=8'
+# those of Ray start a cluster, which is slow, and run nowhere else
+marked='not slow'
+[[ " $* " != *' ray '* ]] || marked='slow or not slow'
 "$environment/venv/bin/pip" list
 # shellcheck disable=SC2086
-"$environment/venv/bin/python" -m pytest -p no:cacheprovider -m 'not slow' -rs $tests
+"$environment/venv/bin/python" -m pytest -p no:cacheprovider -m "$marked" -rs $tests

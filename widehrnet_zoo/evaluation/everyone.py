@@ -94,6 +94,8 @@ def evaluate_everyone(
         ids = None if chosen is None else [everyone.image_ids[i] for i in chosen]
         return {**everyone.figures(chosen), **average.figures(None if ids is None else average.positions(ids))}
 
+    likeliest, others = estimator.limits.least_scores(estimator.score_map is not None)
+    least = others if likeliest == others else f'{others}, {likeliest} for the likeliest pose of a photo'
     people, hits, poses, false = everyone.counts.sum(0).tolist()
     switches: dict[str, Any] = {
         'protocol': 'coco',
@@ -102,6 +104,7 @@ def evaluate_everyone(
         'padding': estimator.padding,
         'boxes': f'detector {detector}',
         **vars(estimator.limits),
+        'pose_threshold': least,
         'evaluator': 'pycocotools',
     }
     subject = {

@@ -91,6 +91,9 @@ class Limits:
                 raise UserError(f'{name} must be a score from 0 to 1, not {value!r:.40}.')
         if not _is_number(self.min_size) or not 0 <= self.min_size < np.inf:
             raise UserError(f'min_size must be a length in pixels, from 0, not {self.min_size!r:.40}.')
+        for name in ('largest', 'second_look'):
+            if not isinstance(getattr(self, name), (bool, np.bool_)):
+                raise UserError(f'{name} is True or False, not {getattr(self, name)!r:.40}.')
         people = self.max_people
         if people is not None and (isinstance(people, bool) or not isinstance(people, (int, np.integer)) or people < 1):
             raise UserError(f'max_people must be a whole number from 1, or None for all, not {people!r:.40}.')

@@ -28,7 +28,8 @@ def bootstrap(
     "An Introduction to the Bootstrap", 1993, chapter 13.
 
     Args:
-        figures: Maps drawn image indices, with repetitions, to figures.
+        figures: Maps drawn image indices, with repetitions, to figures from 0 to 1; to NaN, or as pycocotools to -1,
+            where nothing is labelled: such draws do not count.
         num_images: Number of images.
         num_draws: Number of resamplings.
         progress: Show a progress bar.
@@ -48,7 +49,8 @@ def bootstrap(
     ]
     intervals = {}
     for name in draws[0]:
-        values = [d[name] for d in draws]
+        values = np.array([d[name] for d in draws], float)
+        values[values < 0] = np.nan
         if np.isnan(values).all():  # nobody, whom the figure needs, is in any photo
             intervals[name] = (np.nan, np.nan)
             continue
