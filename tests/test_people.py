@@ -163,7 +163,7 @@ def test_box_scores_of_found_people_are_the_chance_that_somebody_is_there():
 def test_beside_somebody_less_is_asked_of_the_others():
     boxes, scores = np.float32([[0, 0, 60, 130], [200, 0, 260, 130]]), np.float32([[0.9] * 17, [0.42] * 17])
     chances = person_chances(scores, [0.8, 0.5], boxes)
-    assert chances[0] > 0.4 > chances[1] > 0.24
+    assert chances[0] > 0.43 > chances[1] > 0.25
     keypoints = np.random.default_rng(0).random((2, 17, 2), np.float32) * 60 + boxes[:, None, :2]
     both = PoseResult(keypoints, scores, boxes, np.float32([0.8, 0.5]), COCO, (400, 200))
     rest = take_people(both, np.array([1]))
@@ -277,6 +277,12 @@ def test_one_person_never_gets_two_skeletons():
     assert len(distinct_people(Poses(keypoints, scores, boxes), np.ones(3), COCO.sigmas, 1)) == 3
 
 
+def test_the_last_digits_of_found_boxes_change_no_crop():
+    image, _, boxes = photo(1)
+    more, less = (dots(detector=lambda _, by=by: (boxes + by, [0.9]))(image) for by in (1e-5, -1e-5))
+    np.testing.assert_array_equal(more.keypoints, less.keypoints)
+
+
 def test_the_pose_of_two_looks_is_that_of_both():
     image, keypoints, boxes = photo(2)
     rough = np.add(boxes[:1], [-70, -25, 80, 40])
@@ -295,11 +301,11 @@ def test_the_pose_of_two_looks_is_that_of_both():
     np.testing.assert_allclose(scores, [0.45, 0.3, 0.1])
 
 
-def test_of_a_crowd_eight_are_looked_at_again():
+def test_of_a_crowd_five_are_looked_at_again():
     image, _, boxes = photo(12)
     estimator = dots(detector=lambda image: (boxes, np.linspace(0.5, 0.9, 12)))
     result = estimator(image)
-    assert sum(estimator.backend.batches) == 12 + 8 and len(result) == 12
+    assert sum(estimator.backend.batches) == 12 + 5 and len(result) == 12
     once = dots(detector=None)(image, boxes, np.linspace(0.5, 0.9, 12))
     surest = np.argsort(-once.person_scores)
     assert likely_people(once, Limits(), chances=False).tolist() == surest.tolist()

@@ -23,8 +23,8 @@ def add_limits(group: Any) -> None:
         '--pose-threshold',
         type=float,
         metavar='SCORE',
-        help='leave out found people whose chance to be somebody, by box and keypoints, is lower (default: 0.24 in a '
-        'photo where somebody reaches 0.4, nobody in others)',
+        help='leave out found people whose chance to be somebody, by box and keypoints, is lower (default: 0.25 in a '
+        'photo where somebody reaches 0.43, nobody in others)',
     )
     group.add_argument('--max-people', type=int, metavar='N', help='find at most N people in a photo')
     group.add_argument(

@@ -27,10 +27,10 @@ _NO_SIGMA = 0.1
 _WORTH_A_LOOK = 0.7
 """Share of the threshold of poses from which a second look may bring one above it."""
 
-POSE_THRESHOLD = 0.4
+POSE_THRESHOLD = 0.43
 """A photo whose likeliest pose has a lower chance to be of somebody is of nobody."""
 
-_OTHERS_THRESHOLD = 0.24
+_OTHERS_THRESHOLD = 0.25
 """Where somebody is, somebody else is likelier: poses of a lower chance are left out there."""
 
 _PEAK_THRESHOLD = 0.15
@@ -63,8 +63,8 @@ class Limits:
     Attributes:
         box_threshold: Boxes that the detector scores lower are left out; `None` for the detector's own threshold.
         pose_threshold: A pose whose chance to be of somebody (`person_chances`) is lower is left out; of weights whose
-            keypoint scores are peaks of heatmaps its `PoseResult.person_scores` stands for that. `None` for 0.24 in
-            photos where a pose reaches 0.4, and nobody in others; for 0.15 of scores that are peaks.
+            keypoint scores are peaks of heatmaps its `PoseResult.person_scores` stands for that. `None` for 0.25 in
+            photos where a pose reaches 0.43, and nobody in others; for 0.15 of scores that are peaks.
         max_people: The most people to a photo, those of the highest score; `None` for all.
         min_size: Boxes whose longer side is shorter, in pixels of the photo, are left out.
         largest: Keep only the person with the largest box.
