@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import signal
 import threading
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from small_model import small
 
@@ -83,10 +85,11 @@ def workers():
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path('/proc/self/stat').exists(), reason='processes are found by /proc')
-def test_an_actor_that_is_killed_costs_no_photo_and_doubles_none(cluster, model, photos, tmp_path):
+def test_an_actor_that_is_killed_costs_no_photo_and_doubles_none(cluster, model, enliven, photos, tmp_path):
     from widehrnet_zoo.collection import predict_collection
 
     out = tmp_path / 'out'
+    model = Path(shutil.copy(model, tmp_path))
     options = {'model': model, 'detector': None, 'batch_size': 1}
     killed = []
 
@@ -121,6 +124,12 @@ def test_an_actor_that_is_killed_costs_no_photo_and_doubles_none(cluster, model,
     assert predict_collection([photos], out, shard_size=1, progress=False, **options)['shards'] == 0
     with pytest.raises(UserError, match='other photos or options'):
         predict_collection([photos / 'more'], out, progress=False, **options)
+    other = enliven(small().eval())
+    with torch.no_grad():
+        next(other.parameters()).mul_(1.01)
+    export(other, model, size=SIZE)  # in a file of the same name
+    with pytest.raises(UserError, match='other photos or options'):
+        predict_collection([photos], out, shard_size=1, progress=False, **options)
 
 
 @pytest.mark.slow
@@ -150,11 +159,16 @@ def test_what_cannot_work_is_said_before_ray_starts(model, tmp_path):
     pytest.importorskip('ray')
     from widehrnet_zoo.collection import predict_collection
 
+    damaged = tmp_path / 'damaged' / 'photos.parquet'
+    damaged.parent.mkdir()
+    (tmp_path / 'empty').mkdir()
+    damaged.write_bytes(b'PAR1 and no more')
     for sources, options, word in (
+        ([damaged], {}, 'cannot be read as Parquet'),
         ([tmp_path / 'nothing'], {}, 'There is no'),
-        ([tmp_path], {}, 'There are no photos'),
-        ([tmp_path], {'decoder': 'udp'}, 'no decoder'),
-        ([tmp_path], {'actors': 0}, 'at least 1'),
+        ([tmp_path / 'empty'], {}, 'There are no photos'),
+        ([tmp_path / 'empty'], {'decoder': 'udp'}, 'no decoder'),
+        ([tmp_path / 'empty'], {'actors': 0}, 'at least 1'),
     ):
         with pytest.raises(UserError, match=word):
             predict_collection(sources, tmp_path / 'out', model=model, **options)

@@ -10,6 +10,7 @@ import json
 import os.path
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from .errors import UserError
@@ -72,7 +73,10 @@ def predict_collection(
     shards = [{**shard, 'name': f'part-{number:06}.parquet'} for number, shard in enumerate(shards)]
     if not shards:
         raise UserError('There are no photos: give photos, folders or Parquet files with the columns path and bytes.')
-    done = _begun(out, json.dumps([shards, options], sort_keys=True, default=str))
+    # other weights in a file of the same name are another run
+    opened = [options[name] for name in files if options.get(name) and os.path.isfile(options[name])]
+    digests = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in opened]
+    done = _begun(out, json.dumps([shards, options, digests], sort_keys=True, default=str))
     todo = [shard for shard in shards if shard['name'] not in done]
     counts = {name: sum(part[name] for part in done.values()) for name in _COUNTS} | {'shards': len(todo)}
     total = sum(rows for *_, rows in entries)
@@ -144,7 +148,10 @@ def _entries(sources: Iterable[Any]) -> Iterator[tuple[str, int, int]]:
             if not address.lower().endswith('.parquet'):
                 yield address, -1, 1
                 continue
-            table = parquet.ParquetFile(_place(address)[1], filesystem=files)
+            try:
+                table = parquet.ParquetFile(_place(address)[1], filesystem=files)
+            except (OSError, ValueError) as error:
+                raise UserError(f'{address} cannot be read as Parquet: {error}') from error
             if not {'path', 'bytes'} <= set(table.schema_arrow.names):
                 raise UserError(f'{address} has no columns path and bytes.')
             yield from ((address, i, table.metadata.row_group(i).num_rows) for i in range(table.num_row_groups))
