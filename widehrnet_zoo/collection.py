@@ -10,11 +10,11 @@ import json
 import os.path
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from .errors import UserError
 from .extras import require
+from .files import model_files, sha256
 from .inference.estimator import PoseEstimator
 from .inference.photo import Photo
 from .pose.images import PHOTO_SUFFIXES
@@ -75,7 +75,7 @@ def predict_collection(
         raise UserError('There are no photos: give photos, folders or Parquet files with the columns path and bytes.')
     # other weights in a file of the same name are another run
     opened = [options[name] for name in files if options.get(name) and os.path.isfile(options[name])]
-    digests = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in opened]
+    digests = [sha256(*model_files(file)) for file in opened]
     done = _begun(out, json.dumps([shards, options, digests], sort_keys=True, default=str))
     todo = [shard for shard in shards if shard['name'] not in done]
     counts = {name: sum(part[name] for part in done.values()) for name in _COUNTS} | {'shards': len(todo)}

@@ -1,6 +1,7 @@
 """Files and folders that are written whole or not at all, and files of settings."""
 
 import ctypes
+import hashlib
 import json
 import os
 import re
@@ -30,6 +31,21 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f'{path} is nested too deep to be read.') from error
     except ValueError as error:
         raise UserError(f'{path} is not a JSON file: {error}.') from error
+
+
+def sha256(*paths: str | Path) -> str:
+    """Hash of a file, or of several one after the other."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(Path(path).read_bytes())
+    return digest.hexdigest()
+
+
+def model_files(path: str | Path) -> tuple[Path, ...]:
+    """A file of a model, and the one with OpenVINO's weights beside its graph, which training does not change."""
+    path = Path(path)
+    weights = path.with_suffix('.bin')
+    return (path, weights) if path.suffix == '.xml' and weights.is_file() else (path,)
 
 
 def check_folder(folder: str | Path, option: str = '--out') -> None:

@@ -11,13 +11,14 @@ from tqdm import tqdm
 
 from ..detection.finder import PersonFinder
 from ..errors import UserError
+from ..files import sha256
 from ..formats.coco import CocoLabels, read_labels
 from ..formats.fit import check_fit, labelled_size
 from ..metrics.boxes import SMALLEST, SMALLEST_SHARE, BoxScore, read_box_results
 from ..pose.images import read_image
 from ..progress import begun_ahead
 from .report import Report
-from .subject import describe_backend, describe_data, sha256
+from .subject import describe_backend, describe_data
 
 _LEAST = 0.01
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import UserError
-from ..files import write_whole
+from ..files import sha256, write_whole
 from ..formats.coco import CocoLabels, detected_boxes, labelled_boxes, read_labels
 from ..formats.fit import check_labels
 from ..inference.estimator import PoseEstimator
@@ -24,7 +24,7 @@ from ..pose.skeletons import SKELETONS, Skeleton
 from .predict import PredictConfig, predict
 from .report import Report
 from .store import PredictionStore
-from .subject import UNKNOWN, describe_data, describe_model, sha256
+from .subject import UNKNOWN, describe_data, describe_model
 
 PROTOCOLS = ('coco', 'mpii', 'pck')
 

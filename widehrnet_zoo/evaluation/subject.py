@@ -2,7 +2,6 @@
 
 import hashlib
 import platform
-from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 
 from ..engines.pytorch import TorchBackend
+from ..files import model_files, sha256
 from ..inference.estimator import PoseEstimator
 from ..version import __version__
 
@@ -51,7 +51,7 @@ def describe_backend(
     else:
         file = getattr(backend, 'path', None)
         name = name or (type(backend).__name__ if file is None else Path(file).name)
-        weights = f'sha256 {sha256(*_files(Path(file)))[:16]}' if file and Path(file).is_file() else UNKNOWN
+        weights = f'sha256 {sha256(*model_files(file))[:16]}' if file and Path(file).is_file() else UNKNOWN
         precision = f'as exported, run by {type(backend).__name__}'
     height, width = size or backend.size
     return {
@@ -82,20 +82,6 @@ def describe_data(data: str | Path, boxes: str | Path | None, people: int) -> di
         + f', Python {platform.python_version()}'
     )
     return said
-
-
-def sha256(*paths: str | Path) -> str:
-    """Hash of a file, or of several one after the other."""
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(Path(path).read_bytes())
-    return digest.hexdigest()
-
-
-def _files(path: Path) -> Iterable[Path]:
-    # OpenVINO's weights lie beside its graph, which is the same before and after training
-    weights = path.with_suffix('.bin')
-    return (path, weights) if path.suffix == '.xml' and weights.is_file() else (path,)
 
 
 def _precision(backend: TorchBackend) -> str:

@@ -34,7 +34,7 @@ _OTHERS_THRESHOLD = 0.25
 """Where somebody is, somebody else is likelier: poses of a lower chance are left out there."""
 
 _PEAK_THRESHOLD = 0.15
-"""The same for `PoseResult.person_scores` of weights whose keypoint scores are peaks of heatmaps."""
+"""Least `PoseResult.person_scores` of a pose, of weights whose keypoint scores are peaks of heatmaps."""
 
 
 class Chance(NamedTuple):
