@@ -322,10 +322,21 @@ def test_version_and_help_need_no_pytorch():
 def test_an_interruption_before_the_command_runs_ends_without_a_traceback():
     hidden = 'import signal, sys; sys.orig_argv = ["python", "-m", "widehrnet_zoo"]; import widehrnet_zoo;'
     code = f'{hidden} print(signal.getsignal(signal.SIGINT) is signal.SIG_DFL); signal.raise_signal(signal.SIGINT)'
-    # nor before anything that takes its time to import
-    code = code.replace('import widehrnet_zoo', 'sys.modules["numpy"] = None; import widehrnet_zoo')
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert (done.returncode, done.stdout.strip(), done.stderr) == (-signal.SIGINT, 'True', '')
+    # nor while the package's first modules, and all that they import, are imported
+    code = hidden.replace(
+        'import widehrnet_zoo',
+        """
+class Interrupt:
+    def find_spec(name, *_):
+        if name.startswith('widehrnet_zoo.') and name != 'widehrnet_zoo.start':
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Interrupt)
+import widehrnet_zoo""",
+    )
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, '')
     code = f"""{hidden}
 from widehrnet_zoo.cli import main
 def interrupted():
@@ -334,6 +345,22 @@ main.build_parser = interrupted
 sys.exit(main.main([]))"""
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (130, 'interrupted\n')
+
+
+@pytest.mark.parametrize(
+    ('command', 'reason'),
+    [
+        (['predict', 'a.jpg', '--out', ''], 'the path is empty'),
+        (['convert', 'a.pth', ''], 'the path is empty'),
+        (['predict', 'a.jpg', '--actors', '4'], 'give --ray as well'),
+    ],
+)
+def test_an_empty_path_is_not_the_current_folder_and_actors_need_ray(command, reason, capsys):
+    try:
+        code = main(command)
+    except SystemExit as stopped:
+        code = stopped.code
+    assert code == 2 and reason in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

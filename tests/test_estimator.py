@@ -224,6 +224,14 @@ def test_calls_that_cannot_be_are_refused(call, message):
         dots()(*call)
 
 
+def test_images_for_look_and_people_who_are_not_there_are_told():
+    with pytest.raises(UserError, match='takes Photo'):
+        next(dots().look(['photo.jpg']))
+    found = dots()(photo()[0], np.zeros((0, 4)))
+    with pytest.raises(IndexError, match='no person 0: 0 were found'):
+        found.named(0)
+
+
 @pytest.mark.parametrize(
     ('make', 'message'),
     [

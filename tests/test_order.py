@@ -11,6 +11,7 @@ import widehrnet_zoo
 
 ROOT = Path(widehrnet_zoo.__file__).parent
 ORDER = (
+    'start',
     'errors',
     'extras',
     'files',

@@ -3,12 +3,10 @@
 Importing this package puts the models into timm's registry; everything else is loaded when it is first used.
 """
 
-import signal
-import sys
-from contextlib import suppress
+from .start import IS_COMMAND
+
+# isort: split
 from importlib import import_module
-from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import UserError as UserError
@@ -53,18 +51,8 @@ _HOMES = {
 __all__ = ['UserError', '__version__', *_HOMES]
 
 
-def _is_command() -> bool:
-    """Whether this process is the command `widehrnet`, as a script or as `python -m widehrnet_zoo`."""
-    called = Path((sys.argv or [''])[0]).name in ('widehrnet', 'widehrnet.exe')
-    return called or any(a == '-m' and b.partition('.')[0] == __name__ for a, b in pairwise(sys.orig_argv))
-
-
-if _is_command():
-    # it says its version and help without PyTorch, and imports the models where it needs them; up to `main`, which
-    # catches it, an interruption ends the process without a traceback, so that NumPy is not imported before this
-    with suppress(ValueError):
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-else:
+# the command says its version and help without PyTorch, and imports the models where it needs them
+if not IS_COMMAND:
     try:
         import_module('.models.widehrnet', __name__)
     except ModuleNotFoundError as error:  # exported files run without PyTorch

@@ -9,6 +9,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 from ..errors import UserError
 from ..extras import needs_pytorch
@@ -66,12 +67,20 @@ def build_parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.add_arguments(added)
+        added.register('type', Path, _path)  # for all arguments of `type=Path`
         added.set_defaults(run=command.run)
         # after the command as well; SUPPRESS keeps the value given before it
         added.add_argument(
             '--debug', action='store_true', default=argparse.SUPPRESS, help='show the traceback of an error'
         )
     return parser
+
+
+def _path(text: str) -> Path:
+    """A path of the command line: Path('') would be the current folder, which nobody named."""
+    if not text:
+        raise argparse.ArgumentTypeError('the path is empty (the current folder is .)')
+    return Path(text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -123,7 +123,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     machines.add_argument(
         '--ray', action='store_true', help='on a Ray cluster, or this machine: photos, folders or Parquet to Parquet'
     )
-    machines.add_argument('--actors', type=int, default=2, metavar='N', help='models at work with --ray (default: 2)')
+    machines.add_argument('--actors', type=int, metavar='N', help='models at work with --ray (default: 2)')
     output = parser.add_argument_group('output')
     output.add_argument(
         '--threshold', type=float, default=0.2, metavar='SCORE', help='do not draw keypoints below (default: 0.2)'
@@ -156,6 +156,8 @@ def run(args: argparse.Namespace) -> int:
     from ..progress import progress_bar
     from ..video import is_stream, is_video, shown, stream_name
 
+    if args.actors is not None:
+        raise UserError('--actors is the number of models on a Ray cluster: give --ray as well, or leave it out.')
     # in a pipe nothing is written beside it, unless it is asked for
     out = args.out if args.out is not None or (args.json and not args.format) else Path('poses')
     streams = [path for path in args.paths if is_stream(path)]

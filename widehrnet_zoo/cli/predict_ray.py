@@ -29,7 +29,9 @@ def run_ray(args: argparse.Namespace) -> int:
     out = re.sub(r'^(\w\w+):/(?!/)', r'\1://', str(args.out or 'poses'))
     names = ('model', 'weights', 'decoder', 'flip_test', 'batch_size')
     options = {name: getattr(args, name) for name in names} | engine_options(args) | people_options(args)
-    counts = predict_collection(args.paths, out, actors=args.actors, progress=not args.quiet, **options)
+    counts = predict_collection(
+        args.paths, out, actors=2 if args.actors is None else args.actors, progress=not args.quiet, **options
+    )
     failed = f'; {counts["failed"]} failed' if counts['failed'] else ''
     sys.stdout.write(f'{counts["photos"]} photos, {counts["people"]} people: {out}{failed}\n')
     return 1 if counts['failed'] else 0

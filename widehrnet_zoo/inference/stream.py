@@ -117,6 +117,8 @@ def stream(
 
     def start(entry: tuple[int, Photo]) -> PhotoJob:
         place, photo = entry
+        if not isinstance(photo, Photo):
+            raise UserError(f'look takes Photo(image, boxes, scores), not {type(photo).__name__}; stream takes images.')
         job = PhotoJob(place, photo, skeleton, size, padding, inside)
         if photo.boxes is not None:
             job.take(photo.boxes, photo.scores)

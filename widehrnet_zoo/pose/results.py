@@ -139,7 +139,12 @@ class PoseResult:
 
         Args:
             index: Which person, from 0.
+
+        Raises:
+            IndexError: If there are fewer people.
         """
+        if not -len(self) <= index < len(self):
+            raise IndexError(f'There is no person {index}: {len(self)} were found in this image.')
         return {
             name: Keypoint(float(x), float(y), float(score))
             for name, (x, y), score in zip(
