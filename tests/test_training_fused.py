@@ -41,17 +41,29 @@ def loss_of(model):
 
 
 @compiled
-@pytest.mark.parametrize('attn', [None, 'se'])
-def test_fused_training_is_the_same_function_with_the_same_gradients_and_statistics(attn):
-    plain, fused = small(attn), fuse_training(small(attn))
+@pytest.mark.parametrize(
+    ('attn', 'frozen'), [(None, ()), ('se', ()), ('se', ('stages.*.conv_pw.conv', 'stages.*.attn.fc1'))]
+)
+def test_fused_training_is_the_same_function_with_the_same_gradients_and_statistics(attn, frozen):
+    from widehrnet_zoo.training.start import freeze, train_mode
+
+    plain, fused = small(attn), small(attn)
+    for model in (plain, fused):
+        freeze(model, frozen)
+        train_mode(model)
+    fuse_training(fused)
     assert sum('forward' in vars(module) for module in fused.modules()) > 20
+    assert 'forward' in vars(fused.stages[0][0].branches[0][0])
     losses = [loss_of(model) for model in (plain, fused)]
     for loss in losses:
         loss.backward()
     assert torch.allclose(*losses, rtol=1e-5)
     # biases before a norm have no gradient but rounding, hence the floor
-    floor = 1e-5 * max(p.grad.abs().max() for p in plain.parameters())
+    floor = 1e-5 * max(p.grad.abs().max() for p in plain.parameters() if p.requires_grad)
     for (name, a), b in zip(plain.named_parameters(), fused.parameters(), strict=True):
+        if not a.requires_grad:
+            assert b.grad is None, name
+            continue
         assert (a.grad - b.grad).abs().max() < 2e-4 * a.grad.abs().max() + floor, name
     for (name, a), b in zip(plain.named_buffers(), fused.buffers(), strict=True):
         assert torch.allclose(a, b, rtol=1e-4, atol=1e-5), name

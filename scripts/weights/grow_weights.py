@@ -10,7 +10,7 @@ adds nothing still moves them. The blocks that are added move channels of their 
 of them all are back at their places (`route`). The one module that is added at the end leaves them where they are, and
 the neck reads them there. An exchange doubles its first branch; the added blocks halve it, channel by channel.
 
-Without attention each channel has its mean gate over the photos in its weights; that is near, not exact.
+Without attention each channel has its mean gate over the photos in its norm; that is near, not exact.
 """
 
 import argparse
@@ -307,7 +307,9 @@ def calibrate(norms: list[BatchNormAct2d], look: Callable[[], Any]) -> None:
 
 @torch.no_grad()
 def fold_attention(source: Any, look: Callable[[], Any]) -> dict[str, Tensor]:
-    """The state dict of a network with attention for the same without: mean gates go into the weights.
+    """The state dict of a network with attention for the same without: mean gates go into the norms before them.
+
+    A gate is above 0, so it passes the ReLU after the norm. The convolutions stay as they are.
 
     Args:
         source: The network with attention.
@@ -324,8 +326,10 @@ def fold_attention(source: Any, look: Callable[[], Any]) -> dict[str, Tensor]:
         hook.remove()
     state = {k: v for k, v in source.state_dict().items() if '.attn.' not in k}
     for name, seen in gates.items():
-        weight = name.replace('attn.gate', 'conv_pwl.conv.weight')
-        state[weight] = state[weight] * torch.stack(seen).mean(0)[:, None, None]
+        gate = torch.stack(seen).mean(0)
+        for part in ('weight', 'bias'):
+            norm = name.replace('attn.gate', f'conv_dw.bn.{part}')
+            state[norm] = state[norm] * gate
     return state
 
 

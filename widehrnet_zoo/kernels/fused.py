@@ -300,10 +300,12 @@ def _can_fuse(block: WideInvertedResidual) -> bool:
         and isinstance(attn.act, nn.ReLU)
         and 'sigmoid' in type(attn.gate).__name__.lower()
     )
-    norms = all(type(m.bn) is BatchNormAct2d for m in (block.conv_pw, block.conv_dw, block.conv_pwl))
-    acts = all(isinstance(m.bn.act, nn.ReLU) for m in (block.conv_pw, block.conv_dw)) if norms else False
-    # the fused block gives every gradient and every statistic, or none
-    frozen = not all(p.requires_grad for p in block.parameters())
+    layers: tuple[Any, ...] = (block.conv_pw, block.conv_dw, block.conv_pwl)
+    norms = all(type(m.bn) is BatchNormAct2d for m in layers)
+    acts = all(isinstance(m.bn.act, nn.ReLU) for m in layers[:2]) if norms else False
+    # the fused block moves all statistics of its norms, and a norm that is frozen keeps them; autograd passes over the
+    # gradients of other frozen parts
+    frozen = not all(p.requires_grad for m in layers for p in m.bn.parameters())
     plain = isinstance(block.drop_path, nn.Identity) and (plain_se or isinstance(attn, nn.Identity))
     return norms and acts and plain and not frozen
 
@@ -311,8 +313,8 @@ def _can_fuse(block: WideInvertedResidual) -> bool:
 def fuse_training(model: nn.Module) -> nn.Module:
     """Make training on the CPU faster, in place; parameters, state dict and evaluation stay as they are.
 
-    Blocks with published parts (batch norm, ReLU, squeeze-excitation or no attention, no stochastic depth, nothing
-    frozen) are fused; anything else keeps its own forward.
+    Blocks with published parts (batch norm that is not frozen, ReLU, squeeze-excitation or no attention, no stochastic
+    depth) are fused; anything else keeps its own forward.
 
     Args:
         model: A `WideHRNet` on the CPU with float32 parameters. Under `torch.autocast('cpu', torch.bfloat16)` its
