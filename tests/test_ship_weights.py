@@ -14,3 +14,15 @@ def test_nothing_becomes_infinite(largest, dtype):
 
 def test_counters_stay():
     assert script('ship_weights').halved(torch.tensor(70000)).dtype == torch.int64
+
+
+def test_fewer_bits_of_the_mantissa_are_the_nearest_values():
+    values = torch.cat((torch.randn(4096), torch.tensor([0.0, -1.0, 1 / 3, 6e-8]))).half()
+    five = script('ship_weights').rounded(values, 5)
+    assert torch.equal(five.view(torch.int16) & 31, torch.zeros_like(five, dtype=torch.int16))
+    normal = values.abs() >= 2**-14
+    error = (five.double() - values.double()).abs()
+    # half of the distance of two values
+    assert (error <= 2.0 ** (torch.frexp(values.float())[1] - 7))[normal].all()
+    assert error[normal].max() > 0
+    assert torch.equal(script('ship_weights').rounded(values, 10), values)

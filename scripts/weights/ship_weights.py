@@ -5,7 +5,9 @@
     python scripts/weights/ship_weights.py ema.safetensors widehrnet_10_attn.person_320x320 --boxes VAL_JSON PHOTOS
 
 DATA holds `everyday/` and `people/`, each with `val.json` and `images/`. Refuses weights that lose more than 1e-3 in a
-figure by the rounding. A tensor with values beyond float16 stays as it is. The figures go to
+figure by the rounding. A tensor with values beyond float16 stays as it is. `--mantissa 5 --like FILE` rounds weights of
+convolutions further, so that wheels and clones pack them into two thirds, but for those that FILE has alike: of these git
+keeps one copy. The figures go to
 `widehrnet_zoo/weights/index.json` beside the hash, with the padding of boxes that the weights like best and the map
 from heatmap peaks to chances, fitted to people that were kept out of the training. `--report` keeps the whole reports
 for the model card.
@@ -92,6 +94,17 @@ def loaded(name: str, state: dict[str, torch.Tensor], padding: float | None = No
     return model
 
 
+def rounded(value: torch.Tensor, bits: int) -> torch.Tensor:
+    """Float16 values with `bits` of the 10 bits of their mantissa; half of the last one is added first."""
+    if value.dtype != torch.float16:
+        return value
+    rest = 10 - bits
+    whole = value.contiguous().view(torch.int16).int() & 0xFFFF
+    sign, size = whole & 0x8000, whole & 0x7FFF
+    size = ((size + (1 << rest >> 1)) >> rest) << rest
+    return (sign | size).to(torch.int16).view(torch.float16)
+
+
 def peaks_and_hits(
     estimator: widehrnet_zoo.PoseEstimator, labels: Path, images: Path, out: Path | None = None
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
@@ -114,6 +127,8 @@ def main() -> None:
     measured.add_argument('--boxes', type=Path, nargs=2, metavar=('LABELS', 'PHOTOS'), help='of a person finder')
     parser.add_argument('--padding', type=float, help='growth of a box to the view (default: 1.25)')
     parser.add_argument('--kept-out', type=Path, help='labels to fit the score map to; paths of photos are from DATA')
+    parser.add_argument('--mantissa', type=int, default=10, help='bits for weights of convolutions (default: 10, all)')
+    parser.add_argument('--like', type=Path, help='weights whose tensors stay as they are, where they are the same')
     parser.add_argument('--report', type=Path, help='folder for report.json, results.json')
     parser.add_argument('--draws', type=int, default=1000)
     args = parser.parse_args()
@@ -121,6 +136,10 @@ def main() -> None:
 
     full = read_checkpoint(args.weights)
     half = {k: halved(v).contiguous() for k, v in full.items()}
+    like = read_checkpoint(args.like) if args.like else {}
+    for key, value in half.items():
+        if value.dim() > 1 and not (key in like and torch.equal(value, halved(like[key]))):
+            half[key] = rounded(value, args.mantissa)
     entry: dict[str, Any] = {}
     if args.boxes:
         before = measure_boxes(args.name, full, *args.boxes, None, 0)
