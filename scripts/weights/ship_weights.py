@@ -6,8 +6,8 @@
 
 DATA holds `everyday/` and `people/`, each with `val.json` and `images/`. Refuses weights that lose more than 1e-3 in a
 figure by the rounding. A tensor with values beyond float16 stays as it is. `--mantissa 5 --like FILE` rounds weights of
-convolutions further, so that wheels and clones pack them into two thirds, but for those that FILE has alike: of these git
-keeps one copy. The figures go to
+convolutions further, so that wheels and clones pack them into two thirds, but for those that FILE has alike: of these
+git keeps one copy. The figures go to
 `widehrnet_zoo/weights/index.json` beside the hash, with the padding of boxes that the weights like best and the map
 from heatmap peaks to chances, fitted to people that were kept out of the training. `--report` keeps the whole reports
 for the model card.
