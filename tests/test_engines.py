@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from small_model import trained_like
+from small_model import trained_like, watch_layouts
 
 from widehrnet_zoo import PoseEstimator, UserError, deploy
 from widehrnet_zoo.cli.engine import ENGINES as OFFERED
@@ -136,7 +136,9 @@ def test_graphs_are_half_precision_at_fixed_batch_sizes():
     expected = plain.heatmaps(CROPS)
     shapes = []
     half.backend.runner.network.register_forward_hook(lambda _, given, found: shapes.append(tuple(given[0].shape)))
+    last = watch_layouts(half.backend.runner.network)
     assert 0 < far(half.heatmaps(CROPS), expected) < 0.02
+    assert last and all(last)
     assert half.heatmaps(CROPS[:1]).shape == (1, *expected.shape[1:])
     assert shapes == [(4, 3, 64, 64), (1, 3, 64, 64)]  # without a GPU there are no graphs, and the rest is the same
     assert describe_model(half, None)['precision'] == 'float16, CUDA graphs'

@@ -1,13 +1,16 @@
 """The network as a model of timm: every variant, every way to build, run, train, trace and load it."""
 
+import copy
+
 import pytest
 import timm
 import torch
+from small_model import watch_layouts
 from torch import nn
 
 import widehrnet_zoo
 from widehrnet_zoo import UserError
-from widehrnet_zoo.models import WideHRNet, widehrnet
+from widehrnet_zoo.models import WideHRNet, blocks, widehrnet
 
 
 @pytest.fixture
@@ -158,11 +161,28 @@ def test_device_and_type_are_honoured(tiny):
     assert (half.float() - expected).abs().max() < 0.05 * expected.abs().max()
 
 
+@pytest.mark.parametrize('layout', [torch.channels_last, torch.contiguous_format])
+def test_every_convolution_gets_the_layout_of_the_images(tiny, layout):
+    x, plain = images(2, 3, 64, 96), tiny()
+    model = copy.deepcopy(plain).to(memory_format=layout)
+    last = watch_layouts(model)
+    found = model(x.contiguous(memory_format=layout))
+    assert len(last) > 100 and set(last) == {layout == torch.channels_last}
+    torch.testing.assert_close(found, plain(x))
+    for shape in (4, 6), (1, 6), (6, 1), (1, 1):
+        a, b = (images(2, 8, *shape, seed=i).contiguous(memory_format=layout) for i in (0, 1))
+        shuffled = blocks.shuffle_halves(a, b)
+        assert torch.equal(shuffled[:, ::2], a) and torch.equal(shuffled[:, 1::2], b)
+        assert shuffled.is_contiguous(memory_format=layout)
+
+
 @torch.inference_mode()
-def test_scripted_traced_and_compiled_networks_are_the_same(tiny):
+@pytest.mark.parametrize('layout', [torch.channels_last, torch.contiguous_format])
+def test_scripted_traced_and_compiled_networks_are_the_same(tiny, layout):
     x, model = images(2, 3, 64, 96), tiny(channels=(8, 12, 16), num_modules=(1, 1))
     expected = model(x)
     assert expected.std() > 0.01
+    x, model = x.contiguous(memory_format=layout), model.to(memory_format=layout)
     torch.testing.assert_close(torch.jit.script(model)(x), expected)
     torch.testing.assert_close(torch.jit.trace(model, x)(x), expected)
     torch.testing.assert_close(torch.fx.symbolic_trace(model)(x), expected)

@@ -35,8 +35,15 @@ class DepthwiseSeparable(nn.Module):
         return self.conv_pw(self.conv_dw(x))
 
 
+@torch.fx.wrap  # a graph of torch.fx has the call, not the branch that the layout of one input took
 def shuffle_halves(a: Tensor, b: Tensor) -> Tensor:
-    """Concatenate two (B, C, H, W) halves and shuffle by two groups: a0, b0, a1, b1, ..."""
+    """Concatenate two (B, C, H, W) halves and shuffle by two groups: a0, b0, a1, b1, ...
+
+    The result is laid out like `a`: channels last, or not.
+    """
+    if a.stride(1) < a.stride(3):
+        # stack() at dim 2 would make it contiguous
+        return torch.stack((a.permute(0, 2, 3, 1), b.permute(0, 2, 3, 1)), dim=4).flatten(3).permute(0, 3, 1, 2)
     return torch.stack((a, b), dim=2).flatten(1, 2)
 
 
