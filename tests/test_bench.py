@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from widehrnet_zoo.bench import device, run
 from widehrnet_zoo.bench.contenders import Contender
 from widehrnet_zoo.bench.report import table
 from widehrnet_zoo.bench.run import bench
@@ -160,6 +161,25 @@ def test_a_device_has_a_table_of_its_own(tmp_path, capsys):
         assert shares == sorted(shares, reverse=True) and 0 < sum(shares) <= 1
     assert main(['bench', '--device', 'cpu', '--paths', 'openvino']) == 2
     assert main(['bench', '--device', 'cpu', '--cold']) == 2
+
+
+@pytest.mark.parametrize('table', [['--paths', 'deployed'], ['--device', 'cpu', '--paths', 'eager']])
+def test_what_was_measured_stays_when_the_rest_is_interrupted(tmp_path, capsys, monkeypatch, table):
+    done = []
+
+    def interrupted(*args):
+        if len(done) == 1:
+            raise KeyboardInterrupt
+        done.append(args)
+        return interleave(*args, progress=False)
+
+    for module in run, device:
+        monkeypatch.setattr(module, 'interleave', lambda calls, runs, *_, **__: interrupted(calls, runs, 0))
+    args = ['bench', 'widehrnet_10', *table, '--precisions', 'f32', '--size', '64', '64', '--batches', '2', '1']
+    assert main([*args, '--runs', '1', '--quiet', '--out', str(tmp_path)]) == 130
+    rows = json.loads((tmp_path / 'bench.json').read_text())['rows']
+    assert rows and {row['batch'] for row in rows} == {2} and all(row['median'] > 0 for row in rows)
+    assert (tmp_path / 'bench.md').read_text() in capsys.readouterr().out
 
 
 def test_crops_cut_on_the_device_are_those_of_numpy():

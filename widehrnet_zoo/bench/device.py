@@ -2,7 +2,7 @@
 
 import copy
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from ..engines.graphs import Replayed
 from ..models.macs import count_macs
@@ -102,7 +103,7 @@ def bench_device(
     batches: Sequence[int] = (1, 32, 256),
     runs: int = 30,
     progress: bool = True,
-) -> list[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     """Time networks on a device, in turn.
 
     Args:
@@ -113,12 +114,11 @@ def bench_device(
         runs: Rounds.
         progress: Show a progress bar.
 
-    Returns:
-        A row for each contender and batch: the fields of the contender, `batch`, `median` (milliseconds), `per_second`
-        (images), `memory` (MB at most, on CUDA), `error` (largest difference from eager float32 on the device, as a
-        share of the largest value) and `kernels` (names and shares of the time of the largest).
+    Yields:
+        A row for each contender and batch, as soon as a model is timed at a batch: the fields of the contender,
+        `batch`, `median` (milliseconds), `per_second` (images), `gmacs_per_s`, `error` (largest difference from eager
+        float32 on the device, as a share of the largest value), and `kernels` and `memory` as from `look`.
     """
-    rows = []
     for model in dict.fromkeys(c.model for c in contenders):
         mine = [c for c in contenders if c.model == model]
         plain = DeviceContender(model, 'eager', 'f32', False)
@@ -128,24 +128,19 @@ def bench_device(
             given = torch.from_numpy(np.resize(images, (batch, *images.shape[1:]))).to(device)
             calls: dict[str, Callable[[], Any]] = {}
             told: dict[str, dict[str, Any]] = {}
-            for c in mine:
-                run, inputs = c.open(device), c.given(given)
-                call = _finished(run, inputs, device)
-                call()
-                found, expected = run(inputs)[: len(right)].float().cpu(), right[:batch]
-                told[c.label] = {
-                    'memory': _peak_memory(call, device),
-                    'error': float((found - expected).abs().max() / expected.abs().max()),
-                    'kernels': largest_kernels(call, device),
-                }
-                calls[c.label] = call
-            timings = interleave(calls, runs, progress=progress)
+            for c in tqdm(mine, desc=f'{model}, batch {batch}', unit='path', disable=not progress):
+                calls[c.label] = call = _finished(c.open(device), c.given(given), device)
+                found, expected = call()[: len(right)].float().cpu(), right[:batch]
+                kernels, memory = look(call, device)
+                error = float((found - expected).abs().max() / expected.abs().max())
+                told[c.label] = {'memory': memory, 'error': error, 'kernels': kernels}
+            # each has run twice
+            timings = interleave(calls, runs, 0, progress)
             for c in mine:
                 median = timings[c.label].median
                 about = {'model': c.model, 'path': c.path, 'precision': c.precision, 'channels_last': c.channels_last}
                 speed = {'batch': batch, 'median': median, 'per_second': 1e3 * batch / median}
-                rows.append({**about, **speed, 'gmacs_per_s': macs * batch / median / 1e6, **told[c.label]})
-    return rows
+                yield {**about, **speed, 'gmacs_per_s': macs * batch / median / 1e6, **told[c.label]}
 
 
 def _finished(run: Callable[[Tensor], Any], given: Tensor, device: torch.device) -> Callable[[], Any]:
@@ -164,32 +159,31 @@ def _wait(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
-def _peak_memory(call: Callable[[], Any], device: torch.device) -> float | None:
-    if device.type != 'cuda':
-        return None
-    torch.cuda.reset_peak_memory_stats(device)
-    before = torch.cuda.memory_allocated(device)
-    call()
-    # beside weights, inputs and graphs, which are there already
-    return (torch.cuda.max_memory_allocated(device) - before) / 2**20
-
-
-def largest_kernels(call: Callable[[], Any], device: torch.device) -> list[tuple[str, float]]:
-    """The kernels that take most of the time: names, and shares of the time of all.
+def look(call: Callable[[], Any], device: torch.device) -> tuple[list[tuple[str, float]], float | None]:
+    """Where the time and the memory of one call go.
 
     Args:
         call: What is looked at; it has been called before.
         device: Where it runs. On a CPU PyTorch's operators stand for kernels.
+
+    Returns:
+        The kernels that take most of the time, names and shares of the time of all, and on CUDA the MB of memory at
+        most, beside weights, inputs and graphs, which are there already.
     """
     on_gpu = device.type == 'cuda'
+    before = 0
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
     activities = [torch.profiler.ProfilerActivity.CUDA if on_gpu else torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=activities) as profiler:
         call()
+    memory = (torch.cuda.max_memory_allocated(device) - before) / 2**20 if on_gpu else None
     time_of = 'self_device_time_total' if on_gpu else 'self_cpu_time_total'
     times = [(event.key, float(getattr(event, time_of))) for event in profiler.key_averages()]
     whole = sum(time for _, time in times)
     ranked = sorted(times, key=lambda pair: -pair[1])[:_LARGEST]
-    return [(name, time / whole) for name, time in ranked] if whole else []
+    return [(name, time / whole) for name, time in ranked] if whole else [], memory
 
 
 def crop_on_device(image: Tensor, maps: npt.NDArray[np.float64], size: tuple[int, int]) -> Tensor:

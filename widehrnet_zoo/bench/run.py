@@ -1,7 +1,7 @@
 """A benchmark from names to rows."""
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,7 @@ def bench(
     runs: int = 30,
     cold: bool = False,
     progress: bool = True,
-) -> list[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     """Time contenders side by side: same images, same threads, in turn.
 
     Args:
@@ -45,9 +45,9 @@ def bench(
         cold: Also measure first result and peak memory in a new process each.
         progress: Show a progress bar.
 
-    Returns:
-        A row for each contender and batch: the fields of `Timing`, `speedup` over the first contender, `macs`,
-        `gmacs_per_s`, and with `cold` what `cold_start` gives.
+    Yields:
+        A row for each contender and batch, as soon as a batch is timed: the fields of `Timing`, `speedup` over the
+        first contender, `macs`, `gmacs_per_s`, and with `cold` what `cold_start` gives.
 
     Raises:
         UserError: If a contender cannot run, or two are the same.
@@ -61,7 +61,6 @@ def bench(
         if c.model not in macs:
             macs[c.model] = None if c.model.endswith('.onnx') else count_macs(c.module(), c.size)
     colds = {c.label: cold_start(c, threads) for c in contenders} if cold else {}
-    rows = []
     for batch in batches:
         images = np.random.default_rng(0).standard_normal((batch, 3, *contenders[0].size)).astype(np.float32)
         calls = {label: partial(run, images) for label, run in runners.items()}
@@ -71,17 +70,14 @@ def bench(
             count = macs[c.model]
             if count is not None and c.path in TRAINING:
                 count *= 3
-            rows.append(
-                {
-                    'model': Path(c.model).name,
-                    'path': c.path,
-                    'precision': c.precision,
-                    'batch': batch,
-                    **asdict(timing),
-                    'speedup': timings[labels[0]].median / timing.median,
-                    'macs': count,
-                    'gmacs_per_s': None if count is None else count * batch / timing.median / 1e6,
-                    **colds.get(c.label, {}),
-                }
-            )
-    return rows
+            yield {
+                'model': Path(c.model).name,
+                'path': c.path,
+                'precision': c.precision,
+                'batch': batch,
+                **asdict(timing),
+                'speedup': timings[labels[0]].median / timing.median,
+                'macs': count,
+                'gmacs_per_s': None if count is None else count * batch / timing.median / 1e6,
+                **colds.get(c.label, {}),
+            }

@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,11 @@ examples:
   widehrnet bench --device cuda --vs hrnet_w18_small resnet50 mobilenetv2_100 --people 8
 
 A path that does not run in a precision is left out. Times are of one call after another of the same kind, the
-contenders in turn.
+contenders in turn. Rows are shown, and written to --out, as soon as they are measured.
 """
 
 Measured = tuple[str, str, dict[str, Any]]
-"""A line about the machine, the tables, and all of it for JSON."""
+"""A line about the machine, the tables so far, which only grow, and all of it for JSON."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -91,15 +91,19 @@ def run(args: argparse.Namespace) -> int:
     if min(number for number in numbers if number is not None) < 1:
         raise UserError('Threads, runs, batches and people are at least 1.')
     if args.device is not None:
-        title, text, content = _on_device(args)
+        measure = _on_device
     elif args.video is not None:
-        title, text, content = _video(args)
+        measure = _video
     else:
-        title, text, content = (_steps if args.steps else _models)(args)
-    sys.stdout.write(f'{title}\n\n{text}')
-    if args.out is not None:
-        write_whole(args.out / 'bench.json', json.dumps(content, indent=1))
-        write_whole(args.out / 'bench.md', text)
+        measure = _steps if args.steps else _models
+    shown = ''
+    for title, text, content in measure(args):
+        sys.stdout.write(text[len(shown) :] if shown else f'{title}\n\n{text}')
+        sys.stdout.flush()
+        shown = text
+        if args.out is not None:
+            write_whole(args.out / 'bench.json', json.dumps(content, indent=1))
+            write_whole(args.out / 'bench.md', text)
     return 0
 
 
@@ -114,7 +118,7 @@ def _choose(text: str | None, known: Iterable[str], default: Iterable[str], what
     return chosen
 
 
-def _models(args: argparse.Namespace) -> Measured:
+def _models(args: argparse.Namespace) -> Iterator[Measured]:
     from ..bench.contenders import ALLOWED, OURS, PATHS, PRECISIONS, Contender
     from ..bench.photo import photo_table, time_photo
     from ..bench.report import chart, table
@@ -143,23 +147,25 @@ def _models(args: argparse.Namespace) -> Measured:
         from ..export.calibration import folder_crops
 
         crops = folder_crops(args.calibrate, size)
-    photo = []
+    about = machine(threads)
+    title = f'{about["processor"]}, {threads} threads, {size[0]}x{size[1]}'
+    content: dict[str, Any] = {'machine': about, 'size': size, 'rows': [], 'photo': []}
     with tempfile.TemporaryDirectory(prefix='widehrnet-bench-') as folder:
         contenders = [c.prepare(Path(folder), crops) for c in contenders]
         how = {'batches': args.batches or [1], 'threads': threads, 'runs': args.runs, 'cold': args.cold}
-        rows = bench(contenders, **how, progress=progress)
+        for row in bench(contenders, **how, progress=progress):
+            content['rows'].append(row)
+            yield title, table(content['rows']), content
         if args.people:
             photo = time_photo(contenders, args.people, threads, min(args.runs, 10), progress)
-    about, text = machine(threads), table(rows)
-    if photo:
-        text += f'\nA photo of 1080p with {args.people} people, ms:\n\n{photo_table(photo)}'
+            content['photo'] = [asdict(stages) for stages in photo]
+            told = f'\nA photo of 1080p with {args.people} people, ms:\n\n{photo_table(photo)}' if photo else ''
+            yield title, table(content['rows']) + told, content
     if args.out is not None:
-        chart(rows, f'{size[0]}x{size[1]}, {about["processor"]}, {threads} threads', args.out / 'bench.png')
-    content = {'machine': about, 'size': size, 'rows': rows, 'photo': [asdict(stages) for stages in photo]}
-    return f'{about["processor"]}, {threads} threads, {size[0]}x{size[1]}', text, content
+        chart(content['rows'], f'{size[0]}x{size[1]}, {about["processor"]}, {threads} threads', args.out / 'bench.png')
 
 
-def _video(args: argparse.Namespace) -> Measured:
+def _video(args: argparse.Namespace) -> Iterator[Measured]:
     import torch
 
     from ..bench.run import machine
@@ -173,22 +179,23 @@ def _video(args: argparse.Namespace) -> Measured:
     times = time_video(estimator, Path(args.video) if args.video else None, min(args.runs, 5), not args.quiet)
     about = machine(threads)
     title = f'{args.models[0]}, {about["processor"]}, {threads} threads'
-    return title, video_table(times), {'machine': about, 'video': asdict(times)}
+    yield title, video_table(times), {'machine': about, 'video': asdict(times)}
 
 
-def _steps(args: argparse.Namespace) -> Measured:
+def _steps(args: argparse.Namespace) -> Iterator[Measured]:
     from ..bench.contenders import PRECISIONS
     from ..bench.run import machine
     from ..bench.steps import bench_steps, steps_table
 
     precisions, size = _choose(args.precisions, PRECISIONS, ('f32',), 'precision'), tuple(args.size)
-    rows = [row for precision in precisions for row in bench_steps(args.models[0], precision, size, args.runs)]
-    about = machine(1)
+    about, rows = machine(1), []
     title = f'{about["processor"]}, one image of {size[0]}x{size[1]} on one thread'
-    return title, steps_table(rows), {'machine': about, 'size': size, 'steps': rows}
+    for precision in precisions:
+        rows += bench_steps(args.models[0], precision, size, args.runs)
+        yield title, steps_table(rows), {'machine': about, 'size': size, 'steps': rows}
 
 
-def _on_device(args: argparse.Namespace) -> Measured:
+def _on_device(args: argparse.Namespace) -> Iterator[Measured]:
     import torch
 
     from ..bench import device as on
@@ -210,13 +217,16 @@ def _on_device(args: argparse.Namespace) -> Measured:
         for channels_last in (False, True)
     ]
     batches = args.batches or [1, 32, 256]
-    rows = on.bench_device(contenders, device, on.sample_images(size), batches, args.runs, progress)
-    text, photo = on.device_table(rows), []
-    if args.people:
-        photo = on.time_device_photo(contenders, device, args.people, size, min(args.runs, 10), progress)
-        text += f'\nA photo of 1080p with {args.people} people, cut on the device, ms:\n\n{photo_table(photo)}'
     about = machine(torch.get_num_threads())
     if device.type == 'cuda':
         about['device'] = torch.cuda.get_device_name(device)
-    content = {'machine': about, 'size': size, 'rows': rows, 'photo': [asdict(stages) for stages in photo]}
-    return f'{about.get("device", device)}, {size[0]}x{size[1]}', text, content
+    title = f'{about.get("device", device)}, {size[0]}x{size[1]}'
+    content: dict[str, Any] = {'machine': about, 'size': size, 'rows': [], 'photo': []}
+    for row in on.bench_device(contenders, device, on.sample_images(size), batches, args.runs, progress):
+        content['rows'].append(row)
+        yield title, on.device_table(content['rows']), content
+    if args.people:
+        photo = on.time_device_photo(contenders, device, args.people, size, min(args.runs, 10), progress)
+        content['photo'] = [asdict(stages) for stages in photo]
+        told = f'\nA photo of 1080p with {args.people} people, cut on the device, ms:\n\n{photo_table(photo)}'
+        yield title, on.device_table(content['rows']) + told, content
