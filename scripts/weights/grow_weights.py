@@ -102,7 +102,7 @@ def route(channels: int, rounds: int) -> list[Tensor]:
 
 
 def _shuffled(first: Tensor, second: Tensor) -> Tensor:
-    return shuffle_halves(first[None], second[None])[0]
+    return shuffle_halves(first[None, :, None, None], second[None, :, None, None])[0, :, 0, 0]
 
 
 def plan(channels: int, modules: int, blocks: int, doubled: bool) -> tuple[list[list[Round]], float]:
