@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from small_model import SMALL, trained_like
 from test_demo import CHROMIUM, SWITCHES
 
@@ -282,6 +282,49 @@ def test_a_photo_gives_the_joints_of_the_estimator(open_page, finder):
     assert page.evaluate(pixels) != before
 
 
+@pytest.fixture
+def finder_that_ships(tmp_path):
+    """What gives it to a page, instead of that of the tests."""
+    if not finder_ships(LIGHT_FINDER):
+        pytest.skip('the person finder is not in this installation')
+    _write_finder(None, tmp_path)
+
+    def give(page):
+        page.route('**/finder.onnx', lambda route: route.fulfill(path=tmp_path / 'finder.onnx'))
+        page.reload()
+        says(page, 'Ready')
+
+    return give
+
+
+@pytest.mark.slow
+def test_a_group_is_that_of_the_estimator_of_whom_five_are_looked_at_twice(open_page, finder_that_ships, tmp_path):
+    pair, one = (Image.open(SAMPLE.with_name(name)).convert('RGB') for name in ('portraits.jpg', 'astronaut.jpg'))
+    group = Image.new('RGB', (1100, 900))
+    mirrored = [ImageOps.mirror(photo) for photo in (pair, one)]
+    places = (620, (0, 0)), (480, (620, 0)), (400, (0, 420)), (300, (500, 420))
+    for photo, (width, place) in zip((pair, mirrored[0], one, mirrored[1]), places, strict=True):
+        group.paste(photo.resize((width, width * photo.height // photo.width)), place)
+    group.save(tmp_path / 'group.png')
+    detector = PersonFinder(LIGHT_FINDER, device='cpu')
+    expected = PoseEstimator('widehrnet_10_attn', device='cpu', detector=detector)(tmp_path / 'group.png')
+    page = open_page()
+    finder_that_ships(page)
+    page.set_input_files('#file', tmp_path / 'group.png')
+    says(page, 'found.')
+    found = page.evaluate('window.seen.at(-1).people')
+    assert len(found) == len(expected) == 6
+    points = np.array([person['points'] for person in found])
+    furthest = []
+    for keypoints, scores in zip(expected.keypoints, expected.scores, strict=True):
+        apart = np.hypot(*(points - keypoints).transpose(2, 0, 1))
+        row = np.median(apart, -1).argmin()
+        np.testing.assert_allclose(found[row]['scores'], scores, atol=0.05)
+        furthest.append(apart[row][scores > 0.2].max())
+    # where a box lies between two steps of the grid, rounding chooses
+    assert np.median(furthest) < 0.1 and max(furthest) < 2.5, furthest
+
+
 @pytest.mark.slow
 def test_a_text_file_gets_a_sentence(open_page, tmp_path):
     page = open_page()
@@ -318,14 +361,9 @@ def follow(seen, number):
 
 
 @pytest.mark.slow
-def test_a_video_has_skeletons_in_every_frame_and_two_people_keep_their_colours(open_page, tmp_path):
-    if not finder_ships():
-        pytest.skip('the person finder is not in this installation')
-    _write_finder(None, tmp_path)
+def test_a_video_has_skeletons_in_every_frame_and_two_people_keep_their_colours(open_page, finder_that_ships, tmp_path):
     page = open_page()
-    page.route('**/finder.onnx', lambda route: route.fulfill(path=tmp_path / 'finder.onnx'))
-    page.reload()
-    says(page, 'Ready')
+    finder_that_ships(page)
     page.set_input_files('#file', film(tmp_path / 'film.webm', 'libvpx', both=True))
     says(page, 'has ended')
     seen = page.evaluate('window.seen')

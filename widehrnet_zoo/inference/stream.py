@@ -102,7 +102,7 @@ def stream(
         batch_size: Crops per forward pass.
         finder: Finds people in the photos that have no boxes, in at most `batch_size` photos at once.
         keep: What stays of the people that the finder found.
-        again: Which of those people, before `keep`, may be somebody, the likeliest first. Of these the first eight are
+        again: Which of those people, before `keep`, may be somebody, the likeliest first. Of these the first five are
             looked at again, in the box around their keypoints; the pose is that of both looks.
         workers: Threads that read photos; 0 reads them in the thread that takes the results.
         inside: Refuse boxes that lie outside their photo or look like fractions of it.

@@ -1,7 +1,7 @@
 // @ts-check
 /** The page: what is looked at, the loop, the drawing, and what is said about it. */
 import { openFinder, openPose, openRuntime } from './nets.js';
-import { Follower, choosePeople, confidence, lookTwice } from './people.js';
+import { Follower, confidence, lookAtEveryone } from './people.js';
 
 /** @typedef {import('./people.js').Person} Person */
 /** Okabe and Ito's colours, which colour-blind people tell apart. */
@@ -87,7 +87,7 @@ async function lookAtPhoto(picture) {
   await new Promise((done) => { setTimeout(done, 30); }); // so that it is seen
   const [start, image, { min_size }] = [performance.now(), read(picture), site.limits];
   const boxes = (await find(image)).filter(({ box: [x1, y1, x2, y2] }) => Math.max(x2 - x1, y2 - y1) >= min_size);
-  const found = choosePeople(await lookTwice(pose, image, boxes), site.limits, pose.config);
+  const found = await lookAtEveryone(pose, image, boxes, site.limits);
   if (mine !== current) return;
   show(picture, found, `${((performance.now() - start) / 1000).toFixed(2)}\u00a0seconds.`);
   say(`${people(found.length)} found.`);

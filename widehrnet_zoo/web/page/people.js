@@ -1,7 +1,8 @@
 // @ts-check
 /**
  * Who is where: each person once, followed from frame to frame, smoothed. The arithmetic and its settings are those of
- * the Python package: `inference/people.py`, `video/follow.py` and `video/one_euro.py` say where they come from.
+ * the Python package: `inference/people.py`, `inference/photo.py`, `video/follow.py` and `video/one_euro.py` say where
+ * they come from.
  *
  * @typedef {[number, number, number, number]} Box x1, y1, x2, y2 in pixels of the picture
  * @typedef {{points: number[][], scores: number[]}} Pose keypoints in pixels of the picture, and their chances
@@ -9,7 +10,7 @@
  * @typedef {{time: number, points: number[][], speeds: number[][]}} Smoothed
  * @typedef {Person & {frames: number, unseen: number, last: Smoothed | null}} Followed
  */
-const [SURE, UNSURE, ENOUGH, MARGIN, LEAST, AGREE] = [0.2, 0.1, 3, 0.1, 1 / 16, 0.3];
+const [SURE, UNSURE, ENOUGH, MARGIN, LEAST, AGREE, WORTH, LOOKS, GRID] = [0.2, 0.1, 3, 0.1, 1 / 16, 0.3, 0.7, 5, 8];
 
 /** @param {number[]} values */
 const mean = (values) => values.reduce((a, b) => a + b, 0) / (values.length || 1);
@@ -72,23 +73,31 @@ function merge(p, q, closer, sigmas) {
 }
 
 /**
- * Look at everyone found in a photo, and again, mirrored, in a closer box.
- * @param {any} net @param {ImageData} image @param {{box: Box, score: number}[]} found @returns {Promise<Person[]>}
+ * Those who are likely enough to be somebody, each person once, the likeliest first. @param {Person[]} people
+ * @param {any} limits @param {any} model @param {number[]} least for the likeliest, and for others where it is reached
  */
-export async function lookTwice(net, image, found) {
-  const poses = await net.look(image, found.map(({ box }) => box));
-  const people = found.map(({ box, score }, i) => ({ ...poses[i], box, boxScore: score, number: i + 1 }));
-  const closer = people.map((p) => closerBox(p, image, net.config.size[0] * LEAST) ?? p.box);
-  const second = await net.look(image, closer, net.config.flip_order);
-  return people.map((p, i) => merge(p, second[i], closer[i], net.config.sigmas));
+function likely(people, limits, model, least) {
+  const judged = people.map((p) => ({ ...p, worth: worthOf(p, model), whole: p.boxScore * mean(p.scores) }));
+  const enough = least[Number(judged.some(({ worth }) => worth >= least[0]))];
+  const sure = judged.filter(({ worth }) => worth >= enough).sort((a, b) => b.whole - a.whole);
+  return distinct(sure, model.sigmas, limits.same_person).sort((a, b) => b.worth - a.worth);
 }
 
-/** The people of a photo, the surest first. @param {Person[]} people @param {any} limits @param {any} model */
-export function choosePeople(people, limits, model) {
-  const judged = people.map((p) => ({ ...p, worth: worthOf(p, model), whole: p.boxScore * mean(p.scores) }));
-  const least = model.least_scores[Number(judged.some((p) => p.worth >= model.least_scores[0]))];
-  const sure = judged.filter((p) => p.worth >= least).sort((a, b) => b.whole - a.whole);
-  return distinct(sure, model.sigmas, limits.same_person).map((p) => (model.chance ? { ...p, boxScore: p.worth } : p))
+/** @param {(Box | null)[]} boxes @returns {any[]} */
+const onGrid = (boxes) => boxes.flatMap((box) => (box ? [box.map((v) => Math.round(GRID * v) / GRID)] : []));
+
+/**
+ * The people in a photo, the surest first: looked at once, and the likeliest again, mirrored, in a closer box.
+ * @param {any} net @param {ImageData} image @param {{box: Box, score: number}[]} found
+ */
+export async function lookAtEveryone({ look, config }, image, found, /** @type {any} */ limits) {
+  const poses = await look(image, onGrid(found.map(({ box }) => box)));
+  const people = found.map(({ box, score }, i) => ({ ...poses[i], box, boxScore: score }));
+  const first = likely(people, limits, config, Array(2).fill(WORTH * config.least_scores[0]));
+  const closer = first.map((p, i) => (i < LOOKS ? closerBox(p, image, config.size[0] * LEAST) : null));
+  const second = await look(image, onGrid(closer), config.flip_order);
+  const both = first.map((p, i) => (closer[i] ? merge(p, second.shift(), closer[i], config.sigmas) : p));
+  return likely(both, limits, config, config.least_scores).map((p) => (config.chance ? { ...p, boxScore: p.worth } : p))
     .sort((a, b) => personScore(b) - personScore(a)).map((p, i) => ({ ...p, number: i + 1 }));
 }
 
@@ -147,8 +156,7 @@ export class Follower {
       if (box && isKnown) seen.push(Object.assign(person, poses[i], { box, unseen: 0, frames: person.frames + 1 }));
       else person.unseen += 1;
     });
-    seen.sort((a, b) => a.number - b.number);
-    const kept = distinct(seen, this.model.sigmas, this.config.same_pose);
+    const kept = distinct(seen.sort((a, b) => a.number - b.number), this.model.sigmas, this.config.same_pose);
     const shown = kept.map((person) => {
       const [x1, y1, x2, y2] = before[this.people.indexOf(person)];
       person.last = oneEuro(person.last, person.points, time, Math.max(1, Math.hypot(x2 - x1, y2 - y1)), this.smooth);
