@@ -103,6 +103,8 @@ def test_a_finder_is_no_pose_model_and_what_is_in_the_way_stays(tmp_path):
     (tmp_path / 'mine' / 'thesis.txt').write_text('years of work')
     with pytest.raises(UserError, match='not written by this command'):
         write_site(out=tmp_path / 'mine', finder='any')
+    with pytest.raises(UserError, match=r'thesis\.txt is a file'):
+        write_site(out=tmp_path / 'mine' / 'thesis.txt' / 'site', finder='any')
     with pytest.raises(UserError, match=r'onnxruntime-web .*npm pack'):
         write_site(out=tmp_path / 'site', finder='any', runtime=tmp_path / 'mine')
     assert [p.name for p in tmp_path.rglob('*')] == ['mine', 'thesis.txt']

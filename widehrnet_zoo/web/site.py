@@ -17,6 +17,7 @@ from ..detection import LIGHT_FINDER, PersonFinder, finder_ships
 from ..engines.opening import torch_module
 from ..errors import UserError
 from ..export.export import export
+from ..files import check_folder
 from ..inference.people import CHANCE, Limits
 from ..models.opening import OpenedNetwork, open_network
 from ..video import FollowConfig, SmoothConfig
@@ -86,6 +87,7 @@ def write_site(
         raise UserError(f'Weights are of one model, and there are {len(models)}: name one.' if models else 'No model.')
     if finder is None and not finder_ships(LIGHT_FINDER):
         raise UserError('The person finder is not in this installation: give the weights of one as the finder.')
+    check_folder(out.parent)
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f'.{out.name}.'))
     try:
