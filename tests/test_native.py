@@ -187,6 +187,20 @@ def test_damaged_weights_show_in_the_heatmaps():
     assert accelerate(deploy(model))(torch.randn(1, 3, 64, 64)).isnan().any()
 
 
+def test_a_clone_without_kernels_takes_those_of_the_installation(monkeypatch, tmp_path):
+    from widehrnet_zoo import kernels
+
+    file = find_library()
+    installed = tmp_path / 'widehrnet_zoo' / 'kernels' / file.name
+    installed.parent.mkdir(parents=True)
+    installed.touch()
+    monkeypatch.setattr(kernels, '__path__', [str(tmp_path / 'clone')])
+    monkeypatch.setattr('sysconfig.get_path', lambda name: str(tmp_path))
+    assert find_library() == installed
+    installed.unlink()
+    assert find_library() is None
+
+
 def test_what_the_kernels_cannot_run_is_refused(monkeypatch):
     with pytest.raises(UserError, match='squeeze-excitation only'):
         accelerate(deploy(timm.create_model('widehrnet_10', attn_layer='eca')))

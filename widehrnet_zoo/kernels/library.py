@@ -4,6 +4,7 @@ import ctypes
 import functools
 import os
 import sys
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,16 @@ PARTS = (
 
 
 def find_library() -> Path | None:
-    """The file of compiled kernels, or `None` where the package was installed without a compiler."""
+    """The file of compiled kernels, or `None` where the package was installed without a compiler.
+
+    Python that is started in a clone imports the clone, which has no such file: that of the installation serves it.
+    """
     from . import __path__ as folders
 
     name = _NAMES.get(sys.platform, 'libwidehrnet.so')
-    return next((file for folder in folders if (file := Path(folder) / name).is_file()), None)
+    installed = Path(sysconfig.get_path('platlib'), *__name__.split('.')[:-1])
+    files = (folder / name for folder in [*map(Path, folders), installed])
+    return next((file for file in files if file.is_file()), None)
 
 
 @functools.cache
