@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 
+import numpy as np
 import pytest
 import torch
 from hub_server import HubServer, Repo
@@ -23,6 +24,7 @@ from small_model import official, photos, small
 from widehrnet_zoo.cli.main import main
 from widehrnet_zoo.errors import UserError
 from widehrnet_zoo.files import write_whole
+from widehrnet_zoo.formats import save_results
 from widehrnet_zoo.hub import save_pretrained
 from widehrnet_zoo.inference.estimator import PoseEstimator
 from widehrnet_zoo.models.registry import create_model
@@ -137,6 +139,19 @@ def test_the_file_that_cannot_be_written_is_named_and_the_old_one_stays(tmp_path
     with pytest.raises(OSError, match=r'No space left.*x\.json'):
         write_whole(target, 'new')
     assert target.read_text() == 'old' and [p.name for p in tmp_path.iterdir()] == ['x.json']
+
+
+def test_a_result_names_its_file_not_the_temporary_one(tmp_path, monkeypatch):
+    def read_only(dir, prefix, suffix):
+        raise OSError(30, 'Read-only file system', f'{dir}/{prefix}abc{suffix}')
+
+    monkeypatch.setattr('widehrnet_zoo.files.tempfile.mkstemp', read_only)
+    nothing = np.zeros((0, 17, 2)), np.zeros((0, 17)), np.zeros((0, 4)), np.zeros(0)
+    nobody = PoseResult(*nothing, SKELETONS['coco'], (9, 9))
+    for save in (nobody.save_json, lambda file: save_results([nobody], file, 'csv')):
+        with pytest.raises(UserError) as said:
+            save(tmp_path / 'x.json')
+        assert str(said.value) == f'{tmp_path / "x.json"} cannot be written: Read-only file system.'
 
 
 # ---------------------------------------------------------------------------------------------- kills and neighbours

@@ -68,10 +68,14 @@ def save_results(results: Iterable[PoseResult], path: str | Path, format: str) -
             (COCO results; an image's id is its file name, as a number where it is one) or `'mmpose'`.
 
     Raises:
-        UserError: If there is no such format, or the results do not fit it.
+        UserError: If there is no such format, the results do not fit it, or the file cannot be written.
         ImportError: If Parquet is asked for and pyarrow is not installed.
     """
-    _writer(format)(list(results), Path(path))
+    write, held = _writer(format), list(results)
+    try:
+        write(held, Path(path))
+    except OSError as error:
+        raise UserError(f'{path} cannot be written: {error.strerror or error}.') from error
 
 
 def check_format(format: str, paths: Iterable[str]) -> None:

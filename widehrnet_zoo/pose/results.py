@@ -251,8 +251,15 @@ class PoseResult:
 
         Args:
             path: The file.
+
+        Raises:
+            UserError: If it cannot be written.
         """
-        write_whole(path, self.to_json() + '\n')
+        content = self.to_json() + '\n'
+        try:
+            write_whole(path, content)
+        except OSError as error:
+            raise UserError(f'{path} cannot be written: {error.strerror}.') from error
 
     def draw(
         self, image: ImageSource, *, threshold: float = 0.2, boxes: bool = False, line_width: float | None = None
