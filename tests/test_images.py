@@ -303,6 +303,26 @@ def test_heic_photos_are_read_where_pillow_heif_is_installed(tmp_path):
     assert read_size(tmp_path / 'a.heic') == (64, 96)
 
 
+@pytest.mark.parametrize('turn', [1, 6])
+@pytest.mark.parametrize('mode', ['RGB', 'RGBA', 'L'])
+def test_a_large_heic_has_the_pixels_that_pillow_gives(tmp_path, monkeypatch, mode, turn):
+    heif = pytest.importorskip('pillow_heif')
+    heif.register_heif_opener()
+    monkeypatch.setattr('widehrnet_zoo.pose.images._STRIP', 402 * 30)
+    image = Image.effect_noise((402, 301), 90).convert(mode)
+    if mode == 'RGBA':
+        image.putalpha(100)
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    image.save(tmp_path / 'a.heic', exif=exif)
+    with monkeypatch.context() as without_ours:
+        without_ours.setattr('widehrnet_zoo.pose.images.decode_heic', lambda *args: None)
+        expected = read_image(tmp_path / 'a.heic', shrink_above=30_000)
+    if mode != 'L':
+        monkeypatch.setattr('pillow_heif.HeifImageFile.load', None)
+    assert (read_image(tmp_path / 'a.heic', shrink_above=30_000) == expected).all()
+
+
 @pytest.mark.skipif(sys.platform == 'win32', reason='Pillow keeps libwebp inside there')
 @pytest.mark.parametrize('turn', [1, 6])
 @pytest.mark.parametrize('options', [{'quality': 90}, {'lossless': True}, {'alpha': 100}])

@@ -30,7 +30,8 @@ for key in sys.argv[1:] or ['dependencies']:
         # each torchvision is of one PyTorch; without a word pip tries them all, the largest downloads there are
         found += re.findall(r'"(torch>=[^"]+)"', text)
     for requirement in found:
-        print(re.sub(r'>=([^,]+).*', r'==\1', requirement))
+        # a constraint names no extras: ray[data] is ray
+        print(re.sub(r'(\[.*\])?>=([^,]+).*', r'==\2', requirement))
 PYTHON
 
 core='tests/test_models.py tests/test_images.py tests/test_crops.py tests/test_decoding.py tests/test_estimator.py

@@ -16,6 +16,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from ..errors import UserError
+from .heic import decode_heic
 from .webp import decode_large
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def read_image(
         max_pixels: Refuse larger images. Above Pillow's own limit, `PIL.Image.MAX_IMAGE_PIXELS` must be raised too.
         shrink_above: Decode paths and bytes of more pixels at a half, a third, ... of their sides, so that they fit;
             JPEG without the memory of the whole, but progressive JPEG with all its coefficients, at half of those sides
-            if its colours are stored at full size; WebP without loss with four bytes a pixel of the whole.
+            if its colours are stored at full size; of the whole WebP without loss takes four bytes a pixel, HEIC five.
 
     Returns:
         uint8 (H, W, 3), RGB. It shares memory with `source` where nothing had to be changed.
@@ -233,9 +234,12 @@ def _from_pillow(
             # a JPEG is decoded at a half, a quarter or an eighth of its sides
             part = 2 * shrink if _keeps_all(image) else shrink
             image.draft(image.mode, (-(-width // part), -(-height // part)))
-        decoded = decode_large(image, file, shrink)
+        decoded, left = decode_large(image, file, shrink), 1
+        if decoded is None and shrink > 1:
+            decoded, left = decode_heic(image, (width, height)), shrink
         if decoded is None:
             image.load()
+            left = math.ceil(math.sqrt(image.width * image.height / shrink_above)) if shrink > 1 and shrink_above else 1
     except MemoryError:
         raise UserError(
             f'{name} needs more memory than there is: {width}x{height} pixels of {image.format}. Make it smaller, or '
@@ -247,10 +251,9 @@ def _from_pillow(
         turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # EXIF that cannot be parsed says nothing of the orientation, like none at all
         turn = None
-    left = math.ceil(math.sqrt(image.width * image.height / shrink_above)) if shrink > 1 and shrink_above else 1
     try:
         if decoded is not None:
-            pixels = decoded if decoded.shape[2] == 3 else _reduced(Image.fromarray(decoded), 1, name)
+            pixels = decoded if left == 1 and decoded.shape[2] == 3 else _reduced(decoded, left, name)
         else:
             pixels = _to_rgb(image, name) if left == 1 else _reduced(image, left, name)
     except UserError:
@@ -266,16 +269,20 @@ def _keeps_all(image: Image.Image) -> bool:
     return 'progressive' in image.info and len(sampling) > 1 and len(set(sampling)) == 1
 
 
-def _reduced(image: Image.Image, factor: int, name: str) -> npt.NDArray[np.uint8]:
+def _reduced(image: Image.Image | npt.NDArray[np.uint8], factor: int, name: str) -> npt.NDArray[np.uint8]:
     """RGB at a part of the sides. Strip by strip, as each conversion takes as much memory as what is converted."""
-    if image.mode == 'I':  # whose range only the whole tells
+    if isinstance(image, np.ndarray):
+        height, width = image.shape[:2]
+    elif image.mode == 'I':  # whose range only the whole tells
         return np.asarray(Image.fromarray(_to_rgb(image, name)).reduce(factor))
-    width, height = image.size
+    else:
+        width, height = image.size
     rows = factor * max(1, _STRIP // (factor * width))
     reduced = np.empty((-(-height // factor), -(-width // factor), 3), np.uint8)
     for top in range(0, height, rows):
         end = min(top + rows, height)
-        small = Image.fromarray(_to_rgb(image.crop((0, top, width, end)), name)).reduce(factor)
+        strip = Image.fromarray(image[top:end]) if isinstance(image, np.ndarray) else image.crop((0, top, width, end))
+        small = Image.fromarray(_to_rgb(strip, name)).reduce(factor)
         reduced[top // factor :][: small.height] = np.asarray(small)
     return reduced
 
