@@ -25,4 +25,4 @@ train_everyday widehrnet_18 plain_18 --size 256 192 --minutes 78 --lr 2e-3 --wei
     --set teacher.model=widehrnet_18_attn --set teacher.weights="$teacher"/11/weights.safetensors --set teacher.weight=0.5
 
 python scripts/weights/ship_weights.py "$runs"/plain_18/weights.safetensors widehrnet_18.everyday_256x192 --data "$data" \
-    --padding 1.1 --kept-out "$runs"/kept_out.json --mantissa 5 --like $attn --report "$runs"/card
+    --padding 1.1 --kept-out "$runs"/kept_out.json --mantissa 6 --like $attn --report "$runs"/card

@@ -56,7 +56,7 @@ default_cfgs = generate_default_cfgs(
         'widehrnet_10_attn.person_320x320': _shipped('widehrnet_10_attn', 320, 320, 'person'),
         'widehrnet_18_x2.untrained': _cfg(),
         'widehrnet_18_x2_attn.untrained': _cfg(),
-        'widehrnet_18.people_256x192': _shipped('widehrnet_18', 256, 192),
+        'widehrnet_18.everyday_256x192': _shipped('widehrnet_18', 256, 192, 'everyday'),
         'widehrnet_18.coco_256x192': _official('coco', 256, 192),
         'widehrnet_18.coco_384x288': _official('coco', 384, 288),
         'widehrnet_18.mpii_256x256': _official('mpii', 256, 256),
