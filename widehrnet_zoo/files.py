@@ -7,6 +7,8 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,19 @@ def check_folder(folder: str | Path, option: str = '--out') -> None:
         raise UserError(
             f'Results cannot be written to {folder} ({error.strerror}): give another folder as {option}.'
         ) from error
+
+
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Say of a file that is written here, for a user who named it, that it cannot be written.
+
+    Raises:
+        UserError: Instead of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f'{path} cannot be written: {error.strerror or error}.') from error
 
 
 def write_whole(path: str | Path, content: str | bytes) -> None:

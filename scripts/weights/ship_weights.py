@@ -99,10 +99,9 @@ def rounded(value: torch.Tensor, bits: int) -> torch.Tensor:
     if value.dtype != torch.float16:
         return value
     rest = 10 - bits
-    whole = value.contiguous().view(torch.int16).int() & 0xFFFF
-    sign, size = whole & 0x8000, whole & 0x7FFF
-    size = ((size + (1 << rest >> 1)) >> rest) << rest
-    return (sign | size).to(torch.int16).view(torch.float16)
+    # the sign is a bit of its own, so that this moves the size alone
+    whole = value.contiguous().view(torch.int16) + (1 << rest >> 1)
+    return (whole >> rest << rest).view(torch.float16)
 
 
 def peaks_and_hits(

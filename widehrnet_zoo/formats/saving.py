@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..extras import require
-from ..files import write_whole
+from ..files import naming, write_whole
 from ..pose.results import PoseResult, json_text
 from .mmpose import check_names, write_mmpose
 from .tables import write_csv, write_parquet
@@ -72,10 +72,8 @@ def save_results(results: Iterable[PoseResult], path: str | Path, format: str) -
         ImportError: If Parquet is asked for and pyarrow is not installed.
     """
     write, held = _writer(format), list(results)
-    try:
+    with naming(path):
         write(held, Path(path))
-    except OSError as error:
-        raise UserError(f'{path} cannot be written: {error.strerror or error}.') from error
 
 
 def check_format(format: str, paths: Iterable[str]) -> None:

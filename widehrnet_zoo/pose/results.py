@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from ..errors import UserError
-from ..files import write_whole
+from ..files import naming, write_whole
 from .drawing import draw_poses
 from .images import ImageSource
 from .skeletons import Skeleton
@@ -256,10 +256,8 @@ class PoseResult:
             UserError: If it cannot be written.
         """
         content = self.to_json() + '\n'
-        try:
+        with naming(path):
             write_whole(path, content)
-        except OSError as error:
-            raise UserError(f'{path} cannot be written: {error.strerror}.') from error
 
     def draw(
         self, image: ImageSource, *, threshold: float = 0.2, boxes: bool = False, line_width: float | None = None
