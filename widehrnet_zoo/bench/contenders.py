@@ -89,11 +89,7 @@ class Contender:
         return copy.deepcopy(_module(self.model, self.weights, self.size))
 
     def prepare(self, folder: Path, crops: npt.NDArray[np.uint8] | None = None) -> 'Contender':
-        """Write the file that the path runs, if it runs one.
-
-        Args:
-            folder: Where to.
-            crops: Real crops, for int8.
+        """Write the file that the path runs, if it runs one; int8 takes real crops.
 
         Raises:
             UserError: If the path does not run this model in this precision.

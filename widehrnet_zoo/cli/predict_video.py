@@ -24,11 +24,7 @@ def run_video(
 ) -> VideoSummary:
     """Do one video: `TARGET_pose.mp4` (or `.mkv`, `.mov` as the source), and `TARGET_pose.jsonl` or lines to stdout.
 
-    Args:
-        video: The file, camera or address.
-        target: Where results go, without suffix; `None` for stdout alone.
-        estimator: The model.
-        args: What `widehrnet predict` parsed.
+    Without a target there is stdout alone.
 
     Raises:
         UserError: If it is not a video, or an option is wrong.

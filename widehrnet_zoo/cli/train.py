@@ -86,10 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def read_recipe(args: argparse.Namespace) -> Any:
-    """The recipe of parsed arguments.
-
-    Args:
-        args: What `add_recipe` defines, parsed.
+    """The recipe of the parsed arguments of `add_recipe`.
 
     Raises:
         UserError: If a setting is unknown or does not fit.

@@ -19,11 +19,7 @@ def first_of(keys: list[str]) -> str:
 
 
 def misfits(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
-    """Why weights are not those of a network.
-
-    Returns:
-        What is wrong, by kind and with the first names of each; empty if nothing is.
-    """
+    """What is wrong with weights for a network, by kind and with the first names of each; empty if nothing is."""
     shared = [k for k in state if k in expected]
     fitting = [k for k in shared if state[k].shape == expected[k].shape]
     plain = [k for k in fitting if _is_plain(state[k])]
@@ -45,12 +41,7 @@ def _is_plain(tensor: torch.Tensor) -> bool:
 
 
 def check_weights(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str) -> None:
-    """Refuse weights that are not those of a network.
-
-    Args:
-        state: Weights by name.
-        expected: The network's own, on any device.
-        source: Where the weights are from, for the message.
+    """Refuse weights, from a source that the message names, that are not those of a network.
 
     Raises:
         UserError: If a name, a shape or a type differs, or a value is not finite.
@@ -63,16 +54,7 @@ def check_weights(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], s
 
 
 def load_weights(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Put weights into a network.
-
-    Args:
-        network: It may be on the meta device, without memory.
-        state: Weights by name.
-        source: Where they are from, for the message.
-
-    Raises:
-        UserError: If they do not fit.
-    """
+    """Put weights into a network, which may be on the meta device, without memory; see `check_weights`."""
     own = network.state_dict()
     check_weights(state, own, source)
     if any(tensor.is_meta for tensor in own.values()):
@@ -81,10 +63,7 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor], source: str) -
 
 
 def read_checkpoint(file: str | Path) -> dict[str, Any]:
-    """Unpickle a `.pth` file, or read a safetensors file, running no code from it.
-
-    Returns:
-        What it holds, on the CPU.
+    """What a `.pth` or safetensors file holds, on the CPU, running no code from it.
 
     Raises:
         UserError: If the file is missing, cut off, no checkpoint, unpacks to a multiple of its size, or asks for more

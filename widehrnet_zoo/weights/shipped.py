@@ -19,10 +19,7 @@ def _index() -> dict[str, dict[str, Any]]:
 
 
 def shipped_entry(name: str) -> dict[str, Any]:
-    """What is known of shipped weights, as `scripts/weights/ship_weights.py` measured it.
-
-    Args:
-        name: `variant.tag`.
+    """What is known of shipped weights, `variant.tag`, as `scripts/weights/ship_weights.py` measured it.
 
     Returns:
         `sha256` of the file; `metrics`, figures in per cent by name; and, where they are the weights' own, `padding`,
@@ -33,10 +30,7 @@ def shipped_entry(name: str) -> dict[str, Any]:
 
 
 def check_shipped(file: Path) -> None:
-    """Compare a shipped file with the hash it was released with.
-
-    Args:
-        file: A file of `WEIGHTS`.
+    """Compare a file of `WEIGHTS` with the hash it was released with.
 
     Raises:
         UserError: If the file is missing, unknown or was changed.
