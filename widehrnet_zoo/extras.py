@@ -12,8 +12,12 @@ _CORE = ('torch', 'timm', 'huggingface_hub', 'safetensors', 'tqdm')
 def require(module: str, extra: str) -> ModuleType:
     """Import an optional module.
 
+    Args:
+        module: Name of the module.
+        extra: The extra of this package that installs it.
+
     Raises:
-        ImportError: If it is not installed; the message says which extra of this package installs it.
+        ImportError: If it is not installed; the message says what to install.
     """
     try:
         return importlib.import_module(module)
@@ -29,8 +33,9 @@ def require(module: str, extra: str) -> ModuleType:
 def needs_pytorch(what: str, extra: str | None = None) -> Iterator[None]:
     """Around imports of modules that need PyTorch, which an installation for exported files alone does not have.
 
-    The message says what is about to be done, and names the extra that it needs as well, so that one installation is
-    enough.
+    Args:
+        what: What is about to be done, for the message.
+        extra: The extra of this package that it needs as well, so that one installation is enough.
 
     Raises:
         ImportError: If PyTorch, or a package that comes with it, is not installed; the message says what to do.

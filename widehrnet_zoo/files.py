@@ -51,7 +51,11 @@ def model_files(path: str | Path) -> tuple[Path, ...]:
 
 
 def check_folder(folder: str | Path, option: str = '--out') -> None:
-    """Find out before long work whether results can be written into a folder, which need not be there.
+    """Find out before long work whether results can be written.
+
+    Args:
+        folder: Where to; it need not be there.
+        option: By which it was given.
 
     Raises:
         UserError: If it is a file, or cannot be made or written.
@@ -82,7 +86,11 @@ def naming(path: str | Path) -> Iterator[None]:
 
 
 def write_whole(path: str | Path, content: str | bytes) -> None:
-    """Write a file, text as UTF-8, under a temporary name beside it, then rename it; its folder is made.
+    """Write a file under a temporary name beside it, then rename it.
+
+    Args:
+        path: The file; an existing one is replaced, its folder is made.
+        content: Text, written as UTF-8, or bytes.
 
     Raises:
         OSError: If the file cannot be written; what was there before is untouched.
@@ -111,10 +119,12 @@ def replace_files(new: Path, folder: Path, key: str) -> None:
 
     The two folders change places in one step where the system can do that (Linux); elsewhere the old one is moved
     away first, and a kill in between leaves it whole under a hidden name. A folder that cannot be moved (a mount
-    point, the folder one is in) has no file `key`, without which the others are not used, while these are replaced.
+    point, the folder one is in) has no file `key` while the others are replaced.
 
-    `new` lies beside the folder and holds files only; what it holds afterwards may be deleted. Other files of the
-    folder stay.
+    Args:
+        new: Files only, beside the folder; what it holds afterwards may be deleted.
+        folder: Its other files stay.
+        key: One of the files, without which the others are not used.
 
     Raises:
         OSError: If something cannot be moved; the folder is as it was then.
@@ -200,7 +210,11 @@ def read_settings(path: Path) -> Any:
 
 
 def load_yaml(text: str, name: str) -> Any:
-    """Values of a YAML text, or why it has none; messages call it by the name.
+    """Values of a YAML text, or why it has none.
+
+    Args:
+        text: YAML.
+        name: What to call it in the message.
 
     Raises:
         UserError: If it is not YAML, or unfolds to more than any settings need.

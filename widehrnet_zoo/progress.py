@@ -45,7 +45,17 @@ def begun_ahead(
 
 
 def progress_bar(total: int | None, unit: str, desc: str = '', disable: bool = False) -> Any:
-    """The bar of tqdm, or a plain count where tqdm is not installed: a context manager with `update(n=1)`."""
+    """The bar of tqdm, or a plain count where tqdm is not installed.
+
+    Args:
+        total: How many there will be, if that is known.
+        unit: What is counted.
+        desc: What stands before the count.
+        disable: Show nothing.
+
+    Returns:
+        A context manager with `update(n=1)`.
+    """
     try:
         from tqdm import tqdm
     except ModuleNotFoundError:

@@ -89,7 +89,11 @@ class Contender:
         return copy.deepcopy(_module(self.model, self.weights, self.size))
 
     def prepare(self, folder: Path, crops: npt.NDArray[np.uint8] | None = None) -> 'Contender':
-        """Write the file that the path runs, if it runs one; int8 takes real crops.
+        """Write the file that the path runs, if it runs one.
+
+        Args:
+            folder: Where to.
+            crops: Real crops, for int8.
 
         Raises:
             UserError: If the path does not run this model in this precision.

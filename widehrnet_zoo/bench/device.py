@@ -160,11 +160,15 @@ def _wait(device: torch.device) -> None:
 
 
 def look(call: Callable[[], Any], device: torch.device) -> tuple[list[tuple[str, float]], float | None]:
-    """Where the time and the memory of one call go, which has been made before.
+    """Where the time and the memory of one call go.
+
+    Args:
+        call: What is looked at; it has been called before.
+        device: Where it runs. On a CPU PyTorch's operators stand for kernels.
 
     Returns:
-        The kernels that take most of the time (on a CPU PyTorch's operators), names and shares of the time of all, and
-        on CUDA the MB of memory at most, beside weights, inputs and graphs, which are there already.
+        The kernels that take most of the time, names and shares of the time of all, and on CUDA the MB of memory at
+        most, beside weights, inputs and graphs, which are there already.
     """
     on_gpu = device.type == 'cuda'
     before = 0
@@ -183,7 +187,16 @@ def look(call: Callable[[], Any], device: torch.device) -> tuple[list[tuple[str,
 
 
 def crop_on_device(image: Tensor, maps: npt.NDArray[np.float64], size: tuple[int, int]) -> Tensor:
-    """`crop_people` of a photo, uint8 (H, W, 3), on a device, normalised: float32 (N, 3, *size)."""
+    """`crop_people` of a photo on a device, normalised.
+
+    Args:
+        image: uint8 (H, W, 3).
+        maps: (N, 2, 3) maps from crop to photo, as from `box_views`.
+        size: Height and width of a crop.
+
+    Returns:
+        float32 (N, 3, *size).
+    """
     height, width = size
     affine = torch.from_numpy(maps).to(image.device, torch.float32)
     y, x = torch.meshgrid(*(torch.arange(n, device=image.device) for n in size), indexing='ij')
@@ -205,9 +218,15 @@ def time_device_photo(
     runs: int = 10,
     progress: bool = True,
 ) -> list[Stages]:
-    """Time the stages of a photo of 1080p with so many people that is sent to the device and cut there.
+    """Time the stages of a photo of 1080p that is sent to the device and cut there.
 
-    Of the contenders those that give heatmaps are taken.
+    Args:
+        contenders: Those that give heatmaps are taken.
+        device: Where.
+        people: Boxes on the photo, side by side.
+        size: Height and width of a crop.
+        runs: Rounds.
+        progress: Show a progress bar.
     """
     image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (*PHOTO, 3), dtype=np.uint8))
     views = box_views(side_by_side(people), size)

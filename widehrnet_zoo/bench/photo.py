@@ -55,7 +55,13 @@ def _heatmaps(runner: Runner, images: npt.NDArray[np.float32]) -> torch.Tensor:
 def time_stages(
     calls: Mapping[str, Mapping[str, Callable[[], Any]]], runs: int = 10, progress: bool = True
 ) -> list[Stages]:
-    """Time the stages of contenders, by their labels, all in turn: `crops`, `network`, `decoding` and `whole`."""
+    """Time the stages of contenders, all in turn.
+
+    Args:
+        calls: By the label of a contender what does each stage: `crops`, `network`, `decoding` and `whole`.
+        runs: Rounds.
+        progress: Show a progress bar.
+    """
     flat = {(label, stage): call for label, stages in calls.items() for stage, call in stages.items()}
     timings = interleave(flat, runs, progress=progress)
     return [
@@ -72,9 +78,14 @@ def side_by_side(people: int) -> npt.NDArray[np.float64]:
 def time_photo(
     contenders: Sequence[Contender], people: int, threads: int, runs: int = 10, progress: bool = True
 ) -> list[Stages]:
-    """Time the stages of one photo of 1080p with so many people, side by side.
+    """Time the stages of one photo of 1080p, side by side.
 
-    Prepared contenders that give no heatmaps of COCO's keypoints are left out.
+    Args:
+        contenders: Prepared contenders; those that give no heatmaps of COCO's keypoints are left out.
+        people: Boxes on the photo, side by side.
+        threads: Threads of every runtime.
+        runs: Rounds.
+        progress: Show a progress bar.
     """
     image = np.random.default_rng(0).integers(0, 256, (*PHOTO, 3), dtype=np.uint8)
     boxes = side_by_side(people)

@@ -16,7 +16,11 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]], texts: int = 1)
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """A Markdown table of the rows that `widehrnet_zoo.bench.run.bench` gives."""
+    """A Markdown table.
+
+    Args:
+        rows: As `widehrnet_zoo.bench.run.bench` gives them.
+    """
     cold = any('first_result' in row for row in rows)
     head = ['model', 'path', 'precision', 'batch', 'ms', '10-90 %', 'ms per image', 'times faster', 'GMAC/s']
     head += ['first result, s', 'peak MB'] if cold else []
@@ -40,7 +44,12 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def chart(rows: list[dict[str, Any]], title: str, path: Path) -> None:
-    """Bars of milliseconds per image, with the span of 10 to 90 %, of the rows of `table`, as PNG.
+    """Bars of milliseconds per image, with the span of 10 to 90 %.
+
+    Args:
+        rows: As for `table`.
+        title: Above the bars.
+        path: PNG to write.
 
     Raises:
         ImportError: If matplotlib is not installed.

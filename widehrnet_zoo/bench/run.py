@@ -35,10 +35,10 @@ def bench(
     cold: bool = False,
     progress: bool = True,
 ) -> Iterator[dict[str, Any]]:
-    """Time prepared contenders side by side: same images, same threads, in turn.
+    """Time contenders side by side: same images, same threads, in turn.
 
     Args:
-        contenders: Who runs.
+        contenders: Who runs, prepared.
         batches: Images per call.
         threads: Threads of every runtime.
         runs: Rounds.

@@ -30,6 +30,12 @@ def bench_steps(model: str, precision: str, size: tuple[int, int], runs: int = 3
 
     The fastest of the runs counts, as for the peak: other work on the machine only adds.
 
+    Args:
+        model: A variant.
+        precision: `'f32'`, `'bf16'` or `'int8'`.
+        size: Height and width.
+        runs: Images.
+
     Returns:
         A row for each kind of work and one, `whole`, for all: `precision`, `variant`, `part`, `ms`, `share` of time,
         `gmacs`, `gmacs_per_s`, and `of_peak`, the share of what one thread does on registers alone.

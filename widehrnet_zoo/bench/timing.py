@@ -54,9 +54,13 @@ class Timing:
 def interleave(
     calls: Mapping[Any, Callable[[], Any]], runs: int = 30, warmup: int = 3, progress: bool = True
 ) -> dict[Any, Timing]:
-    """Time calls in turn, by name, so that whatever else the machine does hits all alike.
+    """Time calls in turn, so that whatever else the machine does hits all alike.
 
-    Those of the warm-up do not count.
+    Args:
+        calls: What to time, by name.
+        runs: Rounds.
+        warmup: Calls of each beforehand that do not count.
+        progress: Show a progress bar.
     """
     for call in calls.values():
         for _ in range(warmup):

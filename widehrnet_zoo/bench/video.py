@@ -41,7 +41,12 @@ class VideoTimes:
 
 
 def make_video(path: Path, frames: int = 100) -> Path:
-    """Write a video (.mp4) of 720p with three people who sway, from the sample photos."""
+    """A video of 720p with three people who sway, from the sample photos.
+
+    Args:
+        path: The file to write, .mp4.
+        frames: Its number of frames.
+    """
     av = require('av', 'video')
     astronaut, portraits = (Image.open(_SAMPLES / name).convert('RGB') for name in ('astronaut.jpg', 'portraits.jpg'))
     # without the flags, which are taken for people now and then
@@ -80,7 +85,11 @@ class _Timed:
 def time_video(estimator: PoseEstimator, video: Path | None = None, runs: int = 3, progress: bool = True) -> VideoTimes:
     """Time `predict_video`, with all its steps in turn and in threads, one run of each after the other.
 
-    Without a video it is one of 720p with three people, made here.
+    Args:
+        estimator: The model.
+        video: A video; by default one of 720p with three people, made here.
+        runs: Runs of each.
+        progress: Show a progress bar.
     """
     seconds: dict[str, float] = defaultdict(float)
     found: list[int] = []
@@ -118,7 +127,11 @@ def time_video(estimator: PoseEstimator, video: Path | None = None, runs: int = 
 
 
 def video_table(times: VideoTimes) -> str:
-    """A Markdown table of the stages, and the frames per second."""
+    """A Markdown table of the stages, and the frames per second.
+
+    Args:
+        times: From `time_video`.
+    """
     whole = sum(times.stages.values())
     stages = [(name, f'{ms:.1f}', f'{ms / whole:.0%}') for name, ms in times.stages.items()]
     ways = (('in turn', times.in_turn), ('in threads', times.in_threads))

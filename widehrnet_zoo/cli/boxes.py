@@ -11,7 +11,13 @@ from ..formats.boxes import BoxFile
 
 
 def read_boxes(text: str) -> BoxFile | npt.NDArray[np.float64]:
-    """Boxes as they are given on the command line: a JSON file, or `x1,y1,x2,y2` in pixels, several with semicolons.
+    """Boxes as they are given on the command line.
+
+    Args:
+        text: A JSON file, or `x1,y1,x2,y2`, several with semicolons between.
+
+    Returns:
+        The file, or float64 (N, 4) in pixels.
 
     Raises:
         UserError: If it is neither.

@@ -8,7 +8,11 @@ ENGINES = ('auto', 'kernels', 'deployed', 'graphs', 'eager')
 
 
 def add_engine(parser: Any) -> None:
-    """Add `--device` and `--engine` to a command, or a group of its options."""
+    """Add `--device` and `--engine`.
+
+    Args:
+        parser: Of the command, or a group of its options.
+    """
     parser.add_argument('--device', help='cpu, cuda, mps, ... (default: the best there is)')
     parser.add_argument(
         '--engine',
@@ -28,5 +32,9 @@ def add_precision(parser: Any) -> None:
 
 
 def engine_options(args: argparse.Namespace) -> dict[str, Any]:
-    """What the options of `add_engine` and `add_precision` mean for `PoseEstimator` and `PersonFinder`."""
+    """What the options mean for `PoseEstimator` and `PersonFinder`.
+
+    Args:
+        args: What `add_engine` and `add_precision` define, parsed.
+    """
     return {name: getattr(args, name) for name in ('device', 'bf16', 'int8', 'engine')}

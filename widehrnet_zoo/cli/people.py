@@ -39,7 +39,11 @@ def add_limits(group: Any) -> None:
 
 
 def people_options(args: argparse.Namespace) -> dict[str, Any]:
-    """What the options of `add_detector` and `add_limits` mean for `PoseEstimator`."""
+    """What the options mean for `PoseEstimator`.
+
+    Args:
+        args: What `add_detector` and `add_limits` define, parsed.
+    """
     names = ('box_threshold', 'pose_threshold', 'max_people', 'min_size', 'second_look')
     limits = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if args.largest:

@@ -15,7 +15,11 @@ STDIN = Path('-')
 def find_photos(
     paths: list[str], out: Path | None
 ) -> tuple[list[tuple[Path, Path]], list[tuple[str, str]], list[tuple[Path, str]]]:
-    """Photos of files, folders and wildcards, each once; in the folder of the results, if any, there are none.
+    """Photos of files, folders and wildcards, each once.
+
+    Args:
+        paths: What was asked for.
+        out: Folder of the results, if any; results of earlier runs are not photos.
 
     Returns:
         Pairs of a photo and its place in what was asked for (its name, or its path inside the folder), the paths that
@@ -94,9 +98,10 @@ def _is_result(path: Path) -> bool:
 
 
 def name_outputs(photos: list[tuple[Path, Path]]) -> list[Path]:
-    """Where results go, without suffix, by the pairs of `find_photos`.
+    """Where results go, without suffix; no two the same, whatever the file system thinks of capitals.
 
-    No two are the same, whatever the file system thinks of capitals.
+    Args:
+        photos: Pairs as from `find_photos`.
     """
 
     def name(photo: Path, place: Path, level: int) -> Path:

@@ -11,7 +11,13 @@ from .people import people_options
 
 
 def run_ray(args: argparse.Namespace) -> int:
-    """Do the photos, and say how many; gives 0, or 1 if some photos failed.
+    """Do the photos, and say how many.
+
+    Args:
+        args: What `widehrnet predict` parsed.
+
+    Returns:
+        0, or 1 if some photos failed.
 
     Raises:
         UserError: As `predict_collection`; or if an option is not for collections.

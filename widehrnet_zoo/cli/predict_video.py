@@ -24,7 +24,11 @@ def run_video(
 ) -> VideoSummary:
     """Do one video: `TARGET_pose.mp4` (or `.mkv`, `.mov` as the source), and `TARGET_pose.jsonl` or lines to stdout.
 
-    Without a target there is stdout alone.
+    Args:
+        video: The file, camera or address.
+        target: Where results go, without suffix; `None` for stdout alone.
+        estimator: The model.
+        args: What `widehrnet predict` parsed.
 
     Raises:
         UserError: If it is not a video, or an option is wrong.

@@ -86,7 +86,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def read_recipe(args: argparse.Namespace) -> Any:
-    """The recipe of the parsed arguments of `add_recipe`.
+    """The recipe of parsed arguments.
+
+    Args:
+        args: What `add_recipe` defines, parsed.
 
     Raises:
         UserError: If a setting is unknown or does not fit.

@@ -40,7 +40,12 @@ def click(
 ) -> tuple[list[Box], Held | None]:
     """What a click does: take up a corner or a middle, on its handle, or begin a box, or set down what was taken up.
 
-    Boxes and the click are in image pixels.
+    Args:
+        boxes: x1, y1, x2, y2 in image pixels.
+        held: What an earlier click took up.
+        x: Of the click, in image pixels.
+        y: Likewise.
+        image_size: Width and height of the photo.
 
     Returns:
         The boxes, which are the same ones while something is held, and what is held now. A click that would make a
@@ -94,9 +99,17 @@ def draw_view(
     held: Held | None = None,
     threshold: float = 0.2,
 ) -> Image.Image:
-    """The photo, at most `VIEW_SIDE` long, with skeletons, and with boxes that have handles at corners and middle.
+    """The photo with skeletons, and with boxes that have handles at corners and middle.
 
-    What is held is marked. Keypoints with a score below the threshold are not drawn.
+    Args:
+        image: uint8 (H, W, 3).
+        result: People to draw; None for none.
+        boxes: Boxes to draw.
+        held: What is taken up; it is marked.
+        threshold: Keypoints with a lower score are not drawn.
+
+    Returns:
+        An image of the photo's shape, at most `VIEW_SIDE` long.
     """
     picture = Image.fromarray(image) if result is None else result.draw(image, threshold=threshold)
     size = view_size(*picture.size)

@@ -30,7 +30,11 @@ class Live:
         self._times: deque[float] = deque(maxlen=_RATE_OVER)
 
     def rate(self, now: float) -> float:
-        """Frames per second with this frame, done now (in seconds); 0 for the first."""
+        """Frames per second with this frame; 0 for the first.
+
+        Args:
+            now: The time at which it is done, in seconds.
+        """
         self._times.append(now)
         return (len(self._times) - 1) / (now - self._times[0]) if len(self._times) > 1 else 0.0
 
@@ -49,10 +53,10 @@ class LivePage:
     def look(
         self, frame: npt.NDArray[np.uint8] | None, model: str, threshold: float, live: Live | None
     ) -> tuple[Any, str, Live | None]:
-        """Find the people in a frame, uint8 (height, width, 3), RGB.
+        """Find the people in a frame.
 
         Args:
-            frame: `None` where there is none.
+            frame: uint8 (height, width, 3), RGB; `None` where there is none.
             model: The model's name.
             threshold: Keypoints with a lower score are not drawn.
             live: What the frame before gave; `None` for the first.

@@ -54,7 +54,11 @@ class DemoModels:
     ) -> 'DemoModels':
         """The models named, those of the environment, and those that ship.
 
-        The models are names, folders and files, as `PoseEstimator` opens them; all else is as for `DemoModels`.
+        Args:
+            models: Names, folders and files, as `PoseEstimator` opens them.
+            device: Where they run.
+            engine: What runs them; see `PoseEstimator`.
+            **people: `detector` and limits of the estimators.
 
         Raises:
             UserError: If there are none, or a path does not exist.
@@ -71,7 +75,10 @@ class DemoModels:
         return cls({name: name for name in (*named, *shipped)}, device, engine, **people)
 
     def get(self, name: str) -> TimedEstimator:
-        """Open a model by its name, or take the open one.
+        """Open a model, or take the open one.
+
+        Args:
+            name: One of `names`.
 
         Raises:
             UserError: If there is no such name, or the model cannot be opened.

@@ -92,9 +92,14 @@ class Findings:
 
 
 def read_boxes(rows: Any, image_size: tuple[int, int]) -> npt.NDArray[np.float64] | None:
-    """The page's table of boxes as numbers, (N, 4) in image pixels, x1 < x2 and y1 < y2; None without boxes.
+    """The page's table of boxes as numbers.
 
-    A cell can be text; a row with an empty cell is being typed, and left out.
+    Args:
+        rows: Rows of x1, y1, x2, y2, where a cell can be text; a row with an empty cell is being typed, and left out.
+        image_size: Width and height of the photo.
+
+    Returns:
+        float64 (N, 4) in image pixels, x1 < x2 and y1 < y2; None without boxes.
 
     Raises:
         UserError: If a cell is not a number, a box lies outside, or there are more than `MAX_PEOPLE`.
@@ -161,7 +166,17 @@ def keypoint_rows(result: PoseResult) -> list[list[Any]]:
 def save_findings(
     findings: Findings, image: npt.NDArray[np.uint8], folder: Path, threshold: float
 ) -> tuple[Path, Path]:
-    """Write what a visitor downloads: the image at full size as JPEG, and the result as JSON."""
+    """Write what a visitor downloads.
+
+    Args:
+        findings: What was found.
+        image: The photo.
+        folder: Where to.
+        threshold: Keypoints with a lower score are not drawn.
+
+    Returns:
+        The image at full size as JPEG, and the result as JSON.
+    """
     stem = Path(findings.result.path or 'photo').stem[:60] or 'photo'
     picture, data = folder / f'{stem}.pose.jpg', folder / f'{stem}.pose.json'
     findings.result.draw(image, threshold=threshold).save(picture, quality=95)

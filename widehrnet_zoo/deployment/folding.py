@@ -97,7 +97,12 @@ class Affine:
         return self.weight[:, :, 0, 0]
 
     def reorder(self, out: Tensor | None = None, into: Tensor | None = None) -> 'Affine':
-        """Take outputs and inputs in another order: the old one at each new place."""
+        """Take outputs and inputs in another order.
+
+        Args:
+            out: Old output at each new place.
+            into: Old input at each new place.
+        """
         weight = self.weight if into is None else self.weight[:, into]
         return Affine(weight, self.bias) if out is None else Affine(weight[out], self.bias[out])
 
@@ -113,8 +118,12 @@ class Affine:
 def fold(layer: ConvNormAct, what: str) -> Affine:
     """Fold the batch norm of a convolution: w' = w * gamma / sqrt(var + eps), b' = beta - mean * gamma / sqrt(...).
 
+    Args:
+        layer: Convolution, batch norm and activation.
+        what: Where it stands in the network, for the message.
+
     Raises:
-        UserError: If the norm depends on the input, or the activation is not ReLU; it names the place in the network.
+        UserError: If the norm depends on the input, or the activation is not ReLU.
     """
     bn = layer.bn
     if not isinstance(bn, nn.BatchNorm2d) or bn.running_mean is None or bn.running_var is None:
@@ -150,9 +159,17 @@ def reach(bn: nn.BatchNorm2d) -> Tensor:
 def fold_separable(
     layer: DepthwiseSeparable, what: str, into: Layout, out: Layout, feed: float = 1.0
 ) -> tuple[Affine, Affine]:
-    """Fold a depthwise and a 1x1 convolution, with inputs and outputs where their layouts say; see `fold`.
+    """Fold a depthwise and a 1x1 convolution, with inputs and outputs where their layouts say.
 
-    The stored input must be multiplied with `feed` to be the true one.
+    Args:
+        layer: The pair.
+        what: Where it stands, for the message.
+        into: Layout of the input.
+        out: Layout of the output.
+        feed: What the stored input must be multiplied with to be the true one.
+
+    Raises:
+        UserError: If `fold` cannot fold one of them.
     """
     dw = fold(layer.conv_dw, f'{what}.conv_dw').reorder(out=into.order).fed(feed)
     return dw, fold(layer.conv_pw, f'{what}.conv_pw').reorder(out=out.order, into=into.order)

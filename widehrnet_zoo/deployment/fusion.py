@@ -12,9 +12,11 @@ from .layers import Depthwise, Pointwise, Separable, rows
 
 
 def add_upsampled(x: Tensor, low: Tensor) -> None:
-    """Add an image (B, h, w, C) to `x`, contiguous (B, 2h, 2w, C), in place, each of its pixels four times.
+    """Add an image of half the height and width to `x` in place, each of its pixels four times.
 
-    It may be a run of the channels of wider rows.
+    Args:
+        x: (B, 2h, 2w, C), contiguous.
+        low: (B, h, w, C), may be a run of the channels of wider rows.
     """
     b, h, w, c = low.shape
     x.view(b, h, 2, w, 2, c).add_(low.view(b, h, 1, w, 1, c))

@@ -34,7 +34,13 @@ Boxes = npt.NDArray[np.float32]
 def input_shape(width: int, height: int, size: tuple[int, int]) -> tuple[int, int]:
     """An input of about the photo's shape, in which its people are larger than in a square, for no more work.
 
-    Height and width are multiples of 32, of at most as many pixels as `size`, those of the model's own input.
+    Args:
+        width: Of the photo.
+        height: Of the photo.
+        size: Height and width of the model's own input.
+
+    Returns:
+        Height and width: multiples of 32, of at most as many pixels as `size`.
     """
     cells = size[0] * size[1] // CELL**2
     short = max(1, int(math.sqrt(cells * min(width, height) / max(width, height)) + 0.5))
@@ -45,11 +51,14 @@ def input_shape(width: int, height: int, size: tuple[int, int]) -> tuple[int, in
 def letterbox(
     image: npt.NDArray[np.uint8], size: tuple[int, int]
 ) -> tuple[npt.NDArray[np.uint8], tuple[float, float, float]]:
-    """A photo, uint8 (height, width, 3), in the middle of an input: as large as it fits, bilinear and antialiased.
+    """A photo in the middle of a network's input: as large as it fits, bilinear and antialiased, black around it.
+
+    Args:
+        image: uint8 (height, width, 3).
+        size: Height and width of the input.
 
     Returns:
-        uint8 (*size, 3), black around it, and the scale and the shifts in x and y that bring a place in the photo to
-        its place there.
+        uint8 (*size, 3), and the scale and the shifts in x and y that bring a place in the photo to its place there.
     """
     height, width = image.shape[:2]
     scale = min(size[0] / height, size[1] / width)

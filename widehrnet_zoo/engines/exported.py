@@ -105,7 +105,12 @@ class ExportedBackend:
         return self._checked(self._run, images)
 
     def from_crops(self, crops: npt.NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]) -> Array:
-        """uint8 crops (B, H, W, 3) of the network's size to heatmaps (B, K, H/4, W/4).
+        """uint8 crops (B, H, W, 3) to heatmaps (B, K, H/4, W/4).
+
+        Args:
+            crops: Of the network's size.
+            mean: Of the input, RGB in 0..1.
+            std: Likewise.
 
         Raises:
             UserError: If the file gives no heatmaps, or normalises in another way.
@@ -138,10 +143,15 @@ def _reason(error: Exception) -> str:
 
 
 def onnx_session(path: Path, device: str = 'cpu', threads: int | None = None) -> Any:
-    """Open a graph with ONNX Runtime, on a provider that is installed, see `open_backend`.
+    """Open a graph with ONNX Runtime.
+
+    Args:
+        path: The `.onnx`.
+        device: A provider that is installed, see `open_backend`.
+        threads: Of the runtime; by default its own choice.
 
     Returns:
-        An `onnxruntime.InferenceSession`, with so many threads or as many as it likes.
+        An `onnxruntime.InferenceSession`.
 
     Raises:
         UserError: If the runtime cannot open it or does not have the device.
@@ -207,7 +217,12 @@ def _openvino(path: Path, device: str, threads: int | None) -> Opened:
 
 
 def openvino_runner(model: Any, precision: str, threads: int | None = None) -> Callable[..., Array]:
-    """A network on the CPU by OpenVINO, in `'f32'` or `'bf16'`, compiled for each shape of input that comes.
+    """A network on the CPU by OpenVINO, compiled for each shape of input that comes.
+
+    Args:
+        model: As `openvino.Core().read_model` gives it.
+        precision: `'f32'` or `'bf16'`.
+        threads: Of the runtime; by default its own choice.
 
     Returns:
         Maps an input, and the place of an output, to this output.

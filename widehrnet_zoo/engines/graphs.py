@@ -24,7 +24,8 @@ _MOST_GRAPHS = 12
 class Replayed:
     """A module on CUDA, recorded at the first call with a shape and replayed at the next; elsewhere it is just called.
 
-    It is in evaluation mode, and its weights must stay where they are.
+    Args:
+        module: In evaluation mode; its weights must stay where they are.
     """
 
     def __init__(self, module: nn.Module):

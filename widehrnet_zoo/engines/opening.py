@@ -47,7 +47,11 @@ class HeatmapBackend(Protocol):
 
 
 def exported_path(model: Any) -> Path | None:
-    """The path of an exported file or folder, or `None` where a model is anything else."""
+    """The path of an exported file or folder, or `None` where a model is anything else.
+
+    Args:
+        model: As for `open_backend`.
+    """
     if not isinstance(model, (str, Path)) or (isinstance(model, str) and ':' in model[2:]):  # a drive has a colon too
         return None
     path = Path(model)

@@ -189,7 +189,10 @@ def _say_once(text: str) -> None:
 
 
 def find_device(device: str | torch.device | None = None) -> torch.device:
-    """A device that is there; `None` takes CUDA, then Apple's MPS, then the CPU.
+    """A device that is there.
+
+    Args:
+        device: Its name; `None` takes CUDA, then Apple's MPS, then the CPU.
 
     Raises:
         UserError: If there is no such device.

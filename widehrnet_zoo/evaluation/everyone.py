@@ -23,7 +23,17 @@ from .subject import describe_data, describe_model
 def look_at_photos(
     estimator: PoseEstimator, labels: CocoLabels, images: str | Path, workers: int = 2, progress: bool = True
 ) -> dict[int | str, PoseResult]:
-    """What a model finds in the photos of a label file by their ids, with its own detector, limits and options.
+    """What a model finds in the photos of a label file with its own detector, limits and options.
+
+    Args:
+        estimator: The model.
+        labels: The labels, of which only the photos are looked at.
+        images: Folder of the photos.
+        workers: Threads that read photos.
+        progress: Show a bar.
+
+    Returns:
+        What is found by the id of the photo.
 
     Raises:
         UserError: If a photo cannot be read.

@@ -46,10 +46,16 @@ def predict(
     config: PredictConfig,
     store: PredictionStore | None = None,
 ) -> npt.NDArray[np.float32]:
-    """Keypoints of every sample, float32 (N, K, 3): x, y in image pixels and score.
+    """Keypoints of every sample.
 
-    How the model decodes and flips is the configuration's matter, not its own. In a store predictions are kept as they
-    come, and taken from it where they are there already.
+    Args:
+        estimator: The model; how it decodes and flips is the configuration's matter, not its own.
+        samples: What to look at.
+        config: How.
+        store: Where predictions are kept as they come, and taken from where they are there already.
+
+    Returns:
+        float32 (N, K, 3): x, y in image pixels and score.
 
     Raises:
         UserError: If a photo is missing or broken, or the flip test does not know left from right.

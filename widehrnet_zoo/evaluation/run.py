@@ -246,7 +246,12 @@ def measured_skeleton(estimator: PoseEstimator | None, labels: CocoLabels | None
 
 
 def check_skeleton(skeleton: Skeleton, labels: CocoLabels | None, protocol: Protocol) -> None:
-    """Refuse keypoints that cannot be measured on labels; `None` for MPII's.
+    """Whether keypoints can be measured on labels.
+
+    Args:
+        skeleton: What the keypoints are.
+        labels: The labels; `None` for MPII's.
+        protocol: How they are measured.
 
     Raises:
         UserError: If they cannot.

@@ -13,10 +13,10 @@ from ..files import read_json, write_whole
 
 
 class PredictionStore:
-    """Parts of a run's predictions in a folder, each written whole or not at all.
+    """Parts of a run's predictions, each written whole or not at all.
 
     Args:
-        folder: Made if absent.
+        folder: Where the parts lie; made if absent.
         run: What the predictions depend on (weights, labels, switches), JSON values only.
         total: Number of samples of the run.
         restart: Throw away what is there.
@@ -47,7 +47,11 @@ class PredictionStore:
         self.total = total
 
     def load(self, num_keypoints: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-        """What is there: float32 (total, K, 3), NaN where nothing is stored, and (total,) whether it is."""
+        """What is there.
+
+        Returns:
+            float32 (total, K, 3), NaN where nothing is stored, and (total,) whether it is.
+        """
         keypoints = np.full((self.total, num_keypoints, 3), np.nan, np.float32)
         done = np.zeros(self.total, bool)
         for path in sorted(self._folder.glob('part-*.npz')):
@@ -64,7 +68,12 @@ class PredictionStore:
         return keypoints, done
 
     def add(self, rows: npt.NDArray[np.intp], keypoints: npt.NDArray[np.float32]) -> None:
-        """Store a part: keypoints (n, K, 3) of samples (n,)."""
+        """Store a part.
+
+        Args:
+            rows: (n,) sample indices.
+            keypoints: (n, K, 3).
+        """
         if not len(rows):
             return
         name = f'part-{rows[0]:07d}-{len(rows)}.npz'

@@ -63,7 +63,16 @@ def describe_backend(
 
 
 def describe_data(data: str | Path, boxes: str | Path | None, people: int) -> dict[str, str]:
-    """What it is measured on, and by which versions: `labels`, `detections` where there are boxes, and `versions`."""
+    """What it is measured on, and by which versions.
+
+    Args:
+        data: File of labels.
+        boxes: File of a detector's boxes.
+        people: Number of boxes.
+
+    Returns:
+        `labels`, `detections` where there are boxes, and `versions`.
+    """
     said = {'labels': f'{Path(data).name}, sha256 {sha256(data)[:16]}, {people} boxes'}
     if boxes is not None:
         said['detections'] = f'{Path(boxes).name}, sha256 {sha256(boxes)[:16]}'

@@ -31,7 +31,12 @@ def worst_of_coco(
 ) -> Image.Image:
     """The labelled people with the largest mean error, in diagonals of their boxes, each keypoint's at most 1.
 
-    Of results without `ann` the most alike of the photo is taken.
+    Args:
+        labels: The labels.
+        images: Folder of the photos.
+        results: Predictions in COCO's results format. Without `ann` the most alike result of the photo is taken.
+        skeleton: What the keypoints are.
+        count: Number of people.
     """
     samples = labelled_boxes(labels, images, clip=False)
     by_id = {a['id']: a for a in labels.people}
@@ -55,7 +60,15 @@ def worst_of_mpii(
     score: MpiiScore,
     count: int,
 ) -> Image.Image:
-    """The people of MPII with the largest mean error, in head sizes."""
+    """The people of MPII with the largest mean error, in head sizes.
+
+    Args:
+        samples: The views.
+        keypoints: (N, 16, 3) predictions.
+        truth: The ground truth.
+        score: The score of the predictions.
+        count: Number of people.
+    """
     error = np.where(score.labelled, score.errors, 0).sum(-1) / np.maximum(score.labelled.sum(-1), 1)
     middle = (samples.boxes[:, :2] + samples.boxes[:, 2:]) / 2
     half = (samples.boxes[:, 2:] - samples.boxes[:, :2]) / 2 / PADDING

@@ -16,6 +16,10 @@ LEAST, MOST = 0.05, 1000
 def write_boxes(writer: PoseWriter, maps: str) -> str:
     """The same as `find_boxes` in ONNX operators, whose NonMaxSuppression knows the photos of a batch.
 
+    Args:
+        writer: Of the graph.
+        maps: Name of the maps.
+
     Returns:
         Name of (N, 6), see `BoxPipeline`; ordered by photo, then by score.
     """
@@ -87,11 +91,19 @@ def _centres(writer: PoseWriter, maps: str) -> str:
 
 
 def box_difference(found: Tensor, expected: Tensor, tolerance: float) -> float:
-    """Largest distance in pixels of a side of the boxes of an exported file, (N, 6), from that of PyTorch's, (M, 6).
+    """How far the boxes of an exported file lie from PyTorch's.
+
+    Args:
+        found: (N, 6) rows of the file.
+        expected: (M, 6) rows of PyTorch.
+        tolerance: Largest difference of scores.
+
+    Returns:
+        The largest distance of a side, in pixels.
 
     Raises:
         UserError: If more than one in twenty boxes above twice the lowest score is without its like: within two
-            pixels, or 2 % of its larger side, and the tolerance of scores.
+            pixels, or 2 % of its larger side.
     """
     apart, lost = 0.0, 0
     sure = expected[expected[:, 5] > 2 * LEAST]

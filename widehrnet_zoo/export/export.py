@@ -66,6 +66,11 @@ def _whole(path: Path) -> Iterator[Path]:
 def onnx_model(network: GraphNetwork, metadata: ExportMetadata, orders_are_products: bool = False) -> Any:
     """The network as an ONNX model with dynamic batch, height and width.
 
+    Args:
+        network: The deployed network as a graph.
+        metadata: What the model says about itself, and whether pre- and post-processing are in it.
+        orders_are_products: See `NetworkWriter`.
+
     Raises:
         UserError: If a layer has no form in ONNX here.
         ImportError: If onnx is not installed.
@@ -239,7 +244,13 @@ def export(
 
 
 def check(file: Path, network: nn.Module, metadata: ExportMetadata, crops: npt.NDArray[np.uint8]) -> float:
-    """Run a written file on crops, uint8 (N, H, W, 3), one and all at once, and compare with the deployed network.
+    """Run a written file on crops, one and all at once, and compare with PyTorch.
+
+    Args:
+        file: The exported file.
+        network: The deployed network.
+        metadata: What the file should say.
+        crops: uint8 (N, H, W, 3).
 
     Returns:
         The largest difference, as `export` says.

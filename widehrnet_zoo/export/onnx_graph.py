@@ -80,7 +80,13 @@ class GraphWriter:
         self.nodes[-1].output[0] = name
 
     def model(self, metadata: ExportMetadata, inputs: list[Any], outputs: list[Any]) -> Any:
-        """What was written as a checked `onnx.ModelProto` that says what it is, with these `ValueInfoProto`s."""
+        """What was written as a checked `onnx.ModelProto` that says what it is.
+
+        Args:
+            metadata: What the model says about itself.
+            inputs: Its `ValueInfoProto`s.
+            outputs: Likewise.
+        """
         helper = self.onnx.helper
         graph = helper.make_graph(self.nodes, metadata.name, inputs, outputs, self.initializers)
         opset = helper.make_opsetid('', _OPSET)

@@ -22,7 +22,13 @@ def _inputs(metadata: ExportMetadata, crops: npt.NDArray[np.uint8]) -> list[npt.
 
 
 def quantize_openvino(model: Any, metadata: ExportMetadata, crops: npt.NDArray[np.uint8]) -> Any:
-    """Quantise an `openvino.Model` with NNCF's post-training algorithm, mixed preset, on uint8 crops of people."""
+    """Quantise with NNCF's post-training algorithm, mixed preset.
+
+    Args:
+        model: `openvino.Model`.
+        metadata: What it takes.
+        crops: uint8 (N, H, W, 3) of people.
+    """
     inputs = _inputs(metadata, crops)
     nncf = require('nncf', 'export')
     return nncf.quantize(

@@ -76,7 +76,10 @@ class BoxFile:
             ) from error
 
     def of_photo(self, name: str | None) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Boxes of a photo, by its path or the name that the file has for it.
+        """Boxes of a photo.
+
+        Args:
+            name: Its path, or the name that the file has for it.
 
         Returns:
             (N, 4) x1, y1, x2, y2 in pixels, and scores (N,).
@@ -97,7 +100,10 @@ class BoxFile:
         return self._split([])
 
     def check(self, names: Iterable[str]) -> None:
-        """Refuse photos, of which these are the paths, that the file cannot tell apart.
+        """Refuse photos that the file cannot tell apart.
+
+        Args:
+            names: Paths of all the photos.
 
         Raises:
             UserError: If two have the same boxes, by a name without its folder.

@@ -9,7 +9,15 @@ from ..errors import UserError
 
 
 def numbers(value: Any, shape: tuple[int, ...], name: str) -> npt.NDArray[np.float32]:
-    """Nested lists of numbers, arrays or a number as float32 of a shape; errors call it by the name.
+    """Nested lists of numbers as an array.
+
+    Args:
+        value: Lists, arrays or a number.
+        shape: What is expected.
+        name: What this is, for the error.
+
+    Returns:
+        float32 of the shape.
 
     Raises:
         UserError: If the shape differs, or something in it is not a finite number, as text and booleans are not.
@@ -31,7 +39,14 @@ def numbers(value: Any, shape: tuple[int, ...], name: str) -> npt.NDArray[np.flo
 
 
 def extents(keypoints: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Boxes (N, 4) x1, y1, x2, y2 around keypoints (N, K, 2) without the NaN; NaN where a person has no keypoint."""
+    """Boxes around keypoints.
+
+    Args:
+        keypoints: (N, K, 2); NaN is left out.
+
+    Returns:
+        float32 (N, 4) x1, y1, x2, y2; NaN where a person has no keypoint.
+    """
     boxes = np.full((len(keypoints), 4), np.nan, np.float32)
     for box, points in zip(boxes, keypoints, strict=True):
         known = points[np.isfinite(points).all(1)]

@@ -245,9 +245,17 @@ def _keypoint_category(data: dict[str, Any], path: str | Path) -> dict[str, Any]
 
 
 def clip_box(box: npt.ArrayLike, width: int, height: int) -> tuple[float, float, float, float] | None:
-    """An annotated box x, y, width, height as mmpose 0.24 clips it: x1, y1, x2, y2, or `None` if nothing is left.
+    """An annotated box as mmpose 0.24 clips it to the image.
 
     The last pixel counts: x2 = min(width - 1, x1 + w - 1), so every box loses one pixel on its right and below.
+
+    Args:
+        box: x, y, width, height in pixels.
+        width: Of the image.
+        height: Of the image.
+
+    Returns:
+        x1, y1, x2, y2 in pixels, or `None` if nothing is left.
     """
     x, y, w, h = (float(v) for v in np.asarray(box))
     x1, y1 = max(0.0, x), max(0.0, y)
@@ -256,10 +264,16 @@ def clip_box(box: npt.ArrayLike, width: int, height: int) -> tuple[float, float,
 
 
 def labelled_boxes(labels: CocoLabels, images: str | Path, clip: bool = True, padding: float = PADDING) -> Samples:
-    """The annotated box of every person with a labelled keypoint, image by image; their scores are 1.
+    """The annotated box of every person with a labelled keypoint, image by image.
 
-    They are clipped as mmpose 0.24 does (`clip_box`), or taken as they are. The padding is the growth of a box to the
-    network's view.
+    Args:
+        labels: The labels.
+        images: Folder of the images.
+        clip: Clip as mmpose 0.24 does (`clip_box`); else the boxes are taken as they are.
+        padding: Growth of a box to the network's view.
+
+    Returns:
+        The samples; box scores are 1.
 
     Raises:
         UserError: If an image has no size, or a box none.
@@ -290,7 +304,7 @@ def detected_boxes(
     min_score: float = 0.0,
     padding: float = PADDING,
 ) -> Samples:
-    """A detector's boxes, image by image, each image's in the file's order.
+    """A detector's boxes, image by image.
 
     Args:
         labels: The labels.
@@ -299,6 +313,9 @@ def detected_boxes(
             height) and `score`. Other categories are left out; boxes are not clipped, as in mmpose 0.24.
         min_score: Lower boxes are left out.
         padding: Growth of a box to the network's view.
+
+    Returns:
+        The samples, each image's in the file's order.
 
     Raises:
         UserError: If the file has another form, or none of its boxes is of these images.

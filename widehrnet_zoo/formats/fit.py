@@ -14,10 +14,16 @@ from .coco import CocoLabels
 def check_fit(
     name: str | Path, size: tuple[int, int], labelled_size: tuple[int, int] | None, boxes: npt.ArrayLike = ()
 ) -> None:
-    """Refuse labels that are not of a photo: of another size, or with boxes (N, 4) that cannot be in it.
+    """Refuse labels that are not of a photo.
 
     Photos are read upright, as their EXIF orientation says: so do OpenCV and mmpose, and detectron2, which refuses
-    labels of another size as well. Sizes are width and height; that of the labels is `None` where they do not say it.
+    labels of another size as well.
+
+    Args:
+        name: The photo, for the message.
+        size: Its width and height, upright.
+        labelled_size: Its width and height as the label file says; `None` if it does not.
+        boxes: (N, 4) x1, y1, x2, y2, labelled in pixels; none by default.
 
     Raises:
         UserError: If the sizes differ, or a box lies wholly outside the photo, or the boxes are in fractions of it.
@@ -43,7 +49,9 @@ def check_fit(
 def check_labels(labels: CocoLabels, folder: str | Path | None) -> None:
     """Check the people of a label file against their photos, of which only the heads are read.
 
-    Without a folder, and for photos that are not in it, the sizes in the label file count.
+    Args:
+        labels: The labels.
+        folder: Folder of the photos; without it, and for photos that are not there, the sizes in the label file count.
 
     Raises:
         UserError: If the labels of a photo do not fit it; the message names the photo.

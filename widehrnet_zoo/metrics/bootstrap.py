@@ -22,7 +22,7 @@ def bootstrap(
     num_draws: int = 1000,
     progress: bool = False,
 ) -> dict[str, tuple[float, float]]:
-    """95 % percentile intervals, (low, high), of figures under resampling of images with replacement.
+    """95 % percentile intervals of figures under resampling of images with replacement.
 
     Images are drawn, not people, since the people of one photo are not independent. Source: Efron and Tibshirani,
     "An Introduction to the Bootstrap", 1993, chapter 13.
@@ -33,6 +33,9 @@ def bootstrap(
         num_images: Number of images.
         num_draws: Number of resamplings.
         progress: Show a progress bar.
+
+    Returns:
+        (low, high) by figure.
 
     Raises:
         ValueError: If `num_draws` makes no interval.

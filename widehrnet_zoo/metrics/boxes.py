@@ -33,9 +33,13 @@ def read_box_results(path: Any) -> list[dict[str, Any]]:
 
 
 class BoxScore(CocoEvaluation):
-    """Average precision of person boxes in COCO's results format, by pycocotools (`COCOeval`, boxes).
+    """Average precision of person boxes, by pycocotools (`COCOeval`, boxes).
 
     Crowds, and people below `SMALLEST_SHARE` or `SMALLEST`, are neither found nor missed.
+
+    Args:
+        labels: The labels.
+        results: Boxes in COCO's results format.
 
     Raises:
         UserError: If labels and results do not fit together, or an image has no size.
@@ -56,7 +60,8 @@ class BoxScore(CocoEvaluation):
     def figures(self, images: Any = None) -> dict[str, float]:
         """AP, AP50, AP75, AP of boxes below 32x32, below 96x96 and larger, the recall of 100 boxes, and the best F1.
 
-        Images are counted as by `drawn`.
+        Args:
+            images: Indices of images to count, repetitions allowed (for the bootstrap); `None` counts each once.
 
         Returns:
             Fractions in 0..1 by name, with the recall, the precision and the score of a box where F1 (at an IoU of 0.5)

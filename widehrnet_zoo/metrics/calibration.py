@@ -22,12 +22,15 @@ _LEAST = 200
 def keypoint_hits(
     labels: CocoLabels, results: list[dict[str, Any]], sigmas: Sequence[float]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-    """Scores (M,) of the labelled keypoints of people with a prediction, and whether each lies within OKS 0.5.
+    """Scores of the labelled keypoints, and whether each lies within OKS 0.5 of its label.
 
     Args:
         labels: Human labels, with `area`.
         results: Predictions from the annotated boxes in COCO's results format, with `ann`.
         sigmas: (K,) falloffs.
+
+    Returns:
+        Scores (M,) and booleans (M,), for the M labelled keypoints of people who have a prediction.
 
     Raises:
         UserError: If a result does not say whose it is, or a person has no `area`.
@@ -55,10 +58,17 @@ def calibration_bins(
 
 
 def expected_calibration_error(scores: npt.ArrayLike, hits: npt.ArrayLike, bins: int = 10) -> float:
-    """Mean distance between scores and shares of hits (M,) over equal parts of 0..1, weighted by their counts.
+    """Mean distance between score and share of hits over equal parts of 0..1, weighted by their counts.
 
-    Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, eq. 3. Scores outside 0..1 are taken for
-    the nearer end; without scores it is NaN.
+    Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, eq. 3.
+
+    Args:
+        scores: (M,) scores; those outside 0..1 are taken for the nearer end.
+        hits: (M,) booleans.
+        bins: Number of parts.
+
+    Returns:
+        In 0..1; NaN without scores.
     """
     means, shares, count = calibration_bins(scores, hits, bins)
     if not count.sum():

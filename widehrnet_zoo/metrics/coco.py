@@ -25,7 +25,16 @@ FIGURES = ('AP', 'AP50', 'AP75', 'APm', 'APl', 'AR', 'AR50', 'AR75', 'ARm', 'ARl
 
 
 def view_areas(boxes: npt.ArrayLike, size: tuple[int, int], padding: float = PADDING) -> npt.NDArray[np.float64]:
-    """Areas (N,) of the views of boxes (N, 4), in square image pixels, which mmpose 0.24 uses in the suppression."""
+    """Areas of the boxes' views, which mmpose 0.24 uses in the suppression.
+
+    Args:
+        boxes: (N, 4) x1, y1, x2, y2 in pixels.
+        size: Height and width of the network's input.
+        padding: Growth of a box to the view.
+
+    Returns:
+        (N,) in square image pixels.
+    """
     boxes, aspect = np.asarray(boxes, float), size[1] / size[0]
     width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     width = np.maximum(width, height * aspect)
@@ -82,7 +91,10 @@ def to_results(
 
 
 def result_entries(path: str | Path) -> list[dict[str, Any]]:
-    """The entries of a file in COCO's results format, each with an `image_id`; their other fields were not looked at.
+    """The entries of a file in COCO's results format, each with an `image_id`.
+
+    Returns:
+        Its entries, whose other fields were not looked at.
 
     Raises:
         UserError: If it is not a list of objects with `image_id`; the message names the entry.
@@ -136,8 +148,11 @@ def of_category(results: list[dict[str, Any]], labels: CocoLabels) -> list[dict[
 class CocoEvaluation:
     """An evaluation by pycocotools (`COCOeval`) that can count its photos anew.
 
-    The results are of the labels' images and category; the kind is `'keypoints'`, which takes OKS falloffs, or
-    `'bbox'`.
+    Args:
+        labels: The labels.
+        results: Predictions in COCO's results format, of the labels' images and category.
+        kind: `'keypoints'` or `'bbox'`.
+        sigmas: (K,) OKS falloffs, for keypoints.
     """
 
     def __init__(
@@ -186,13 +201,21 @@ class CocoEvaluation:
         return len(self._eval.params.imgIds)
 
     def positions(self, image_ids: Sequence[int | str]) -> list[int]:
-        """Indices of photos in the evaluator's own order, which `figures` takes."""
+        """Indices of photos in the evaluator's own order.
+
+        Returns:
+            What `figures` takes.
+        """
         return [self._places[image_id] - 1 for image_id in image_ids]
 
     def drawn(self, images: Sequence[int] | None = None) -> Any:
-        """The evaluation summed up: a `COCOeval` after `accumulate()` and `summarize()`.
+        """The evaluation summed up.
 
-        `images` are indices of images to count, repetitions allowed (for the bootstrap); `None` counts each once.
+        Args:
+            images: Indices of images to count, repetitions allowed (for the bootstrap); `None` counts each once.
+
+        Returns:
+            A `COCOeval` after `accumulate()` and `summarize()`.
         """
         chosen = range(self.num_images) if images is None else images
         drawn = copy.copy(self._eval)
@@ -211,7 +234,12 @@ class CocoEvaluation:
 
 
 class CocoScore(CocoEvaluation):
-    """Average precision of results in COCO's format, by pycocotools (`COCOeval`, keypoints).
+    """Average precision of results, by pycocotools (`COCOeval`, keypoints).
+
+    Args:
+        labels: The labels.
+        results: Predictions in COCO's results format.
+        sigmas: (K,) OKS falloffs.
 
     Raises:
         UserError: If labels and results do not fit together.
@@ -231,8 +259,12 @@ class CocoScore(CocoEvaluation):
         super().__init__(labels, mine, 'keypoints', sigmas)
 
     def figures(self, images: Sequence[int] | None = None) -> dict[str, float]:
-        """The ten figures of the COCO summary, `FIGURES` by name; images are counted as by `drawn`.
+        """The ten figures of the COCO summary.
 
-        They are fractions in 0..1; -1, as in pycocotools, where nothing is labelled.
+        Args:
+            images: Indices of images to count, repetitions allowed (for the bootstrap); `None` counts each once.
+
+        Returns:
+            `FIGURES` by name, fractions in 0..1; -1, as in pycocotools, where nothing is labelled.
         """
         return dict(zip(FIGURES, (float(v) for v in self.drawn(images).stats), strict=True))

@@ -31,7 +31,12 @@ class EveryoneScore:
     A person is to be found who has eight or more labelled keypoints and a box of at least 15 % of the photo's height. A
     person is found if a pose has an OKS of 0.5 or more. A pose is false if the box around its keypoints (of those that
     score above 0.05, if there are four) has an IoU below 0.25 with the box of everyone annotated, whether with
-    keypoints or not. Poses are given in COCO's results format.
+    keypoints or not.
+
+    Args:
+        labels: The labels.
+        results: Poses in COCO's results format.
+        sigmas: (K,) OKS falloffs.
     """
 
     def __init__(self, labels: CocoLabels, results: list[dict[str, Any]], sigmas: Sequence[float]):
@@ -47,9 +52,13 @@ class EveryoneScore:
         self.counts = np.array(rows, np.int64).reshape(-1, 4)
 
     def figures(self, images: npt.NDArray[np.intp] | None = None) -> dict[str, float]:
-        """`'people found'` and `'false poses'`, shares in 0..1; NaN where there are no people, or no poses.
+        """The shares of people found and of false poses.
 
-        `images` are indices into `image_ids` to count, repetitions allowed; `None` counts each once.
+        Args:
+            images: Indices into `image_ids` to count, repetitions allowed; `None` counts each once.
+
+        Returns:
+            `'people found'` and `'false poses'`, 0..1; NaN where there are no people, or no poses.
         """
         people, found, poses, false = (self.counts if images is None else self.counts[images]).sum(0).tolist()
         nan = float('nan')

@@ -109,7 +109,9 @@ def read_annotations(path: str | Path, images: str | Path) -> Samples:
 def read_ground_truth(path: str | Path) -> MpiiTruth:
     """Read `mpii_gt_val.mat`.
 
-    It has `pos_gt_src` (16, 2, N), `jnt_missing` (16, N) and `headboxes_src` (2, 2, N: corner, x or y), 1-based.
+    Args:
+        path: A MATLAB file with `pos_gt_src` (16, 2, N), `jnt_missing` (16, N) and `headboxes_src` (2, 2, N: corner,
+            x or y), 1-based.
 
     Raises:
         UserError: If the file cannot be read, or lacks one of them or has another shape.
@@ -172,9 +174,14 @@ class MpiiScore:
         return len(self._rows)
 
     def by_joint(self, threshold: float = 0.5, rows: npt.ArrayLike | None = None) -> npt.NDArray[np.float64]:
-        """PCKh of each joint, (16,), at a threshold in head sizes; NaN for a joint that nobody has labelled.
+        """PCKh of each joint.
 
-        `rows` are people to count; `None` counts all.
+        Args:
+            threshold: In head sizes.
+            rows: People to count; `None` counts all.
+
+        Returns:
+            (16,) fractions in 0..1; NaN for a joint that nobody has labelled.
         """
         chosen = slice(None) if rows is None else np.asarray(rows)
         errors, labelled = self.errors[chosen], self.labelled[chosen]
@@ -182,7 +189,15 @@ class MpiiScore:
             return ((errors <= threshold) & labelled).sum(0) / labelled.sum(0)
 
     def mean(self, threshold: float = 0.5, rows: npt.ArrayLike | None = None) -> float:
-        """Mean PCKh: joints weighted by how often they are labelled, pelvis and thorax left out; see `by_joint`."""
+        """Mean PCKh: joints weighted by how often they are labelled, pelvis and thorax left out.
+
+        Args:
+            threshold: In head sizes.
+            rows: People to count; `None` counts all.
+
+        Returns:
+            A fraction in 0..1.
+        """
         chosen = slice(None) if rows is None else np.asarray(rows)
         counted = [j for j in range(NUM_JOINTS) if j not in LEFT_OUT]
         weights = self.labelled[chosen][:, counted].sum(0)
@@ -195,8 +210,9 @@ class MpiiScore:
         HRNet's own script prints as "Mean@0.1" what it counts at 0.11 (index 11 of thresholds from 0 in steps of
         0.01); mmpose 0.24 and this function count at 0.1.
 
-        `images` are indices of photos, repetitions allowed; `None` counts each once. With `by_joint` each of the 16
-        joints comes too, as `PCKh@0.5: left_knee`.
+        Args:
+            images: Indices of photos, repetitions allowed; `None` counts each once.
+            by_joint: Each of the 16 joints too, as `PCKh@0.5: left_knee`.
         """
         rows = None if images is None else np.concatenate([self._rows[i] for i in images])
         joints = self.by_joint(0.5, rows)

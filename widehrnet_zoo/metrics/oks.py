@@ -43,11 +43,24 @@ def oks(
     sigmas: Sequence[float],
     labelled: npt.ArrayLike | None = None,
 ) -> FloatArray:
-    """Object keypoint similarity, (...), 0 where nothing is labelled: the mean of `keypoint_similarity`, see there.
+    """Object keypoint similarity.
 
+    `mean over labelled k of exp(-d_k^2 / (2 * area * (2 * sigma_k)^2))`, with `d_k` the distance of keypoint k.
     Source: the COCO keypoint evaluation, https://cocodataset.org/#keypoints-eval. This function is for suppression
-    and for single people; average precision always comes from pycocotools. `labelled` are (..., K) booleans; `None`
-    counts every keypoint.
+    and for single people; average precision always comes from pycocotools.
+
+    Args:
+        keypoints: (..., K, 2) or (..., K, 3) predictions in image pixels.
+        reference: (K, 2) or (K, 3), or broadcastable, in image pixels.
+        area: Area of the object in square pixels, broadcastable to the leading shape.
+        sigmas: (K,) falloffs; COCO's are in `Skeleton.sigmas`.
+        labelled: (..., K) booleans; `None` counts every keypoint.
+
+    Returns:
+        (...) similarities in 0..1; 0 where nothing is labelled.
+
+    Raises:
+        ValueError: If the numbers of keypoints differ.
     """
     similarity = keypoint_similarity(keypoints, reference, area, sigmas)
     mask = np.broadcast_to(True if labelled is None else np.asarray(labelled, bool), similarity.shape)

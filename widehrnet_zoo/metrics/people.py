@@ -17,9 +17,16 @@ def match_results(
     results: list[dict[str, Any]],
     num_keypoints: int,
 ) -> npt.NDArray[np.float64]:
-    """The prediction of each labelled person, (N, K, 3), NaN where there is none.
+    """The prediction of each labelled person.
 
-    An `ann` entry of a result, in COCO's format, names the annotation; without it the photo's only prediction is meant.
+    Args:
+        annotations: Labelled people.
+        results: Predictions in COCO's results format. An `ann` entry names the annotation; without it the photo's
+            only prediction is meant.
+        num_keypoints: Keypoints per person.
+
+    Returns:
+        (N, K, 3), NaN where there is none.
 
     Raises:
         UserError: If a result does not say which of several people of a photo it is of, or two are of one.
@@ -126,10 +133,14 @@ class PckScore:
         return len(self.image_ids)
 
     def figures(self, images: npt.NDArray[np.intp] | None = None, by_joint: bool = False) -> dict[str, float]:
-        """All figures by name, fractions; NaN where nothing counts.
+        """All figures, fractions.
 
-        `images` are indices of photos, repetitions allowed; `None` counts each once. With `by_joint` the PCK of each
-        joint comes too, as `PCK@0.2 torso: left_knee`.
+        Args:
+            images: Indices of photos, repetitions allowed; `None` counts each once.
+            by_joint: The PCK of each joint too, as `PCK@0.2 torso: left_knee`.
+
+        Returns:
+            Figures by name; NaN where nothing counts.
         """
         everything = range(self.num_images) if images is None else images
         rows = np.concatenate([self._members[i] for i in everything])

@@ -113,7 +113,11 @@ def open_network(
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The network inside the wrappers of `torch.compile`, `DataParallel` and DDP, which know nothing of keypoints."""
+    """The network inside the wrappers of `torch.compile`, `DataParallel` and DDP, which know nothing of keypoints.
+
+    Returns:
+        The module inside, or the module itself.
+    """
     while True:
         if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
             model = model.module
@@ -126,7 +130,8 @@ def unwrap(model: nn.Module) -> nn.Module:
 def path_of(model: str | Path | nn.Module | None) -> Path | None:
     """The path that a model is given by, or None where it is given by a name of the zoo, a Hub id or a module.
 
-    It may be of a file of another runtime as well.
+    Args:
+        model: As for `open_network`; files of other runtimes are paths as well.
     """
     if isinstance(model, Path):
         return model

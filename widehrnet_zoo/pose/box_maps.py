@@ -100,7 +100,15 @@ def box_positions(height: int, width: int, stride: int = 4, other: Arrays = _NO_
 
 
 def decode_sides(bins: Arrays, positions: Arrays) -> Arrays:
-    """Boxes (..., 4) in input pixels, float32, of positions (..., 2) by the logits of bins (..., 4, BINS)."""
+    """Boxes of positions.
+
+    Args:
+        bins: (..., 4, BINS) logits.
+        positions: (..., 2) x and y in input pixels.
+
+    Returns:
+        (..., 4) x1, y1, x2, y2 in input pixels, float32.
+    """
     xp = library_of(bins)
     bins = bins.astype(np.float32, copy=False) if xp is np else bins.float()
     distances = xp.expm1((softmax(bins) @ count_up(BINS, bins)) * _STEP) * _NEAR
@@ -144,7 +152,11 @@ def find_boxes(
 def average_boxes(boxes: Arrays, scores: Arrays, image: Arrays, chosen: Arrays) -> Arrays:
     """Chosen boxes as means of those like them, weighted by IoU times score: box voting (Gidaris, ICCV 2015).
 
-    Boxes (N, 4) with scores (N,) and the indices (N,) of their images, and the places (M,) of the chosen among them.
+    Args:
+        boxes: (N, 4) x1, y1, x2, y2.
+        scores: (N,).
+        image: (N,) indices of their images.
+        chosen: (M,) places of the chosen among them.
 
     Returns:
         (M, 4): means over the boxes of the same image that have an IoU of `ALIKE` with the chosen one, and half its
@@ -164,9 +176,12 @@ def average_boxes(boxes: Arrays, scores: Arrays, image: Arrays, chosen: Arrays) 
 
 
 def suppress(boxes: Arrays, scores: Arrays, overlap: float) -> Arrays:
-    """Greedy non-maximum suppression of boxes (N, 4) with scores (N,); of tensors, that of torchvision.
+    """Greedy non-maximum suppression; of tensors, that of torchvision.
 
-    Of two boxes with an IoU above `overlap` the lower one goes.
+    Args:
+        boxes: (N, 4) x1, y1, x2, y2.
+        scores: (N,).
+        overlap: Of two boxes with a larger IoU the lower one goes.
 
     Returns:
         Indices of the boxes that stay, the highest score first.

@@ -42,7 +42,13 @@ def check_input_size(size: Any) -> tuple[int, int]:
 
 
 def padding_of(model: Any) -> float:
-    """Growth of a person's box to the view that a model learnt from: its `padding`, or `PADDING` where it has none.
+    """Growth of a person's box to the view that a model learnt from.
+
+    Args:
+        model: A model; one with a padding of its own has it as `padding`.
+
+    Returns:
+        Its padding, or `PADDING`.
 
     Raises:
         UserError: If it is not a number in 0.5..4.
@@ -73,9 +79,14 @@ def three_numbers(values: Any, name: str, least: float) -> tuple[float, ...]:
 
 
 def check_boxes(boxes: Any, image_size: tuple[int, int]) -> npt.NDArray[np.float64]:
-    """Person boxes of one image as numbers, float64 (N, 4), or the reason why they cannot be boxes.
+    """Person boxes of one image as numbers, or the reason why they cannot be boxes.
 
-    They are (4,) or (N, 4) x1, y1, x2, y2 in image pixels, and may leave the image, of this width and height, in part.
+    Args:
+        boxes: (4,) or (N, 4) x1, y1, x2, y2 in image pixels; they may leave the image in part.
+        image_size: Width and height of the image.
+
+    Returns:
+        float64 (N, 4).
 
     Raises:
         UserError: If a box is not x1, y1, x2, y2 in pixels, has no area, or lies wholly outside the image.
@@ -149,7 +160,15 @@ def box_views(boxes: npt.ArrayLike, size: tuple[int, int], padding: float = PADD
 
 
 def mirror_views(maps: npt.ArrayLike, size: tuple[int, int]) -> npt.NDArray[np.float64]:
-    """Maps (N, 2, 3) of the mirrored crops of a size: the left of a crop is the right of its view."""
+    """Maps of the mirrored crops: the left of a crop is the right of its view.
+
+    Args:
+        maps: (N, 2, 3) maps from crop to image.
+        size: Height and width of a crop.
+
+    Returns:
+        float64 (N, 2, 3).
+    """
     maps = np.array(maps, np.float64)
     maps[:, :, 2] += (size[1] - 1) * maps[:, :, 0]
     maps[:, :, 0] *= -1
@@ -195,7 +214,16 @@ def crop_people(
 def normalise(
     crops: npt.NDArray[np.uint8], mean: Sequence[float] = MEAN, std: Sequence[float] = STD
 ) -> npt.NDArray[np.float32]:
-    """What a network takes: `(crop - 255 mean) / (255 std)`, float32 (B, 3, H, W), of uint8 (B, H, W, 3)."""
+    """What a network takes.
+
+    Args:
+        crops: uint8 (B, H, W, 3).
+        mean: RGB in 0..1.
+        std: Likewise.
+
+    Returns:
+        float32 (B, 3, H, W): `(crop - 255 mean) / (255 std)`.
+    """
     images = np.empty((len(crops), 3, *crops.shape[1:3]), np.float32)
     for channel, (centre, scale) in enumerate(zip(*(np.array(v, np.float32) * 255 for v in (mean, std)), strict=True)):
         np.subtract(crops[..., channel], centre, out=images[:, channel], dtype=np.float32)

@@ -31,6 +31,9 @@ def flip_heatmaps(heatmaps: Arrays, flip_order: Sequence[int], shift: bool = Tru
 def check_flip_test(skeleton: Skeleton) -> None:
     """Refuse a flip test that cannot know left and right, and warn of keypoints that have no counterpart.
 
+    Args:
+        skeleton: The skeleton.
+
     Raises:
         UserError: If the keypoints have no names.
     """
@@ -46,7 +49,9 @@ def check_flip_test(skeleton: Skeleton) -> None:
 def warn_unpaired(skeleton: Skeleton, what: str) -> None:
     """Warn, once, of keypoints without a counterpart in a mirrored image, where that may be a mistake.
 
-    The warning starts with what mirrors.
+    Args:
+        skeleton: The skeleton.
+        what: What mirrors; the warning starts with it.
     """
     paired = {i for pair in skeleton.flip_pairs for i in pair}
     alone = [name for i, name in enumerate(skeleton.keypoints) if i not in paired and skeleton.sides[i] != 'centre']

@@ -8,9 +8,11 @@ from PIL import Image
 
 
 def decode_heic(image: Image.Image, size: tuple[int, int]) -> npt.NDArray[np.uint8] | None:
-    """The pixels of a HEIC that Pillow opened with pillow-heif, and did not load.
+    """The pixels of a HEIC.
 
-    `size` is its width and height as it was opened; `draft` changes them where a thumbnail is large enough.
+    Args:
+        image: As Pillow opened it with pillow-heif, not loaded.
+        size: Its width and height as it was opened; `draft` changes them where a thumbnail is large enough.
 
     Returns:
         uint8 (H, W, 3) or (H, W, 4), not turned by EXIF, not to be written to. `None` where Pillow has to do it: other

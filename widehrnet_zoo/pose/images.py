@@ -108,7 +108,8 @@ def read_image(
 def read_size(source: str | Path | bytes) -> tuple[int, int] | None:
     """Width and height of a file's image as `read_image` gives it, upright, from the head of the file.
 
-    `None` where there is no image that can be read, which `read_image` says in words.
+    Returns:
+        Width and height; `None` where there is no image that can be read, which `read_image` says in words.
     """
     try:
         with warnings.catch_warnings():

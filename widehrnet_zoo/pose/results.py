@@ -22,9 +22,17 @@ from .skeletons import Skeleton
 def rescore(
     keypoint_scores: npt.ArrayLike, box_scores: npt.ArrayLike, threshold: float = 0.2
 ) -> npt.NDArray[np.float64]:
-    """Score of a person, (N,): the box's score times the mean of the keypoint scores (N, K) above a threshold.
+    """Score of a person: the box's score times the mean of the keypoint scores above a threshold.
 
     Source: mmpose 0.24's COCO evaluation. With no keypoint above the threshold the score is 0.
+
+    Args:
+        keypoint_scores: (N, K).
+        box_scores: (N,).
+        threshold: Keypoint scores must be above it to count.
+
+    Returns:
+        (N,) scores.
     """
     scores = np.asarray(keypoint_scores, float)
     counted = scores > threshold
@@ -32,7 +40,15 @@ def rescore(
 
 
 def person_scores(keypoint_scores: npt.ArrayLike, box_scores: npt.ArrayLike) -> npt.NDArray[np.float32]:
-    """Scores of people, float32 (N,); see `PoseResult.person_scores`."""
+    """Scores of people; see `PoseResult.person_scores`.
+
+    Args:
+        keypoint_scores: (N, K).
+        box_scores: (N,).
+
+    Returns:
+        float32 (N,).
+    """
     scores = np.maximum(np.asarray(keypoint_scores, float), 0)
     mean = (scores**2).sum(-1) / np.maximum(scores.sum(-1), np.finfo(float).tiny)
     return (np.sqrt(np.maximum(np.asarray(box_scores, float), 0)) * mean).astype(np.float32)

@@ -66,7 +66,13 @@ class ScoreMap:
 
 
 def score_map_of(model: Any) -> ScoreMap | None:
-    """The map of a model's scores, its `score_map`; `None` where scores stay the peaks of heatmaps.
+    """The map of a model's scores.
+
+    Args:
+        model: A model; one with a map has it as `score_map`, a `ScoreMap` or what stands in a config.
+
+    Returns:
+        The map; `None` where scores stay the peaks of heatmaps.
 
     Raises:
         UserError: If it is not a score map.

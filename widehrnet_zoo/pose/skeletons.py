@@ -241,7 +241,11 @@ SKELETONS: dict[str, Skeleton] = {'coco': _COCO, 'mpii': _MPII}
 
 
 def read_skeleton(source: str | Mapping[str, Any]) -> Skeleton:
-    """A skeleton from its data set's name, a file (JSON, or with the extra `train` YAML or TOML), or its fields.
+    """A skeleton from its data set's name, a file, or its fields.
+
+    Args:
+        source: A key of `SKELETONS`, a JSON file, a YAML or TOML file (extra `train`), or the fields of
+            `Skeleton.from_dict`.
 
     Raises:
         UserError: If there is no such skeleton.

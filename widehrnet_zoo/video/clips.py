@@ -220,7 +220,12 @@ class VideoWriter:
             self._stream.codec_context.sample_aspect_ratio = reader.sample_aspect_ratio
 
     def write(self, image: npt.NDArray[np.uint8], pts: int) -> None:
-        """Add a frame, uint8 (height, width, 3), RGB; its time stamp is in the time base that the reader began with."""
+        """Add a frame.
+
+        Args:
+            image: uint8 (height, width, 3), RGB.
+            pts: Its time stamp, in the time base that the reader had at first.
+        """
         height, width = image.shape[:2]
         image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), 'edge')
         frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(image), 'rgb24')
@@ -235,7 +240,11 @@ class VideoWriter:
             self._container.close()
 
     def finish(self) -> bool:
-        """Close the file, add the sound, and give it its name; false if the source's sound is not in it."""
+        """Close the file, add the sound, and give it its name.
+
+        Returns:
+            Whether the source's sound, if it has one, is in the file.
+        """
         self._container.mux(self._stream.encode(None))
         self._container.close()
         sound = self._reader.audio

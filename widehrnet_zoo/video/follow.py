@@ -90,9 +90,14 @@ class Follower:
         return not self._people or (every > 0 and frame % every == 0)
 
     def meet(self, boxes: npt.ArrayLike, most: int | None = None, scores: npt.ArrayLike | None = None) -> None:
-        """Add those detected people who are not followed yet, up to the most to follow at a time.
+        """Add those detected people who are not followed yet.
 
-        Somebody unseen at the moment takes over the detected box. Boxes without scores are taken as they are.
+        Somebody unseen at the moment takes over the detected box.
+
+        Args:
+            boxes: (N, 4) x1, y1, x2, y2 in pixels.
+            most: The most people to follow at a time; `None` for all.
+            scores: (N,) the detector's; `None` for boxes that are taken as they are.
         """
         boxes = np.asarray(boxes, float).reshape(-1, 4)
         certain = [None] * len(boxes) if scores is None else np.asarray(scores, float).tolist()
@@ -111,7 +116,12 @@ class Follower:
     def update(
         self, keypoints: npt.ArrayLike, scores: npt.ArrayLike, image_size: tuple[int, int]
     ) -> npt.NDArray[np.intp]:
-        """Take in what was seen at `boxes`: keypoints (N, K, 2) in pixels and scores (N, K).
+        """Take in what was seen at `boxes`.
+
+        Args:
+            keypoints: (N, K, 2) in pixels, in the order of `boxes`.
+            scores: (N, K).
+            image_size: Width and height of the frame.
 
         Returns:
             Indices of the rows that show somebody; the others are of nobody or of somebody seen in another row.

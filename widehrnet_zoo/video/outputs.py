@@ -21,9 +21,14 @@ _log = logging.getLogger(__name__)
 
 
 class Outputs:
-    """The files that grow with the video: a video, and JSON lines, which go into an open file as they come.
+    """The files that grow with the video.
 
-    With threads drawing and encoding have one of their own.
+    Args:
+        reader: The source.
+        video: The video to write, if any.
+        lines: The JSON lines to write, if any; into an open file they are written as they come.
+        draw: Draws the people of a frame on it.
+        threads: Draw and encode in a thread of its own.
     """
 
     def __init__(
@@ -44,9 +49,13 @@ class Outputs:
         self._file = self._part.open('w', encoding='utf-8') if self._part else cast('IO[str] | None', lines)
 
     def add(self, index: int, frame: Frame, result: PoseResult, numbers: list[int]) -> None:
-        """Add a frame with the numbers of its people.
+        """Add a frame; its line of JSON is in the file at once, its picture comes when it is drawn.
 
-        Its line of JSON is in the file at once, its picture comes when it is drawn.
+        Args:
+            index: Its number, from 0.
+            frame: It.
+            result: The people in it.
+            numbers: The number of each.
         """
         if self._file is not None:
             whole = result.to_dict()

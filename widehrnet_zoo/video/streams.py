@@ -50,7 +50,14 @@ def stream_name(source: str | Path) -> str:
 
 
 def open_source(source: str | Path, max_lag: float | None = 1.0) -> VideoReader:
-    """The reader of a file, a camera or a stream, not iterated yet; `max_lag` is that of `StreamReader`.
+    """The reader of a file, a camera or a stream.
+
+    Args:
+        source: Its name or address.
+        max_lag: See `StreamReader`.
+
+    Returns:
+        A reader, not iterated yet.
 
     Raises:
         UserError: If it cannot be read as a video.
@@ -63,8 +70,10 @@ def open_source(source: str | Path, max_lag: float | None = 1.0) -> VideoReader:
 def interruptible(reader: VideoReader) -> Iterator[None]:
     """Let Ctrl-C end what is live after the frame in work, so that all outputs have the same frames.
 
-    A second Ctrl-C raises `KeyboardInterrupt` as usual, which ends a live stream as well. Any other reader stays as it
-    is.
+    A second Ctrl-C raises `KeyboardInterrupt` as usual, which ends a live stream as well.
+
+    Args:
+        reader: A live one, or any other, which stays as it is.
     """
     if not reader.is_live:
         yield

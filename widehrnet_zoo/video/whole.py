@@ -12,7 +12,11 @@ _ASF_PROPERTIES = bytes.fromhex('a1dcab8c47a9cf118ee400c00c205365')
 def is_cut_off(path: str | Path) -> bool:
     """Whether the end of a file is missing, by the sizes that its container holds (not by its counts or durations).
 
-    False also where the container, such as an MPEG stream or a live recording, says nothing of its size.
+    Args:
+        path: A video: MP4 and its kin, Matroska, AVI, FLV, ASF or Ogg.
+
+    Returns:
+        False also where the container says nothing of its size (MPEG streams, live recordings).
     """
     with open(path, 'rb') as file:
         length = file.seek(0, 2)

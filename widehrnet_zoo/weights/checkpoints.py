@@ -19,7 +19,11 @@ def first_of(keys: list[str]) -> str:
 
 
 def misfits(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
-    """What is wrong with weights for a network, by kind and with the first names of each; empty if nothing is."""
+    """Why weights are not those of a network.
+
+    Returns:
+        What is wrong, by kind and with the first names of each; empty if nothing is.
+    """
     shared = [k for k in state if k in expected]
     fitting = [k for k in shared if state[k].shape == expected[k].shape]
     plain = [k for k in fitting if _is_plain(state[k])]
@@ -41,7 +45,12 @@ def _is_plain(tensor: torch.Tensor) -> bool:
 
 
 def check_weights(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str) -> None:
-    """Refuse weights, from a source that the message names, that are not those of a network.
+    """Refuse weights that are not those of a network.
+
+    Args:
+        state: Weights by name.
+        expected: The network's own, on any device.
+        source: Where the weights are from, for the message.
 
     Raises:
         UserError: If a name, a shape or a type differs, or a value is not finite.
@@ -54,7 +63,16 @@ def check_weights(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], s
 
 
 def load_weights(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Put weights into a network, which may be on the meta device, without memory; see `check_weights`."""
+    """Put weights into a network.
+
+    Args:
+        network: It may be on the meta device, without memory.
+        state: Weights by name.
+        source: Where they are from, for the message.
+
+    Raises:
+        UserError: If they do not fit.
+    """
     own = network.state_dict()
     check_weights(state, own, source)
     if any(tensor.is_meta for tensor in own.values()):
@@ -63,7 +81,10 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor], source: str) -
 
 
 def read_checkpoint(file: str | Path) -> dict[str, Any]:
-    """What a `.pth` or safetensors file holds, on the CPU, running no code from it.
+    """Unpickle a `.pth` file, or read a safetensors file, running no code from it.
+
+    Returns:
+        What it holds, on the CPU.
 
     Raises:
         UserError: If the file is missing, cut off, no checkpoint, unpacks to a multiple of its size, or asks for more

@@ -36,6 +36,9 @@ def fetch(model_id: str, filename: str, cache_dir: str | Path | None = None, **o
         cache_dir: Cache, instead of huggingface-hub's own.
         **options: As for `hf_hub_download`: `token`, `force_download`, `local_files_only`.
 
+    Returns:
+        The file in the cache.
+
     Raises:
         UserError: If the second copy is damaged as well. Other errors are huggingface-hub's, see `hub_errors`.
     """
@@ -90,9 +93,15 @@ def _remove(file: Path) -> None:
 
 
 def single_source(overlay: Mapping[str, Any] | None) -> dict[str, Any]:
-    """A `pretrained_cfg_overlay` of `timm.create_model` whose place for weights is the only one.
+    """An overlay whose place for weights is the only one.
 
     timm ranks the places of a config, so that a tag's own file would win over a Hub id laid over it.
+
+    Args:
+        overlay: `pretrained_cfg_overlay` of `timm.create_model`.
+
+    Returns:
+        The overlay, with the other places cleared where it gives one.
     """
     overlay = dict(overlay or {})
     given = next((key for key in _PLACES if overlay.get(key)), None)

@@ -18,7 +18,8 @@ _HTTP_LIBRARIES = {'httpx', 'httpx2', 'httpcore', 'httpcore2', 'requests', 'urll
 def hub_errors(model_name: str) -> Iterator[None]:
     """Turn the errors of huggingface-hub, safetensors and timm's loaders into a `UserError`.
 
-    What was asked for is `hf-hub:org/name[@revision]`, `org/name`, `local-dir:FOLDER` or a variant.
+    Args:
+        model_name: What was asked for: `hf-hub:org/name[@revision]`, `org/name`, `local-dir:FOLDER`, a variant.
 
     Raises:
         UserError: Instead of any error that has a cause outside the program. Others pass.

@@ -4,13 +4,24 @@ from ..errors import UserError
 
 
 def split_revision(repo: str) -> tuple[str, str | None]:
-    """`org/name` of `org/name@revision`, and the revision or `None`, which huggingface-hub takes for `main`."""
+    """The parts of a repository's name.
+
+    Args:
+        repo: `org/name` or `org/name@revision`.
+
+    Returns:
+        `org/name`, and the revision or `None`, which huggingface-hub takes for `main`.
+    """
     name, at, revision = repo.partition('@')
     return name, revision if at else None
 
 
 def with_revision(name: str, revision: str) -> str:
-    """A model's name, `hf-hub:org/name`, with the branch, tag or commit that is given beside it.
+    """A model's name with the revision that is given beside it.
+
+    Args:
+        name: `hf-hub:org/name`.
+        revision: Branch, tag or commit.
 
     Raises:
         UserError: If it is not a model of the Hub, or names a revision of its own.

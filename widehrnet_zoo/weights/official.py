@@ -84,7 +84,13 @@ def _convert_name(name: str) -> str | None:
 
 
 def convert_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Official names, `backbone.*` and `keypoint_head.*`, to the names here; the tensors stay as they are.
+    """Official names to the names here; the tensors stay as they are.
+
+    Args:
+        state: Weights in the official layout, `backbone.*` and `keypoint_head.*`.
+
+    Returns:
+        The weights of a `WideHRNet`.
 
     Raises:
         UserError: If a name is not of the official layout, or two names mean the same weight.
@@ -105,7 +111,10 @@ def convert_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def find_architecture(state: Mapping[str, Tensor]) -> Architecture:
-    """The variant that weights are from, and its number of keypoints, by their names and shapes.
+    """The network that weights are from, by their names and shapes.
+
+    Returns:
+        The variant and its number of keypoints.
 
     Raises:
         UserError: If too little is there to tell.

@@ -19,7 +19,10 @@ def _index() -> dict[str, dict[str, Any]]:
 
 
 def shipped_entry(name: str) -> dict[str, Any]:
-    """What is known of shipped weights, `variant.tag`, as `scripts/weights/ship_weights.py` measured it.
+    """What is known of shipped weights, as `scripts/weights/ship_weights.py` measured it.
+
+    Args:
+        name: `variant.tag`.
 
     Returns:
         `sha256` of the file; `metrics`, figures in per cent by name; and, where they are the weights' own, `padding`,
@@ -30,7 +33,10 @@ def shipped_entry(name: str) -> dict[str, Any]:
 
 
 def check_shipped(file: Path) -> None:
-    """Compare a file of `WEIGHTS` with the hash it was released with.
+    """Compare a shipped file with the hash it was released with.
+
+    Args:
+        file: A file of `WEIGHTS`.
 
     Raises:
         UserError: If the file is missing, unknown or was changed.
