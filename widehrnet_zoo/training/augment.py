@@ -62,9 +62,15 @@ def cut_by_border(
     without feet come; a quarter of those who are cut lose a second side. The box becomes that of what is left:
     clipped, and on the other sides between where it was and as far in as the keypoints went.
 
+    Args:
+        boxes: (N, 4) x1, y1, x2, y2 in crop pixels.
+        keypoints: (N, K, 3) in crop pixels.
+        config: How often, and how many keypoints stay.
+        draws: Of the batch.
+
     Returns:
-        The boxes (N, 4); the keypoints (N, K, 3), unlabelled beyond the border; and the borders (N, 4), x1, y1, x2, y2,
-        infinite where the photo does not end; all in crop pixels, as what goes in.
+        The boxes; the keypoints, unlabelled beyond the border; and the borders (N, 4), x1, y1, x2, y2 in crop pixels,
+        infinite where the photo does not end.
     """
     borders = boxes.new_tensor(NO_BORDERS).expand(len(boxes), 4)
     if not config.border_prob:
@@ -143,15 +149,15 @@ def sample_views(
     draws: Draws | None = None,
     lower: Tensor | None = None,
 ) -> Views:
-    """Where to look, at random or, without a `config`, as at test time.
+    """Where to look, at random or as at test time.
 
     Args:
         boxes: (N, 4) x1, y1, x2, y2 in crop pixels.
         keypoints: (N, K, 3) in crop pixels.
         size: Height and width of the network's input.
         padding: Growth of a box to the view.
-        config: Ranges, for which `draws` are needed.
-        draws: Of the batch.
+        config: Ranges; `None` gives the test-time view.
+        draws: Of the batch, needed with `config`.
         lower: From `halves`.
     """
     num, (height, width) = len(boxes), size
@@ -240,7 +246,14 @@ class Hidden(NamedTuple):
 
 
 def hidden_parts(keypoints: Tensor, size: tuple[int, int], config: AugmentConfig, draws: Draws) -> Hidden:
-    """What is to be hidden; keypoints (N, K, 3), in input pixels, stay labelled there, to be found from the rest."""
+    """What is to be hidden; hidden keypoints stay labelled, to be found from the rest.
+
+    Args:
+        keypoints: (N, K, 3) in input pixels.
+        size: Height and width of the input.
+        config: How often, how large, and with what.
+        draws: Of the batch.
+    """
     height, width = size
     limits = keypoints.new_tensor([width, height])
     extent = (
@@ -279,7 +292,10 @@ class Neighbours(NamedTuple):
 def neighbours(boxes: Tensor, size: tuple[int, int], draws: Draws) -> Neighbours:
     """Where other people stand beside those whom the samples are of: off to a side, upright, about as large.
 
-    The boxes (N, 4) are those of the others, in the pixels of their own crops.
+    Args:
+        boxes: (N, 4) of the others, in the pixels of their own crops.
+        size: Height and width of the input.
+        draws: Of the samples.
     """
     height, width = size
     extent = boxes[:, 2:] - boxes[:, :2]

@@ -102,7 +102,15 @@ class _Plan:
 
 
 class Batches(PlannedBatches[_Plan, Batch]):
-    """Augmented batches by step; see `PlannedBatches`. The padding is by default what the recipe says.
+    """Augmented batches by step.
+
+    Args:
+        cache: The crops.
+        config: The recipe.
+        device: Where the pixels are worked on.
+        rank: Place of this process.
+        world: Number of processes.
+        padding: Growth of a box to the view; by default what the recipe says.
 
     Raises:
         UserError: If the batch cannot be shared out evenly, or a setting does not fit the skeleton.
@@ -204,7 +212,7 @@ class Batches(PlannedBatches[_Plan, Batch]):
     def _heatmaps(self, keypoints: Tensor) -> Tensor:
         height, width = self.config.size
         size = (height // STRIDE, width // STRIDE)
-        return gaussian_heatmaps(keypoints, size, self.config.sigma, self.config.target.unbiased)
+        return gaussian_heatmaps(keypoints, size, self.config.sigma, self.config.target.unbiased)[0]
 
 
 def keypoint_weights(skeleton: Skeleton, by_name: dict[str, float]) -> Tensor:

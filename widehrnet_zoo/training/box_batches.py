@@ -83,7 +83,11 @@ def place_photos(
 
 
 def photo_view(extents: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-    """Photos as large as they fit in the middle of an input, as at test time; `extents` as in `place_photos`.
+    """Photos as large as they fit in the middle of an input, as at test time.
+
+    Args:
+        extents: (N, 4) where each photo lies in its crop.
+        size: Height and width of the input.
 
     Returns:
         Maps (N, 2, 3) from input pixel to crop pixel, scales (N,) in input pixels per crop pixel, and the photos'

@@ -35,7 +35,13 @@ def _labelled(image: np.ndarray, boxes: Tensor, kinds: Tensor) -> tuple[Image.Im
 
 
 def draw_samples(batches: BoxBatches, path: Path, count: int) -> None:
-    """Contact sheet of so many samples as the network will get them, with boxes; grey ones are out of the loss."""
+    """Contact sheet of samples as the network will get them, with their boxes; grey ones are out of the loss.
+
+    Args:
+        batches: The batches.
+        path: Picture to write.
+        count: Number of samples, taken from as many batches as it needs.
+    """
     tiles: list[tuple[Image.Image, str]] = []
     step = 0
     while len(tiles) < count:
@@ -51,7 +57,12 @@ def draw_samples(batches: BoxBatches, path: Path, count: int) -> None:
 def draw_found(pixels: Tensor, boxes: Tensor, kinds: Tensor, maps: Tensor, path: Path) -> None:
     """Contact sheet of photos: labels on the left, what was found on the right.
 
-    Images (N, 3, H, W) in 0..255, boxes (N, M, 4) in input pixels with their kinds (N, M), and maps of the model.
+    Args:
+        pixels: (N, 3, H, W) in 0..255.
+        boxes: (N, M, 4) labels in input pixels.
+        kinds: (N, M).
+        maps: (N, NUM_MAPS, h, w) of the model.
+        path: Picture to write.
     """
     found, scores, index = find_boxes(maps, _SURE)
     tiles: list[tuple[Image.Image, str]] = []

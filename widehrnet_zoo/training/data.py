@@ -44,7 +44,10 @@ def _geometry(config: TrainConfig) -> tuple[int, float, float]:
 
 
 def open_caches(config: TrainConfig, progress: bool = True) -> tuple[CropCache, CropCache | None]:
-    """Read the labels of a recipe and cut, or find, the crops: those to train on, and those to validate on or `None`.
+    """Read the labels of a recipe and cut, or find, the crops.
+
+    Returns:
+        Training and validation crops; `None` without validation labels.
 
     Raises:
         UserError: If a label file or too many images are broken, or the disk is full.

@@ -24,7 +24,11 @@ _PLACES = {name: place for place, name in enumerate(_COLUMNS)}
 
 
 class Draws:
-    """Uniform numbers in [0, 1) of the samples of a batch, by name, from a table (N, 64)."""
+    """Uniform numbers in [0, 1) of the samples of a batch, by name.
+
+    Args:
+        table: (N, 64).
+    """
 
     def __init__(self, table: Tensor):
         self.table = table

@@ -54,10 +54,13 @@ def _text(columns: tuple[str, ...], rows: list[dict[str, float]]) -> str:
 
 
 class RunLog:
-    """Writes rows to `log.csv`, and events to `tensorboard/` if asked for.
+    """Writes rows to `log.csv`.
 
-    The task's figure has the last two columns, `train_...` and `val_...`. `step` is the one that the run goes on from;
-    later rows of an earlier try are removed.
+    Args:
+        folder: Of the run.
+        figure: The task's figure, which has the last two columns, `train_...` and `val_...`.
+        step: Step the run goes on from; later rows of an earlier try are removed.
+        tensorboard: Write events to `tensorboard/` as well.
 
     Raises:
         UserError: If TensorBoard is asked for and not installed.

@@ -91,7 +91,12 @@ class Schedule:
     """The learning rate by the progress of a run: warm-up, then timm's schedule.
 
     Warm-up takes no more than a twentieth of the run, in steps or, where a budget of time ends it sooner, in time.
-    `total_steps` are those of a run that no budget of time ends; `steps_per_epoch` is for the milestones.
+
+    Args:
+        optimizer: Whose rates are set.
+        config: The recipe.
+        total_steps: Of the run, if no budget of time ends it.
+        steps_per_epoch: For the milestones.
 
     Raises:
         UserError: If the schedule leaves the learning rate alone.
@@ -99,7 +104,8 @@ class Schedule:
 
     def __init__(self, optimizer: torch.optim.Optimizer, config: TrainConfig, total_steps: int, steps_per_epoch: float):
         self.optimizer, self.total = optimizer, total_steps
-        self.warm_up = min(config.warmup_steps, max(1, int(total_steps * _WARM_UP)), total_steps - 1)
+        self.warm_up = min(config.warmup_steps, max(1, int(total_steps * _WARM_UP)))
+        self.warm_up = min(self.warm_up, total_steps - 1)
         scheduler, _ = create_scheduler_v2(
             optimizer,
             config.sched,
@@ -115,7 +121,11 @@ class Schedule:
         self.scheduler = scheduler
 
     def set(self, step: int, progress: float) -> float:
-        """Set the learning rate after so many steps, with `progress` in 0..1 of the run done, in steps or in time.
+        """Set the learning rate of a step.
+
+        Args:
+            step: Steps done.
+            progress: How much of the run is done, in steps or in time, 0..1.
 
         Returns:
             The largest of the groups.

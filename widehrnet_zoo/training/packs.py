@@ -79,7 +79,7 @@ def write_packs(
     workers: int = 2,
     progress: bool = True,
 ) -> list[Path]:
-    """Cut people out of their photos into packs of at most so many megabytes (10^6 bytes) each.
+    """Cut people out of their photos into packs.
 
     Args:
         people: The people.
@@ -90,7 +90,7 @@ def write_packs(
         margin: Side of a crop over the box widened to `aspect` and grown by 1.25.
         aspect: Width over height of the network's input.
         quality: Of the WebP.
-        megabytes: Largest size of a file.
+        megabytes: Largest size of a file, in 10^6 bytes.
         max_bad: Unreadable images to skip before giving up.
         workers: Threads.
         progress: Show a bar.
@@ -186,7 +186,14 @@ def _read(path: Path) -> tuple[dict[str, npt.NDArray], dict[str, Any]]:
 
 
 def open_packs(folder: str | Path, progress: bool = True) -> dict[str, CropCache]:
-    """Read all packs of a folder into memory: the crops by split, `'train'` and, if there are such packs, `'val'`.
+    """Read all packs of a folder into memory.
+
+    Args:
+        folder: With packs of `write_packs`.
+        progress: Show a bar.
+
+    Returns:
+        The crops by split, `'train'` and, if there are such packs, `'val'`.
 
     Raises:
         UserError: If there are none, one is missing or damaged, or they are not of one set.
@@ -220,14 +227,18 @@ def _join(packs: list[tuple[dict[str, npt.NDArray], dict[str, Any]]], split: str
     def all_of(key: str) -> npt.NDArray:
         return np.concatenate([tensors[key] for tensors, _ in packs])
 
-    optional: Any = {field: all_of(field) for field in _OPTIONAL if field in first}
+    def optional(key: str) -> npt.NDArray | None:
+        return all_of(key) if key in first else None
+
     people = People(
         Skeleton.from_dict(about['skeleton']),
         tuple(file for _, said in packs for file in said['files']),
         tuple(name for _, said in packs for name in said['ids']),
         all_of('boxes'),
         all_of('keypoints'),
-        **optional,
+        teacher=optional('teacher'),
+        sample_weights=optional('sample_weights'),
+        weights=optional('weights'),
     )
     side = about['side']
     crops = np.zeros((len(people), side, side, 3), np.uint8)

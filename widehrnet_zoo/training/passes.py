@@ -71,7 +71,12 @@ class Passes:
 class PlannedBatches(ABC, Generic[Plan, Made]):
     """Batches by step, each planned on the CPU while the one before it is used, and made on the device.
 
-    Each of the processes, `rank` of `world`, takes its part of every batch.
+    Args:
+        cache: People or photos.
+        config: The recipe.
+        device: Where the pixels are worked on.
+        rank: Place of this process.
+        world: Number of processes; each takes its part of every batch.
 
     Attributes:
         steps_per_epoch: Batches in a pass over the data.

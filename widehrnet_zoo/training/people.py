@@ -1,7 +1,7 @@
 """Label files as boxes and keypoints to learn from."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +49,20 @@ class People:
     def part(self, rows: npt.NDArray[np.intp]) -> 'People':
         """Some of them."""
 
-        def of(values: Any) -> Any:
-            return tuple(values[i] for i in rows) if isinstance(values, tuple) else values[rows]
+        def of(values: npt.NDArray | None) -> Any:
+            return None if values is None else values[rows]
 
-        others = {field.name: getattr(self, field.name) for field in fields(self) if field.name != 'skeleton'}
-        return replace(self, **{name: of(values) for name, values in others.items() if values is not None})
+        return People(
+            self.skeleton,
+            tuple(self.files[i] for i in rows),
+            tuple(self.ids[i] for i in rows),
+            self.boxes[rows],
+            self.keypoints[rows],
+            of(self.teacher),
+            of(self.sample_weights),
+            of(self.weights),
+            None if self.sizes is None else tuple(self.sizes[i] for i in rows),
+        )
 
 
 def read_people(
@@ -63,15 +72,18 @@ def read_people(
     sample_field: str | None = None,
     keypoint_field: str | None = None,
 ) -> People:
-    """Read a label file: the people that are not crowds, have a box and at least one labelled keypoint.
+    """Read a label file.
 
     Args:
         labels: COCO-keypoints JSON, or the MPII annotations as JSON (a list).
         skeleton: What the keypoints are; `None` to take the names (`keypoints`), bones (`skeleton`, counted from 1)
             and, if given, `flip_pairs` (counted from 0) and `sigmas` of the file's category.
-        teacher_field: Field of the annotations with a teacher's keypoints (COCO only, as the others).
-        sample_field: Field with a number above 0, how often a person is to come.
-        keypoint_field: Field with what each keypoint counts in the loss.
+        teacher_field: Field of the annotations with a teacher's keypoints (COCO only).
+        sample_field: Field of the annotations with a number above 0, how often a person is to come (COCO only).
+        keypoint_field: Field of the annotations with what each keypoint counts in the loss (COCO only).
+
+    Returns:
+        The people that are not crowds, have a box and at least one labelled keypoint.
 
     Raises:
         UserError: If the file is broken, or does not fit the skeleton; the message names the entry.

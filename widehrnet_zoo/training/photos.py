@@ -25,8 +25,9 @@ MARGIN = 1 / PADDING
 def read_photos(path: str | Path, sample_field: str | None = None) -> People:
     """Read COCO boxes; keypoints are not needed, and photos without people teach what nobody looks like.
 
-    In annotations with `iscrowd` nothing is learnt. `sample_field` is the field of the images with a number above 0,
-    how often a photo is to come.
+    Args:
+        path: The JSON. Annotations with `iscrowd` are regions in which nothing is learnt.
+        sample_field: Field of the images with a number above 0, how often a photo is to come.
 
     Raises:
         UserError: If the file is broken, an image has no size, or nobody is labelled.
@@ -113,7 +114,14 @@ class PhotoCache:
 
 
 def box_labels(ids: Iterable[Any], sizes: Iterable[Any], boxes: Iterable[Any], kinds: Iterable[Any]) -> CocoLabels:
-    """The people of photos as COCO labels: of each its id, width and height, boxes (B, 4) and their kinds (B,)."""
+    """The people of photos as COCO labels.
+
+    Args:
+        ids: Of the photos.
+        sizes: Their widths and heights.
+        boxes: (B, 4) of each: x1, y1, x2, y2 in pixels.
+        kinds: (B,) of each: `PERSON`, `UNSURE` or `NOBODY`.
+    """
     images: dict[int | str, dict[str, Any]] = {}
     annotations: list[dict[str, Any]] = []
     for image_id, (width, height), own, kind in zip(ids, sizes, boxes, kinds, strict=True):

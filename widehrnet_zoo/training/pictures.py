@@ -67,7 +67,13 @@ def pixels_of(images: torch.Tensor) -> npt.NDArray[np.uint8]:
 
 
 def draw_samples(batches: Batches, path: Path, count: int) -> None:
-    """Contact sheet of so many samples as the network will get them: keypoints on the left, targets on the right."""
+    """Contact sheet of samples as the network will get them: keypoints on the left, targets on the right.
+
+    Args:
+        batches: The batches.
+        path: Picture to write.
+        count: Number of samples, taken from as many batches as it needs.
+    """
     tiles: list[tuple[Image.Image, str]] = []
     step = 0
     while len(tiles) < 2 * count:
@@ -88,7 +94,12 @@ def draw_samples(batches: Batches, path: Path, count: int) -> None:
 def draw_found(pixels: torch.Tensor, truth: npt.NDArray, found: npt.NDArray, skeleton: Skeleton, path: Path) -> None:
     """Contact sheet of people: the label on the left, the prediction on the right.
 
-    Images (N, 3, H, W) in 0..255, labels (N, K, 3), and predictions (N, K, 3) with their scores, in input pixels.
+    Args:
+        pixels: (N, 3, H, W) in 0..255.
+        truth: (N, K, 3) labels in input pixels.
+        found: (N, K, 3) predictions with their scores.
+        skeleton: What the keypoints are.
+        path: Picture to write.
     """
     tiles: list[tuple[Image.Image, str]] = []
     for image, label, points in zip(pixels_of(pixels), truth, found, strict=True):
@@ -102,7 +113,11 @@ def draw_found(pixels: torch.Tensor, truth: npt.NDArray, found: npt.NDArray, ske
 def draw_curves(log: Path, path: Path, figure: str, shown: str) -> None:
     """Loss, figure and learning rate of a run over its epochs.
 
-    `figure` is the figure's name in the columns of `log.csv`, `shown` that on the plot.
+    Args:
+        log: The run's `log.csv`.
+        path: Picture to write.
+        figure: The figure's name in the log's columns.
+        shown: Its name on the plot.
 
     Raises:
         ImportError: If matplotlib is not installed.

@@ -61,14 +61,14 @@ def cut_views(
     borders: Tensor | None = None,
     hidden: Hidden | None = None,
 ) -> Tensor:
-    """Sample uint8 crops (N, S, S, 3) through affine maps (N, 2, 3) from input to crop pixel; black outside.
+    """Sample uint8 crops through affine maps; black outside.
 
     Args:
-        crops: On the device to work on.
-        maps: On the CPU, as all that follows.
+        crops: uint8 (N, S, S, 3), on the device to work on.
+        maps: (N, 2, 3) from input pixel to crop pixel.
         size: Height and width of the input.
-        borders: (N, 4) x1, y1, x2, y2 in crop pixels, beyond which the photo is black.
-        hidden: Where a piece of the crop lies over another part of it.
+        borders: (N, 4) x1, y1, x2, y2 in crop pixels, beyond which the photo is black; on the CPU.
+        hidden: Where a piece of the crop lies over another part of it; on the CPU.
 
     Returns:
         Float images (N, 3, H, W) in 0..255.
@@ -99,7 +99,14 @@ def cut_views(
 
 
 def add_neighbours(images: Tensor, crops: Tensor, rows: Tensor, found: Neighbours) -> Tensor:
-    """Lay other people (n, S, S, 3) over some float images, in place; rows (n,) and places are on the CPU."""
+    """Lay other people over some images, in place.
+
+    Args:
+        images: Float images (N, 3, H, W).
+        crops: uint8 (n, S, S, 3) of the others.
+        rows: (n,) the images that they come into; on the CPU.
+        found: Where; on the CPU.
+    """
     if len(rows):
         device, size = images.device, (images.shape[2], images.shape[3])
         others = cut_views(crops, found.maps, size)
@@ -112,7 +119,14 @@ def add_neighbours(images: Tensor, crops: Tensor, rows: Tensor, found: Neighbour
 def augment_tones(images: Tensor, config: AugmentConfig, draws: Draws, hidden: Hidden | None = None) -> Tensor:
     """Change brightness, contrast and saturation, take the colour or the light away; hide parts behind the mean colour.
 
-    Float images (N, 3, H, W) in 0..255, whose memory is used, to new ones.
+    Args:
+        images: Float images (N, 3, H, W) in 0..255; their memory is used.
+        config: Strengths.
+        draws: Of these samples.
+        hidden: Which parts to hide; on the CPU.
+
+    Returns:
+        New images in 0..255.
     """
     device, (num, _, height, width) = images.device, images.shape
     mean = images.mean((2, 3))
@@ -138,7 +152,14 @@ def augment_tones(images: Tensor, config: AugmentConfig, draws: Draws, hidden: H
 def degrade(images: Tensor, config: AugmentConfig, draws: Draws, padding: float) -> Tensor:
     """Blur some samples, show some as small people are seen, add noise to some; in place.
 
-    Float images (N, 3, H, W) in 0..255; the padding, growth of a box to the view, tells the size of small people.
+    Args:
+        images: Float images (N, 3, H, W) in 0..255.
+        config: How often, how much.
+        draws: Of these samples.
+        padding: Growth of a box to the view, for the size of small people.
+
+    Returns:
+        The images.
     """
     device, height = images.device, images.shape[2]
     sigma = torch.where(draws['blur'] < config.blur_prob, (config.blur * draws['blur_size']).clamp(min=0.1), 0.0)

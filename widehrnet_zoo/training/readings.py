@@ -21,7 +21,12 @@ class Readings:
         self._waiting: deque[tuple[Tensor, Any, dict[str, Any]]] = deque()
 
     def add(self, values: Tensor, row: dict[str, Any]) -> None:
-        """Queue the numbers (n,) of a step, on the device, and the row that comes back with them."""
+        """Queue the numbers of a step.
+
+        Args:
+            values: (n,), on the device.
+            row: What comes back with them.
+        """
         if values.device.type == 'cuda':
             copied = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
             copied.copy_(values, non_blocking=True)
@@ -32,7 +37,11 @@ class Readings:
             self._waiting.append((values, None, row))
 
     def read(self, wait: bool = False) -> Iterator[tuple[list[float], dict[str, Any]]]:
-        """Take the numbers and rows that are there, in their order."""
+        """Take those that are there, in their order.
+
+        Yields:
+            The numbers and the row.
+        """
         while self._waiting:
             values, event, row = self._waiting[0]
             if event is not None and not (event.query() or wait or len(self._waiting) > _AHEAD):

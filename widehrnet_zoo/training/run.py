@@ -27,7 +27,15 @@ _logger = logging.getLogger(__name__)
 
 
 def open_task(config: TrainConfig, progress: bool = True) -> Task:
-    """What a recipe learns, with its data opened; see `open_caches`."""
+    """What a recipe learns, with its data opened.
+
+    Args:
+        config: The recipe.
+        progress: Show a bar.
+
+    Raises:
+        UserError: As for `open_caches`.
+    """
     return (BoxTask if config.task == 'boxes' else KeypointTask).open(config, progress)
 
 

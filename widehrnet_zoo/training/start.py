@@ -21,10 +21,20 @@ _logger = logging.getLogger(__name__)
 def start_model(
     config: ModelConfig, skeleton: Skeleton, size: tuple[int, int], seed: int = 0, padding: float | None = None
 ) -> nn.Module:
-    """The model to train, with `skeleton` and `padding`, and with a pretrained config that says what it will be.
+    """The model to train.
 
     Where the weights' keypoints are others than the data's, the head is new; keypoints that both have by name keep
-    their row of it. A padding of `None` is that of the weights.
+    their row of it.
+
+    Args:
+        config: What to start from.
+        skeleton: Of the data.
+        size: Height and width of the input.
+        seed: Of new weights.
+        padding: Growth of a box to the view; `None` for that of the weights.
+
+    Returns:
+        The model, with `skeleton` and `padding`, and with a pretrained config that says what it will be.
 
     Raises:
         UserError: If the weights do not exist or do not fit.
@@ -87,8 +97,15 @@ def _fit_head(model: Any, skeleton: Skeleton) -> None:
     )
 
 
-def freeze(model: nn.Module, patterns: tuple[str, ...]) -> None:
-    """Exclude modules from training, by their names, with wildcards; `backbone` for all but the head.
+def freeze(model: nn.Module, patterns: tuple[str, ...]) -> int:
+    """Exclude parts of a model from training.
+
+    Args:
+        model: The model.
+        patterns: Names of modules, with wildcards; `backbone` for all but the head.
+
+    Returns:
+        The number of parameters that are frozen.
 
     Raises:
         UserError: If a pattern fits no module, or nothing is left to train.
@@ -109,6 +126,7 @@ def freeze(model: nn.Module, patterns: tuple[str, ...]) -> None:
             module.requires_grad_(False)
     if not any(p.requires_grad for p in model.parameters()):
         raise UserError('model.freeze leaves nothing to train.')
+    return sum(p.numel() for p in model.parameters() if not p.requires_grad)
 
 
 def train_mode(model: nn.Module) -> None:

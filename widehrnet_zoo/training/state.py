@@ -140,6 +140,9 @@ def latest_checkpoint(folder: Path) -> Path | None:
 def load_checkpoint(folder: Path) -> dict[str, Any]:
     """Read a checkpoint.
 
+    Args:
+        folder: From `latest_checkpoint`.
+
     Returns:
         `model`, `ema` (or `None`), `optimizer` as state dicts, and the entries of the state, `step` among them.
 

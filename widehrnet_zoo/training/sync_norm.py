@@ -39,7 +39,12 @@ def _forward(self: nn.BatchNorm2d, x: Tensor) -> Tensor:
 
 
 def sync_norms(model: nn.Module, device: torch.device) -> nn.Module:
-    """Let the batch norms of a model see the whole batch; names and shapes of its state dict stay."""
+    """Let the batch norms of a model see the whole batch.
+
+    Args:
+        model: The model; names and shapes of its state dict stay.
+        device: Where it trains.
+    """
     if device.type != 'cpu':
         return convert_sync_batchnorm(model)
     for module in model.modules():

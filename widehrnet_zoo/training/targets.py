@@ -7,24 +7,31 @@ from torch import Tensor
 from ..pose.crops import STRIDE
 
 
-def gaussian_heatmaps(keypoints: Tensor, size: tuple[int, int], sigma: float, unbiased: bool = True) -> Tensor:
-    """Gaussian targets (N, K, H, W) with peak 1.
+def gaussian_heatmaps(
+    keypoints: Tensor, size: tuple[int, int], sigma: float, unbiased: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Gaussian targets with peak 1.
 
     Args:
-        keypoints: (N, K, 2 or more): x, y in input pixels.
+        keypoints: (N, K, 3): x, y in input pixels, visibility; 0 keeps a keypoint out of the loss.
         size: Height and width of the heatmaps.
         sigma: Standard deviation in heatmap pixels.
         unbiased: Centres between pixels, as in DARK (Zhang et al., CVPR 2020, section 3.3); else rounded to the
             nearest heatmap pixel, as in HRNet.
+
+    Returns:
+        Heatmaps (N, K, H, W), and weights (N, K): 1 where the keypoint counts, 0 where it is unlabelled or its
+        centre lies outside.
     """
     height, width = size
+    weights = in_view(keypoints, size)
     x, y = keypoints[..., 0] / STRIDE, keypoints[..., 1] / STRIDE
     if not unbiased:
         x, y = torch.floor(x + 0.5), torch.floor(y + 0.5)
     columns, rows = (torch.arange(n, device=keypoints.device) for n in (width, height))
     gx = torch.exp(-((columns - x[..., None]) ** 2) / (2 * sigma**2))
     gy = torch.exp(-((rows - y[..., None]) ** 2) / (2 * sigma**2))
-    return gy[..., :, None] * gx[..., None, :]
+    return gy[..., :, None] * gx[..., None, :], weights
 
 
 def in_view(keypoints: Tensor, size: tuple[int, int]) -> Tensor:
@@ -36,11 +43,18 @@ def in_view(keypoints: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def keypoint_losses(heatmaps: Tensor, targets: Tensor, sharpness: float = 10.0) -> Tensor:
-    """Squared error plus a cross-entropy over positions, (N, K), of heatmaps and targets (N, K, H, W).
+    """Squared error plus a cross-entropy over positions, for each keypoint.
 
     The squared error keeps the heatmaps between 0 and 1; the cross-entropy of `softmax(sharpness * heatmap)` against
-    the target, brought to sum 1, moves the peak to the right place long before the squared error alone would. A
-    sharpness of 0 leaves the squared error alone.
+    the target, brought to sum 1, moves the peak to the right place long before the squared error alone would.
+
+    Args:
+        heatmaps: Predictions (N, K, H, W).
+        targets: Gaussians of the same shape.
+        sharpness: Factor before the softmax; 0 leaves the squared error alone.
+
+    Returns:
+        (N, K).
     """
     loss = (heatmaps - targets).square().sum((2, 3))
     if sharpness:
@@ -51,10 +65,17 @@ def keypoint_losses(heatmaps: Tensor, targets: Tensor, sharpness: float = 10.0) 
 
 
 def teacher_losses(heatmaps: Tensor, teacher: Tensor, sharpness: float = 10.0, temperature: float = 1.0) -> Tensor:
-    """Squared error to a teacher's heatmaps (N, K, H, W) plus the divergence of softmax over positions, (N, K).
+    """Squared error to a teacher's heatmaps plus the divergence of their softmax over positions, for each keypoint.
 
-    The temperature divides `sharpness` for both; the divergence counts its square times (Hinton et al., Distilling the
-    Knowledge in a Neural Network, 2015, section 2). A sharpness of 0 leaves the squared error alone.
+    Args:
+        heatmaps: Predictions (N, K, H, W).
+        teacher: The teacher's heatmaps, of the same shape.
+        sharpness: Factor before the softmax; 0 leaves the squared error alone.
+        temperature: Divides `sharpness` for both; the divergence counts its square times (Hinton et al., Distilling
+            the Knowledge in a Neural Network, 2015, section 2).
+
+    Returns:
+        (N, K); 0 where both agree.
     """
     loss = (heatmaps - teacher).square().sum((2, 3))
     if sharpness:
@@ -66,7 +87,7 @@ def teacher_losses(heatmaps: Tensor, teacher: Tensor, sharpness: float = 10.0, t
 
 
 def mean_loss(losses: Tensor, weights: Tensor, total: Tensor | float, ohkm: int = 0) -> Tensor:
-    """Weighted mean of losses (N, K) over the keypoints that count.
+    """Weighted mean over the keypoints that count.
 
     Args:
         losses: (N, K).
@@ -74,6 +95,9 @@ def mean_loss(losses: Tensor, weights: Tensor, total: Tensor | float, ohkm: int 
         total: What to divide by: `loss_total` of the whole batch, of which this may be a part.
         ohkm: Count only this many keypoints of each sample, those with the largest loss (online hard keypoint
             mining, Chen et al., Cascaded Pyramid Network, CVPR 2018, section 3.2); 0 for all.
+
+    Returns:
+        A scalar.
     """
     # the loss of an unlabelled keypoint may be anything, infinity included
     losses = torch.where(weights > 0, losses * weights, 0.0)

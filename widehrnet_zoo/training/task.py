@@ -12,7 +12,12 @@ from .passes import PlannedBatches
 
 
 class Task(ABC):
-    """One kind of maps, with people or photos to learn from, and those to validate on, or `None`.
+    """One kind of maps.
+
+    Args:
+        config: The recipe.
+        train: People or photos to learn from.
+        val: Those to validate on, or `None`.
 
     Attributes:
         figure: The figure by which a model is chosen, as the log's columns call it: `pck`, `ap50`.

@@ -16,8 +16,12 @@ from .targets import teacher_losses
 class Teacher:
     """A frozen model that shows its heatmaps for the same, augmented, images.
 
-    Keypoints are matched with those of the student's skeleton by name. Fused, it runs deployed, on the compiled kernels
-    for the CPU, and not in bfloat16.
+    Args:
+        config: Which model, with which weights.
+        skeleton: Of the student; keypoints are matched by name.
+        device: Where it runs.
+        fused: Run it deployed, on the compiled kernels for the CPU.
+        bf16: Run it under bfloat16 autocast, unless it is fused.
 
     Raises:
         UserError: If teacher and student have no keypoint in common, or the kernels cannot run the teacher.
@@ -49,9 +53,15 @@ class Teacher:
         self.temperature = config.temperature
 
     def loss(self, heatmaps: Tensor, pixels: Tensor, sharpness: float) -> Tensor:
-        """Mean difference of the student's heatmaps (N, K, h, w), of all keypoints, labelled or not.
+        """Mean difference from the teacher over all samples and keypoints, labelled or not.
 
-        `pixels` are float images (N, 3, H, W) in 0..255.
+        Args:
+            heatmaps: The student's, (N, K, h, w).
+            pixels: (N, 3, H, W) float images in 0..255.
+            sharpness: As for `teacher_losses`.
+
+        Returns:
+            A scalar.
         """
         with torch.no_grad(), torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.bf16):
             images = normalise(pixels, *self.stats).contiguous(memory_format=torch.channels_last)
