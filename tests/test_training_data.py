@@ -361,17 +361,18 @@ def test_keypoints_known_to_be_absent_have_empty_heatmaps(kites):
 
 def test_targets_peak_where_the_keypoint_is():
     keypoints = torch.tensor([[[21.0, 42.0, 2.0], [30.0, 10.0, 0.0], [200.0, 10.0, 2.0]]])
-    heatmaps, weights = gaussian_heatmaps(keypoints, (16, 16), 2.0)
+    heatmaps, weights = gaussian_heatmaps(keypoints, (16, 16), 2.0), in_view(keypoints, (16, 16))
     assert weights.tolist() == [[1, 0, 0]]
     ys, xs = torch.meshgrid(torch.arange(16.0), torch.arange(16.0), indexing='ij')
     expected = torch.exp(-((xs - 5.25) ** 2 + (ys - 10.5) ** 2) / 8)
     assert torch.allclose(heatmaps[0, 0], expected, atol=1e-6)
-    biased, _ = gaussian_heatmaps(keypoints, (16, 16), 2.0, unbiased=False)
+    biased = gaussian_heatmaps(keypoints, (16, 16), 2.0, unbiased=False)
     assert biased[0, 0, 11, 5] == 1
 
 
 def test_unlabelled_keypoints_never_enter_the_loss():
-    targets, weights = gaussian_heatmaps(torch.tensor([[[20.0, 20.0, 2.0], [40.0, 30.0, 0.0]]]), (16, 16), 2.0)
+    keypoints = torch.tensor([[[20.0, 20.0, 2.0], [40.0, 30.0, 0.0]]])
+    targets, weights = gaussian_heatmaps(keypoints, (16, 16), 2.0), in_view(keypoints, (16, 16))
     heatmaps = torch.rand(1, 2, 16, 16, requires_grad=True)
     with torch.no_grad():
         heatmaps[0, 1] = 1e30
@@ -397,7 +398,7 @@ def test_mining_counts_the_hardest_keypoints_only():
 
 
 def test_the_best_heatmap_for_a_target_is_the_target():
-    targets, _ = gaussian_heatmaps(torch.tensor([[[33.0, 18.0, 2.0]]]), (16, 16), 1.5)
+    targets = gaussian_heatmaps(torch.tensor([[[33.0, 18.0, 2.0]]]), (16, 16), 1.5)
     exact = keypoint_losses(targets, targets, sharpness=0)
     assert exact.item() == 0
     moved = keypoint_losses(targets.roll(1, -1), targets)

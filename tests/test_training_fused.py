@@ -11,7 +11,7 @@ from timm.layers import BatchNormAct2d
 
 from widehrnet_zoo.kernels.fused import fuse_training
 from widehrnet_zoo.models.registry import create_model
-from widehrnet_zoo.training.targets import gaussian_heatmaps, keypoint_losses, loss_total, mean_loss
+from widehrnet_zoo.training.targets import gaussian_heatmaps, in_view, keypoint_losses, loss_total, mean_loss
 
 pytest.importorskip('ninja')
 if shutil.which('c++') is None and shutil.which('g++') is None:
@@ -36,7 +36,7 @@ def loss_of(model):
     images = torch.randn(3, 3, 64, 64, generator=generator).contiguous(memory_format=torch.channels_last)
     keypoints = torch.rand(3, 3, 3, generator=generator) * 60 + 1
     heatmaps = model(images)
-    targets, weights = gaussian_heatmaps(keypoints, heatmaps.shape[2:], 1.5)
+    targets, weights = gaussian_heatmaps(keypoints, heatmaps.shape[2:], 1.5), in_view(keypoints, heatmaps.shape[2:])
     return mean_loss(keypoint_losses(heatmaps, targets), weights, loss_total(weights))
 
 

@@ -212,7 +212,7 @@ class Batches(PlannedBatches[_Plan, Batch]):
     def _heatmaps(self, keypoints: Tensor) -> Tensor:
         height, width = self.config.size
         size = (height // STRIDE, width // STRIDE)
-        return gaussian_heatmaps(keypoints, size, self.config.sigma, self.config.target.unbiased)[0]
+        return gaussian_heatmaps(keypoints, size, self.config.sigma, self.config.target.unbiased)
 
 
 def keypoint_weights(skeleton: Skeleton, by_name: dict[str, float]) -> Tensor:

@@ -1,7 +1,7 @@
 """The recipe of a training run: its settings with their defaults."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..errors import UserError
@@ -320,8 +320,7 @@ class TrainConfig:
             _one_of(what, getattr(self, what), allowed)
         padding_of(self.data)
         _one_of('model.init', self.model.init, ('kaiming', 'normal'))
-        for name in _names(AugmentConfig):
-            value = getattr(self.augment, name)
+        for name, value in vars(self.augment).items():
             if name.endswith('_prob') and not 0 <= value <= 1:
                 raise UserError(f'augment.{name} must be in 0..1, not {value}.')
         if self.augment.scale < 1:
@@ -352,10 +351,6 @@ class TrainConfig:
     def to_dict(self) -> dict[str, Any]:
         """As plain lists and numbers."""
         return asdict(self)
-
-
-def _names(cls: type) -> list[str]:
-    return [f.name for f in fields(cls)]
 
 
 def _one_of(key: str, value: str, allowed: Iterable[str]) -> None:

@@ -207,7 +207,8 @@ class Trainer:
                     _logger.warning('The first step compiles the network (compile: %s) ...', self.config.compile)
                 row = self._train_step(batch, progress, elapsed)
                 if compiles:
-                    self._synchronise()
+                    if self.device.type == 'cuda':
+                        torch.cuda.synchronize(self.device)
                     self.compiling = max(1e-3, self.elapsed - elapsed)
                     if self.main:
                         _logger.warning('Compiled in %.0f s.', self.compiling)
@@ -279,10 +280,6 @@ class Trainer:
         self.has_teacher = self.teacher is not None or to_labels is not None
         self.readings.add(torch.cat((shown, norm.detach().float().view(1))), row)
         return row
-
-    def _synchronise(self) -> None:
-        if self.device.type == 'cuda':
-            torch.cuda.synchronize(self.device)
 
     def _now(self, values: dict[str, float], elapsed: float) -> dict[str, float]:
         epoch = self.step / self.batches.steps_per_epoch

@@ -104,8 +104,7 @@ class Schedule:
 
     def __init__(self, optimizer: torch.optim.Optimizer, config: TrainConfig, total_steps: int, steps_per_epoch: float):
         self.optimizer, self.total = optimizer, total_steps
-        self.warm_up = min(config.warmup_steps, max(1, int(total_steps * _WARM_UP)))
-        self.warm_up = min(self.warm_up, total_steps - 1)
+        self.warm_up = min(config.warmup_steps, max(1, int(total_steps * _WARM_UP)), total_steps - 1)
         scheduler, _ = create_scheduler_v2(
             optimizer,
             config.sched,

@@ -227,18 +227,14 @@ def _join(packs: list[tuple[dict[str, npt.NDArray], dict[str, Any]]], split: str
     def all_of(key: str) -> npt.NDArray:
         return np.concatenate([tensors[key] for tensors, _ in packs])
 
-    def optional(key: str) -> npt.NDArray | None:
-        return all_of(key) if key in first else None
-
+    optional: Any = {field: all_of(field) for field in _OPTIONAL if field in first}
     people = People(
         Skeleton.from_dict(about['skeleton']),
         tuple(file for _, said in packs for file in said['files']),
         tuple(name for _, said in packs for name in said['ids']),
         all_of('boxes'),
         all_of('keypoints'),
-        teacher=optional('teacher'),
-        sample_weights=optional('sample_weights'),
-        weights=optional('weights'),
+        **optional,
     )
     side = about['side']
     crops = np.zeros((len(people), side, side, 3), np.uint8)

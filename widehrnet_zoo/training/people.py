@@ -1,7 +1,7 @@
 """Label files as boxes and keypoints to learn from."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,20 +49,11 @@ class People:
     def part(self, rows: npt.NDArray[np.intp]) -> 'People':
         """Some of them."""
 
-        def of(values: npt.NDArray | None) -> Any:
-            return None if values is None else values[rows]
+        def of(values: Any) -> Any:
+            return tuple(values[i] for i in rows) if isinstance(values, tuple) else values[rows]
 
-        return People(
-            self.skeleton,
-            tuple(self.files[i] for i in rows),
-            tuple(self.ids[i] for i in rows),
-            self.boxes[rows],
-            self.keypoints[rows],
-            of(self.teacher),
-            of(self.sample_weights),
-            of(self.weights),
-            None if self.sizes is None else tuple(self.sizes[i] for i in rows),
-        )
+        others = {field.name: getattr(self, field.name) for field in fields(self) if field.name != 'skeleton'}
+        return replace(self, **{name: of(values) for name, values in others.items() if values is not None})
 
 
 def read_people(

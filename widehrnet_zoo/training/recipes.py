@@ -127,23 +127,21 @@ def load_config(
         if not isinstance(loaded, Mapping):
             raise UserError(f'{path} is not a recipe: expected a mapping of settings.')
         _merge(values, loaded)
-    if isinstance(overrides, Mapping):
-        _merge(values, overrides)
-        return _checked(_build(TrainConfig, values))
-    for text in overrides:
-        key, equals, raw = text.partition('=')
-        if not equals:
-            raise UserError(f'An override is written key=value, not {text!r}.')
-        value = load_yaml(raw, f'The value of {key}, {raw[:80]!r},')
-        for part in reversed(key.strip().split('.')):
-            value = {part: value}
-        _merge(values, value)
-    return _checked(_build(TrainConfig, values))
-
-
-def _checked(config: TrainConfig) -> TrainConfig:
-    stage_configs(config)
+    for settings in [overrides] if isinstance(overrides, Mapping) else map(_override, overrides):
+        _merge(values, settings)
+    config = _build(TrainConfig, values)
+    stage_configs(config)  # says what is wrong with them
     return config
+
+
+def _override(text: str) -> Any:
+    key, equals, raw = text.partition('=')
+    if not equals:
+        raise UserError(f'An override is written key=value, not {text!r}.')
+    value = load_yaml(raw, f'The value of {key}, {raw[:80]!r},')
+    for part in reversed(key.strip().split('.')):
+        value = {part: value}
+    return value
 
 
 def stage_configs(config: TrainConfig) -> list[tuple[TrainConfig, float]]:

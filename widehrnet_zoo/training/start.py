@@ -97,15 +97,12 @@ def _fit_head(model: Any, skeleton: Skeleton) -> None:
     )
 
 
-def freeze(model: nn.Module, patterns: tuple[str, ...]) -> int:
+def freeze(model: nn.Module, patterns: tuple[str, ...]) -> None:
     """Exclude parts of a model from training.
 
     Args:
         model: The model.
         patterns: Names of modules, with wildcards; `backbone` for all but the head.
-
-    Returns:
-        The number of parameters that are frozen.
 
     Raises:
         UserError: If a pattern fits no module, or nothing is left to train.
@@ -126,7 +123,6 @@ def freeze(model: nn.Module, patterns: tuple[str, ...]) -> int:
             module.requires_grad_(False)
     if not any(p.requires_grad for p in model.parameters()):
         raise UserError('model.freeze leaves nothing to train.')
-    return sum(p.numel() for p in model.parameters() if not p.requires_grad)
 
 
 def train_mode(model: nn.Module) -> None:

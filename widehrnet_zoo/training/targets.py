@@ -7,31 +7,27 @@ from torch import Tensor
 from ..pose.crops import STRIDE
 
 
-def gaussian_heatmaps(
-    keypoints: Tensor, size: tuple[int, int], sigma: float, unbiased: bool = True
-) -> tuple[Tensor, Tensor]:
+def gaussian_heatmaps(keypoints: Tensor, size: tuple[int, int], sigma: float, unbiased: bool = True) -> Tensor:
     """Gaussian targets with peak 1.
 
     Args:
-        keypoints: (N, K, 3): x, y in input pixels, visibility; 0 keeps a keypoint out of the loss.
+        keypoints: (N, K, 2 or more): x, y in input pixels.
         size: Height and width of the heatmaps.
         sigma: Standard deviation in heatmap pixels.
         unbiased: Centres between pixels, as in DARK (Zhang et al., CVPR 2020, section 3.3); else rounded to the
             nearest heatmap pixel, as in HRNet.
 
     Returns:
-        Heatmaps (N, K, H, W), and weights (N, K): 1 where the keypoint counts, 0 where it is unlabelled or its
-        centre lies outside.
+        (N, K, H, W).
     """
     height, width = size
-    weights = in_view(keypoints, size)
     x, y = keypoints[..., 0] / STRIDE, keypoints[..., 1] / STRIDE
     if not unbiased:
         x, y = torch.floor(x + 0.5), torch.floor(y + 0.5)
     columns, rows = (torch.arange(n, device=keypoints.device) for n in (width, height))
     gx = torch.exp(-((columns - x[..., None]) ** 2) / (2 * sigma**2))
     gy = torch.exp(-((rows - y[..., None]) ** 2) / (2 * sigma**2))
-    return gy[..., :, None] * gx[..., None, :], weights
+    return gy[..., :, None] * gx[..., None, :]
 
 
 def in_view(keypoints: Tensor, size: tuple[int, int]) -> Tensor:
