@@ -110,12 +110,8 @@ def draw_curve(score: BoxScore, threshold: float, path: Path) -> None:
     save(axes, path)
 
 
-def main() -> int:
-    """Write the card and its plot.
-
-    Returns:
-        0.
-    """
+def main() -> None:
+    """Write the card and its plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('name', help='variant.tag of the finder')
     parser.add_argument('evaluation', type=Path, help='--out of the evaluation; nobody/ in it is optional')
@@ -164,8 +160,7 @@ def main() -> int:
         limits=listed(facts['limits']),
     )
     write_whole(args.docs / 'weights' / f'{args.name}.md', page)
-    return 0
 
 
 if __name__ == '__main__':
-    raise SystemExit(main())
+    main()

@@ -48,7 +48,7 @@ def judged(result: PoseResult, people: list[dict[str, Any]]) -> tuple[npt.NDArra
     return right, known
 
 
-def main() -> int:
+def main() -> None:
     """Look at the photos, fit, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('data', type=Path)
@@ -99,8 +99,7 @@ def main() -> int:
     print(f'{len(y)} poses, {int(y.sum())} right; cross-entropy {entropy:.4f} -> {loss():.4f}')
     rounded = [round(float(w), 2) for w in weights.detach()]
     print(f'CHANCE = Chance({rounded[0]}, {tuple(rounded[1:])})')
-    return 0
 
 
 if __name__ == '__main__':
-    raise SystemExit(main())
+    main()

@@ -44,20 +44,15 @@ def write_labels(everyday: Path, out: Path) -> None:
     write_whole(out / 'nobody.json', json.dumps(content))
 
 
-def main() -> int:
-    """Write the labels.
-
-    Returns:
-        0.
-    """
+def main() -> None:
+    """Write the labels."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('everyday', type=Path)
     parser.add_argument('out', type=Path)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     write_labels(args.everyday, args.out)
-    return 0
 
 
 if __name__ == '__main__':
-    raise SystemExit(main())
+    main()

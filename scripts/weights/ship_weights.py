@@ -14,7 +14,6 @@ for the model card.
 """
 
 import argparse
-import hashlib
 import json
 import sys
 import tempfile
@@ -31,6 +30,7 @@ import widehrnet_zoo
 from widehrnet_zoo.detection import PersonFinder
 from widehrnet_zoo.evaluation.boxes import evaluate_boxes
 from widehrnet_zoo.evaluation.run import Protocol, evaluate
+from widehrnet_zoo.files import sha256
 from widehrnet_zoo.formats.coco import read_labels
 from widehrnet_zoo.metrics.calibration import expected_calibration_error, fit_score_map, keypoint_hits
 from widehrnet_zoo.training.state import halved
@@ -150,9 +150,8 @@ def main() -> None:
         if args.padding:
             entry['padding'] = args.padding
         if args.kept_out:
-            estimator = widehrnet_zoo.PoseEstimator(
-                loaded(args.name.partition('.')[0], half, args.padding), size=(height, width)
-            )
+            network = loaded(args.name.partition('.')[0], half, args.padding)
+            estimator = widehrnet_zoo.PoseEstimator(network, size=(height, width))
             score_map = fit_score_map(*peaks_and_hits(estimator, args.kept_out, args.data))
             entry['score_map'] = score_map.to_config()
             once = args.report and args.report / 'once'
@@ -172,7 +171,7 @@ def main() -> None:
     index_file = WEIGHTS / 'index.json'
     index = json.loads(index_file.read_text()) if index_file.exists() else {}
     index[target.name] = {
-        'sha256': hashlib.sha256(target.read_bytes()).hexdigest(),
+        'sha256': sha256(target),
         'metrics': {k: round(100 * v, 2) for k, v in after.items()},
         **entry,
     }
