@@ -201,6 +201,8 @@ def test_a_proportions_interval():
     low, high = bootstrap(lambda i: {'share': float(hits[i].mean())}, 400, 2000)['share']
     # normal approximation of the binomial: 0.25 +- 1.96 sqrt(0.25 * 0.75 / 400)
     assert (low, high) == pytest.approx((0.2076, 0.2924), abs=0.006)
+    with pytest.raises(UserError, match='at least 2 draws'):
+        bootstrap(lambda i: {}, 400, 1)
 
 
 def test_draws_in_which_nothing_is_labelled_do_not_count():

@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from ..errors import UserError
+
 
 def rows_by_image(image_ids: Iterable[Any]) -> dict[Any, npt.NDArray[np.intp]]:
     """Places of the people of each photo, by its id; photos in the order in which they come first."""
@@ -38,10 +40,10 @@ def bootstrap(
         (low, high) by figure.
 
     Raises:
-        ValueError: If `num_draws` makes no interval.
+        UserError: If `num_draws` makes no interval.
     """
     if num_draws < 2:
-        raise ValueError(f'The bootstrap needs at least 2 draws, not {num_draws}.')
+        raise UserError(f'The bootstrap needs at least 2 draws, not {num_draws}.')
     generator = np.random.default_rng(0)
     draws = [
         figures(generator.integers(num_images, size=num_images))
