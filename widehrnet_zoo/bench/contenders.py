@@ -98,10 +98,6 @@ class Contender:
         Raises:
             UserError: If the path does not run this model in this precision.
         """
-        if self.path not in PATHS or self.precision not in PRECISIONS:
-            raise UserError(f'{self.path} {self.precision}: paths are {", ".join(PATHS)}; precisions f32, bf16, int8.')
-        if self.path not in ALLOWED[self.precision]:
-            raise UserError(f'The path {self.path} does not run in {self.precision}.')
         if self.file is not None or self.path in {'eager', 'deployed', 'kernels', 'compiled'} | TRAINING:
             return self
         name = f'{Path(self.model).name}-{self.path}-{self.precision}'

@@ -3,8 +3,7 @@
 import argparse
 from typing import Any
 
-ENGINES = ('auto', 'kernels', 'deployed', 'graphs', 'eager')
-"""Those of `widehrnet_zoo.engines.pytorch`, which would import PyTorch."""
+from ..engines import ENGINES
 
 
 def add_engine(parser: Any) -> None:

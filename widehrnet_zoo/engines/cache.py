@@ -17,16 +17,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
 from ..errors import UserError
-from ..files import write_whole
+from ..files import sha256, write_whole
 from ..kernels.library import choose_variant, device_for, find_library, precision_of
 from ..kernels.saved import decode_program, encode_program
 from ..pose.skeletons import Skeleton
@@ -87,7 +83,7 @@ class Request:
             None if self.skeleton is None else self.skeleton.to_dict(),
         ]
         try:
-            said += [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+            said += map(sha256, files)
             return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:32]
         except (OSError, TypeError):  # a file or a size that is none, which is said where it is opened
             return None
@@ -172,7 +168,7 @@ def open_cached(request: Request) -> CachedBackend | None:
             network = program.open(choose_variant(precision_of(request.bf16, request.int8)))
             with suppress(OSError):
                 os.utime(path)  # those used last are kept
-            return CachedBackend(path, Opened(metadata, partial(_run, network), any_size=True), request)
+            return CachedBackend(path, Opened(metadata, network, any_size=True), request)
     return None
 
 
@@ -215,10 +211,6 @@ def _kept(request: Request) -> Iterator[Path]:
     if folder is not None and request.key is not None:
         with suppress(OSError):
             yield from folder.glob(f'{request.key}-*.kernels')
-
-
-def _run(network: Any, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    return network(images)
 
 
 def _open_torch(request: Request) -> 'TorchBackend':

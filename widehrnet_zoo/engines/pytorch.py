@@ -20,14 +20,11 @@ from ..kernels.native import KernelNetwork, accelerate
 from ..models.opening import open_network
 from ..models.widehrnet import WideHRNet
 from ..pose.skeletons import Skeleton
+from . import ENGINES
 from .fork import check_fork
 from .graphs import GraphedNetwork
 
 _logger = logging.getLogger(__name__)
-
-ENGINES = ('auto', 'kernels', 'deployed', 'graphs', 'eager')
-"""How a network is run: the best of the others for its device; this package's own CPU kernels; PyTorch on the deployed
-network, whose convolutions are folded; PyTorch in half precision as CUDA graphs; PyTorch on the network as it is."""
 
 
 class TorchBackend:

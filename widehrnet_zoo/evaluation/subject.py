@@ -20,22 +20,16 @@ UNKNOWN = 'not known'
 
 def describe_model(estimator: PoseEstimator, name: str | None) -> dict[str, str]:
     """What is measured; see `describe_backend`."""
-    return describe_backend(estimator.backend, name, estimator.size, estimator.device)
+    return describe_backend(estimator.backend, name, estimator.size)
 
 
-def describe_backend(
-    backend: Any,
-    name: str | None,
-    size: tuple[int, int] | None = None,
-    device: Any = None,
-) -> dict[str, str]:
+def describe_backend(backend: Any, name: str | None, size: tuple[int, int] | None = None) -> dict[str, str]:
     """What is measured.
 
     Args:
         backend: What runs the network.
         name: What to call it; by default what it calls itself.
         size: Height and width of the input; by default the backend's.
-        device: Where it runs; by default the backend's.
 
     Returns:
         `model`, `weights`, `precision` and `device`.
@@ -58,7 +52,7 @@ def describe_backend(
         'model': f'{name}, input {height}x{width}',
         'weights': weights,
         'precision': precision,
-        'device': str(device or getattr(backend, 'device', 'cpu')),
+        'device': str(getattr(backend, 'device', 'cpu')),
     }
 
 

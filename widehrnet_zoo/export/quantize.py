@@ -13,14 +13,6 @@ from ..pose.crops import normalise
 ENOUGH = 100
 
 
-def _inputs(metadata: ExportMetadata, crops: npt.NDArray[np.uint8]) -> list[npt.NDArray[Any]]:
-    if len(crops) < ENOUGH:
-        raise UserError(f'int8 needs {ENOUGH} or more crops of people to calibrate on, not {len(crops)}.')
-    if metadata.pipeline:
-        return [crop[None] for crop in crops]
-    return [normalise(crop[None], metadata.mean, metadata.std) for crop in crops]
-
-
 def quantize_openvino(model: Any, metadata: ExportMetadata, crops: npt.NDArray[np.uint8]) -> Any:
     """Quantise with NNCF's post-training algorithm, mixed preset.
 
@@ -29,7 +21,9 @@ def quantize_openvino(model: Any, metadata: ExportMetadata, crops: npt.NDArray[n
         metadata: What it takes.
         crops: uint8 (N, H, W, 3) of people.
     """
-    inputs = _inputs(metadata, crops)
+    if len(crops) < ENOUGH:
+        raise UserError(f'int8 needs {ENOUGH} or more crops of people to calibrate on, not {len(crops)}.')
+    inputs = [crop[None] if metadata.pipeline else normalise(crop[None], metadata.mean, metadata.std) for crop in crops]
     nncf = require('nncf', 'export')
     return nncf.quantize(
         model,

@@ -5,25 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from ..pose.skeletons import SKELETONS
+
 FloatArray = npt.NDArray[np.floating]
 BoolArray = npt.NDArray[np.bool_]
 
 TORSO = ('right_shoulder', 'left_hip')
-BODY = (
-    'right_ankle',
-    'right_knee',
-    'right_hip',
-    'left_hip',
-    'left_knee',
-    'left_ankle',
-    'right_wrist',
-    'right_elbow',
-    'right_shoulder',
-    'left_shoulder',
-    'left_elbow',
-    'left_wrist',
-)
-"""The limb joints of the Leeds Sports Poses, in its order; COCO has them too, unlike LSP's neck and head top."""
+BODY = tuple(name for name in SKELETONS['mpii'].keypoints if name.startswith(('left_', 'right_')))
+"""The limb joints of the Leeds Sports Poses, in its order, which is MPII's; COCO has them too, unlike the others."""
 LSP = (*BODY, 'neck', 'head_top')
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from ..errors import UserError
 from .arrays import Arrays, as_float, count_up, library_of, like, sigmoid, softmax, topk
+from .crops import STRIDE
 from .skeletons import Skeleton
 
 BINS = 16
@@ -82,20 +83,19 @@ def flip_maps(maps: Arrays) -> Arrays:
     return maps[..., ::-1] if isinstance(maps, np.ndarray) else maps.flip(-1)
 
 
-def box_positions(height: int, width: int, stride: int = 4, other: Arrays = _NO_TENSOR) -> Arrays:
+def box_positions(height: int, width: int, other: Arrays = _NO_TENSOR) -> Arrays:
     """Centres of the maps' positions.
 
     Args:
         height: Of the maps.
         width: Of the maps.
-        stride: Input pixels per position.
         other: What the result is like: an array, by default, or a tensor, on whose device it then is.
 
     Returns:
         float32 (height * width, 2): x and y in input pixels, 0 the left and the top edge.
     """
     xp = library_of(other)
-    y, x = xp.meshgrid(*((count_up(side, other) + 0.5) * stride for side in (height, width)), indexing='ij')
+    y, x = xp.meshgrid(*((count_up(side, other) + 0.5) * STRIDE for side in (height, width)), indexing='ij')
     return xp.stack((x, y), -1).reshape(height * width, 2)
 
 
@@ -116,7 +116,7 @@ def decode_sides(bins: Arrays, positions: Arrays) -> Arrays:
 
 
 def find_boxes(
-    maps: Arrays, min_score: float = 0.05, overlap: float = OVERLAP, limit: int = 1000, stride: int = 4
+    maps: Arrays, min_score: float = 0.05, overlap: float = OVERLAP, limit: int = 1000
 ) -> tuple[Arrays, Arrays, Arrays]:
     """The boxes of a batch of maps; of tensors, in operations that `torch.jit.trace` takes.
 
@@ -127,7 +127,6 @@ def find_boxes(
         min_score: Lower positions are left out.
         overlap: Of two boxes of an image with a larger IoU the lower one goes.
         limit: Positions of each image that are looked at, the highest first.
-        stride: Input pixels per position.
 
     Returns:
         Boxes (N, 4), x1, y1, x2, y2 in input pixels, not clipped; scores (N,) in 0..1; and the index (N,) of each
@@ -140,10 +139,10 @@ def find_boxes(
     kept = xp.argwhere(scores >= min_score / 2)
     image, rank = kept[:, 0], kept[:, 1]
     place, scores = picked[image, rank], scores[image, rank]
-    positions = box_positions(maps.shape[2], maps.shape[3], stride, maps)
+    positions = box_positions(maps.shape[2], maps.shape[3], maps)
     boxes = decode_sides(bins[image, place], positions[place])
     # no box reaches further than this, so that those of different images never meet
-    apart = as_float(image)[:, None] * (4 * _FAR + stride * max(maps.shape[2:]))
+    apart = as_float(image)[:, None] * (4 * _FAR + STRIDE * max(maps.shape[2:]))
     chosen = suppress(boxes + apart, scores, overlap)
     chosen = chosen[scores[chosen] >= min_score]
     return average_boxes(boxes, scores, image, chosen), scores[chosen], image[chosen]

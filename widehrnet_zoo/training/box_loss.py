@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..pose.box_maps import BINS, bin_coordinates, box_positions, decode_sides, split_maps
+from ..pose.crops import STRIDE
 from .config import BoxConfig
 
 NOBODY, PERSON, UNSURE = 0, 1, 2
@@ -40,9 +41,9 @@ def _overlaps(boxes: Tensor, found: Tensor) -> Tensor:
 
 @torch.no_grad()
 def assign(
-    scores: Tensor, found: Tensor, positions: Tensor, boxes: Tensor, kinds: Tensor, top: int, stride: float = 4
+    scores: Tensor, found: Tensor, positions: Tensor, boxes: Tensor, kinds: Tensor, top: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Assign positions to people.
+    """Assign positions to people; a box smaller than a position has the nearest one.
 
     Args:
         scores: (B, P) in 0..1.
@@ -51,7 +52,6 @@ def assign(
         boxes: (B, M, 4) the labelled boxes.
         kinds: (B, M) `PERSON`, or others, to which nothing is assigned.
         top: Positions to a person, at most.
-        stride: Input pixels per position; a box smaller than that has the position nearest to it.
 
     Returns:
         Positions (B, M, top) for each box, the best aligned first; what they count, 1 for the best, 0 where the place
@@ -60,7 +60,7 @@ def assign(
     """
     top = min(top, len(positions))
     overlaps = _overlaps(boxes, found)
-    possible = _inside(positions, boxes, 1.5 * stride) & (kinds == PERSON)[..., None]
+    possible = _inside(positions, boxes, 1.5 * STRIDE) & (kinds == PERSON)[..., None]
     aligned = scores.clamp(min=1e-6).sqrt()[:, None] * overlaps.pow(6)
     # a box that overlaps nothing yet still has positions: a millionth tells nothing of their order, and is above 0
     aligned = torch.where(possible, aligned + 1e-18, 0.0)
@@ -77,7 +77,7 @@ def assign(
     return places, weights, weights * highest
 
 
-def box_losses(maps: Tensor, boxes: Tensor, kinds: Tensor, config: BoxConfig, stride: int = 4) -> Tensor:
+def box_losses(maps: Tensor, boxes: Tensor, kinds: Tensor, config: BoxConfig) -> Tensor:
     """The loss of a batch of maps.
 
     Args:
@@ -85,7 +85,6 @@ def box_losses(maps: Tensor, boxes: Tensor, kinds: Tensor, config: BoxConfig, st
         boxes: (B, M, 4) labelled boxes, x1, y1, x2, y2 in input pixels, and
         kinds: (B, M) what they are: `PERSON`, `UNSURE` or `NOBODY`.
         config: Weights of the parts, positions to a person.
-        stride: Input pixels per position.
 
     Returns:
         (3,) the losses of the scores, the boxes and the distributions, weighted; their sum is the loss.
@@ -93,11 +92,11 @@ def box_losses(maps: Tensor, boxes: Tensor, kinds: Tensor, config: BoxConfig, st
     from torchvision.ops import complete_box_iou_loss
 
     logits, bins = split_maps(maps.float())
-    positions = box_positions(maps.shape[2], maps.shape[3], stride, maps)
+    positions = box_positions(maps.shape[2], maps.shape[3], maps)
     scores = logits.sigmoid()
     with torch.no_grad():
         found = decode_sides(bins, positions)
-    places, weights, quality = assign(scores.detach(), found, positions, boxes, kinds, config.top, stride)
+    places, weights, quality = assign(scores.detach(), found, positions, boxes, kinds, config.top)
 
     flat = places.flatten(1)
     targets = torch.zeros_like(scores).scatter_reduce_(1, flat, quality.flatten(1), 'amax')

@@ -1,12 +1,12 @@
 """The weights that ship with the package, and the check that they are whole."""
 
 import functools
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..files import sha256
 
 WEIGHTS = Path(__file__).parent
 """Folder of the shipped weights, `<variant>.<tag>.safetensors`, with their hashes and figures in `index.json`."""
@@ -43,5 +43,5 @@ def check_shipped(file: Path) -> None:
     """
     if not file.exists():
         raise UserError(f'{file} is missing: this installation is not whole, install widehrnet_zoo again.')
-    if hashlib.sha256(file.read_bytes()).hexdigest() != shipped_entry(file.stem).get('sha256'):
+    if sha256(file) != shipped_entry(file.stem).get('sha256'):
         raise UserError(f'{file} is not the file that was released: install widehrnet_zoo again.')
