@@ -213,22 +213,15 @@ class _Handler(BaseHTTPRequestHandler):
             fault.flip -= 1
             middle = len(data) // 2
             data = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
-        start = 0
         status = 200
         if match := re.fullmatch(r'bytes=(\d+)-', self.headers.get('Range') or ''):
-            start = int(match[1])
             status = 206
-            headers['Content-Range'] = f'bytes {start}-{len(data) - 1}/{len(data)}'
-        data = data[start:]
-        if fault.cut:
-            fault.cut -= 1
-            self.send_response(status)
-            for key, value in {**headers, 'Content-Length': str(len(data))}.items():
-                self.send_header(key, value)
-            self.end_headers()
-            self.wfile.write(data[: len(data) // 2])
-            self.wfile.flush()
-            self.close_connection = True
-            self.connection.shutdown(2)
-            return
-        self.reply(status, data, headers)
+            headers['Content-Range'] = f'bytes {match[1]}-{len(data) - 1}/{len(data)}'
+            data = data[int(match[1]) :]
+        if not fault.cut:
+            return self.reply(status, data, headers)
+        fault.cut -= 1
+        self.reply(status, data[: len(data) // 2], {**headers, 'Content-Length': str(len(data))})
+        self.wfile.flush()
+        self.close_connection = True
+        self.connection.shutdown(2)

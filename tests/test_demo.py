@@ -1,3 +1,4 @@
+import contextlib
 import io
 import json
 import os
@@ -381,18 +382,27 @@ def test_the_space_runs_as_it_is_and_reaches_no_other_machine(network, tmp_path)
     assert [c for c in calls if not re.search(r'127\.0\.0\.1|localhost|0\.0\.0\.0|None|::', c)] == []
 
 
-@pytest.mark.slow
-def test_in_a_browser_a_photo_goes_in_and_joints_come_out(page, tmp_path):
+@contextlib.contextmanager
+def tab_of(page, *switches):
+    """A tab with the page, which asks no other machine for anything."""
     playwright = pytest.importorskip('playwright.sync_api')
     if CHROMIUM is None:
         pytest.skip('no Chromium on this machine')
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=SWITCHES)
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=[*SWITCHES, *switches])
         tab = browser.new_page(viewport={'width': 1280, 'height': 1300}, accept_downloads=True)
         tab.set_default_timeout(120_000)
         asked: list[str] = []
         tab.on('request', lambda request: asked.append(request.url))
         tab.goto(page.local_url)
+        yield tab
+        browser.close()
+    assert [url for url in asked if not url.startswith((page.local_url, 'data:', 'blob:'))] == []
+
+
+@pytest.mark.slow
+def test_in_a_browser_a_photo_goes_in_and_joints_come_out(page, tmp_path):
+    with tab_of(page) as tab:
 
         def status_says(words: str) -> str:
             tab.wait_for_function(f"document.querySelector('#status')?.innerText.includes({words!r})")
@@ -439,17 +449,11 @@ def test_in_a_browser_a_photo_goes_in_and_joints_come_out(page, tmp_path):
         assert top('#result') == top('#source') < top('#settings')
         tab.set_viewport_size({'width': 390, 'height': 844})
         assert top('#source') < top('#result') < top('#settings')
-        browser.close()
-    local = (page.local_url, 'data:', 'blob:')
-    assert [url for url in asked if not url.startswith(local)] == []
 
 
 @pytest.mark.slow
 def test_in_a_browser_the_camera_gives_skeletons(page, tmp_path):
-    playwright = pytest.importorskip('playwright.sync_api')
     av = pytest.importorskip('av')
-    if CHROMIUM is None:
-        pytest.skip('no Chromium on this machine')
     photo = Image.open(ASTRONAUT).convert('RGB')
     with av.open(str(tmp_path / 'camera.mjpeg'), 'w') as container:
         stream = container.add_stream('mjpeg', rate=10)
@@ -460,13 +464,7 @@ def test_in_a_browser_the_camera_gives_skeletons(page, tmp_path):
         container.mux(stream.encode(None))
     fake = ['--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream']
     fake.append(f'--use-file-for-fake-video-capture={tmp_path / "camera.mjpeg"}')
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=[*SWITCHES, *fake])
-        tab = browser.new_page(viewport={'width': 1280, 'height': 900})
-        tab.set_default_timeout(120_000)
-        asked: list[str] = []
-        tab.on('request', lambda request: asked.append(request.url))
-        tab.goto(page.local_url)
+    with tab_of(page, *fake) as tab:
         tab.get_by_role('tab', name='Live').click()
         tab.locator('#camera button', has_text='Access').or_(tab.locator('#camera [title*="webcam" i]')).first.click()
         tab.locator('#camera [title="start recording"]').click()
@@ -475,6 +473,3 @@ def test_in_a_browser_the_camera_gives_skeletons(page, tmp_path):
         tab.wait_for_function("document.querySelector('#live-view img')?.naturalWidth === 640")
         if 'WIDEHRNET_SCREENSHOTS' in os.environ:
             tab.screenshot(path=Path(os.environ['WIDEHRNET_SCREENSHOTS']) / 'live.png')
-        browser.close()
-    local = (page.local_url, 'data:', 'blob:')
-    assert [url for url in asked if not url.startswith(local)] == []

@@ -12,8 +12,6 @@ from torch import nn
 from widehrnet_zoo.models.blocks import Fusion
 from widehrnet_zoo.weights.official import convert_state_dict
 
-TOLERANCE = 1e-4  # of the largest heatmap value
-
 
 def state_of(official, name, keys=None):
     keys = keys or {k: v.shape for k, v in official.state_dict(name).items()}
@@ -40,16 +38,6 @@ def test_heatmaps_are_the_official_ones(case):
 
 
 @torch.inference_mode()
-def test_heatmaps_in_channels_last_are_the_official_ones(case):
-    model, images, expected = case
-    model.to(memory_format=torch.channels_last)
-    try:
-        assert error(model(images.contiguous(memory_format=torch.channels_last)), expected) < TOLERANCE
-    finally:
-        model.to(memory_format=torch.contiguous_format)
-
-
-@torch.inference_mode()
 def test_the_textbook_sum_would_not_be_the_official_one(case, monkeypatch):
     model, images, expected = case
 
@@ -61,7 +49,7 @@ def test_the_textbook_sum_would_not_be_the_official_one(case, monkeypatch):
         return [F.relu(z) for z in sums]
 
     monkeypatch.setattr(Fusion, 'forward', textbook)
-    assert error(model(images), expected) > 100 * TOLERANCE
+    assert error(model(images), expected) > 0.01  # of the largest heatmap value
 
 
 @torch.inference_mode()
