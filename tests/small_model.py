@@ -8,11 +8,12 @@ from torch import nn
 from widehrnet_zoo.models.registry import create_model
 
 SMALL = {'channels': (8, 16), 'num_modules': (1,), 'stem_width': 8}
+THREE_STAGES = {'channels': (8, 16, 32), 'num_modules': (1, 1), 'stem_width': 8}
 
 
-def small(num_classes=17):
+def small(num_classes=17, **kwargs):
     torch.manual_seed(0)
-    return create_model('widehrnet_10', num_classes=num_classes, **SMALL)
+    return create_model('widehrnet_10', num_classes=num_classes, **SMALL, **kwargs)
 
 
 def photos(folder, count, size=(40, 50)):

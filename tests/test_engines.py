@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from small_model import trained_like, watch_layouts
+from small_model import THREE_STAGES, trained_like, watch_layouts
 
 from widehrnet_zoo import PoseEstimator, UserError, deploy
 from widehrnet_zoo.engines import pytorch
@@ -20,8 +20,7 @@ CROPS = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
 
 
 def small(**kwargs):
-    sizes = {'channels': (8, 16, 32), 'num_modules': (1, 1), 'stem_width': 8, 'attn_layer': 'se'}
-    return trained_like(timm.create_model('widehrnet_10', **{**sizes, **kwargs}))
+    return trained_like(timm.create_model('widehrnet_10', **{**THREE_STAGES, 'attn_layer': 'se', **kwargs}))
 
 
 def estimator(model, **options):

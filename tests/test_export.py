@@ -11,7 +11,7 @@ import pytest
 import timm
 import torch
 from safetensors.numpy import load_file
-from small_model import trained_like
+from small_model import THREE_STAGES, trained_like
 
 from widehrnet_zoo import PoseEstimator, UserError
 from widehrnet_zoo.cli.main import main
@@ -24,12 +24,11 @@ from widehrnet_zoo.kernels.library import choose_variant
 from widehrnet_zoo.pose.decoding import decode_heatmaps
 
 SIZE = (64, 64)
-SMALL = {'channels': (8, 16, 32), 'num_modules': (1, 1), 'stem_width': 8}
 
 
 @pytest.fixture(scope='module')
 def model():
-    return trained_like(timm.create_model('widehrnet_10_attn', **SMALL))
+    return trained_like(timm.create_model('widehrnet_10_attn', **THREE_STAGES))
 
 
 def exported(model, folder, name, runtime, tolerance):
@@ -251,7 +250,7 @@ def test_broken_and_foreign_files_are_refused(tmp_path):
 def test_other_attention_than_published_is_refused_by_onnx(tmp_path):
     pytest.importorskip('onnx')
     with pytest.raises(UserError, match='torch-export instead'):
-        export(timm.create_model('widehrnet_10', attn_layer='eca', **SMALL), tmp_path / 'p.onnx', size=SIZE)
+        export(timm.create_model('widehrnet_10', attn_layer='eca', **THREE_STAGES), tmp_path / 'p.onnx', size=SIZE)
 
 
 def test_the_command_writes_a_file(model, tmp_path, capsys):

@@ -14,6 +14,7 @@ from hub_server import HubServer
 from huggingface_hub import EvalResult, ModelCard, constants, file_download
 from huggingface_hub.utils import _http
 from load_script import script
+from small_model import SMALL, small, trained_like
 
 from widehrnet_zoo.errors import UserError
 from widehrnet_zoo.hub import push_to_hub, save_pretrained
@@ -21,17 +22,11 @@ from widehrnet_zoo.models.registry import create_model
 from widehrnet_zoo.models.widehrnet import WideHRNet
 from widehrnet_zoo.pose.skeletons import SKELETONS, Skeleton, skeleton_of
 
-SMALL = {'channels': (8, 16), 'num_modules': (1,), 'stem_width': 8}
 BIRD = Skeleton('bird', ('beak', 'left_wing', 'right_wing', 'tail'), ((1, 2),), ((0, 3),))
 
 
-def small(num_classes=4, **kwargs):
-    torch.manual_seed(0)
-    model = create_model('widehrnet_10', num_classes=num_classes, **SMALL, **kwargs)
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(module.running_mean, -1, 1)
-    return model
+def bird(**kwargs):
+    return trained_like(small(4, **kwargs))
 
 
 def same(a, b):
@@ -57,7 +52,7 @@ def hub(tmp_path, monkeypatch):
 
 @pytest.fixture
 def published(hub):
-    model = small()
+    model = bird()
     commit = push_to_hub(model, 'birds/small', skeleton=BIRD, size=(64, 64))
     hub.log.clear()
     return model, commit
@@ -94,7 +89,7 @@ def test_the_second_load_fetches_no_body(hub, published):
 
 def test_a_revision_is_pinned(hub, published):
     old, commit = published
-    new = small()
+    new = bird()
     torch.nn.init.ones_(new.classifier.bias)
     push_to_hub(new, 'birds/small', skeleton=BIRD)
     push_to_hub(old, 'birds/small', skeleton=BIRD, revision='first')
@@ -300,7 +295,7 @@ def test_the_card_says_task_metrics_licence_and_keypoints(hub):
         metric_name='PCK@0.2',
         metric_value=0.93,
     )
-    push_to_hub(small(), 'birds/small', skeleton=BIRD, results=[result], license='mit')
+    push_to_hub(bird(), 'birds/small', skeleton=BIRD, results=[result], license='mit')
     files = hub.repos['birds/small'].commits[hub.repos['birds/small'].refs['main']]
     card = ModelCard(files['README.md'].decode())
     assert card.data.pipeline_tag == 'keypoint-detection'
@@ -321,10 +316,10 @@ def test_a_card_that_its_owner_wrote_stays(hub, published):
 
 
 def test_an_overlaid_hub_id_wins_over_the_tags_own_file(hub, published, tmp_path):
-    other = save_pretrained(small(global_pool=''), tmp_path / 'other', skeleton=BIRD) / 'model.safetensors'
+    other = save_pretrained(bird(global_pool=''), tmp_path / 'other', skeleton=BIRD) / 'model.safetensors'
     torch.nn.init.ones_(published[0].classifier.bias)
     push_to_hub(published[0], 'birds/small', skeleton=BIRD)
-    cfg = {**small().pretrained_cfg, 'file': str(other)}
+    cfg = {**bird().pretrained_cfg, 'file': str(other)}
     model = timm.create_model(
         'widehrnet_10',
         pretrained=True,
@@ -369,7 +364,7 @@ def test_the_page_on_publishing_runs(hub, tmp_path, monkeypatch):
 
 
 def test_the_methods_that_hugging_face_users_type(hub, tmp_path):
-    model = small()
+    model = bird()
     model.skeleton = BIRD
     assert model.save_pretrained(tmp_path / 'birds', license='mit') == tmp_path / 'birds'
     again = WideHRNet.from_pretrained(tmp_path / 'birds')
@@ -392,14 +387,14 @@ def test_the_methods_that_hugging_face_users_type(hub, tmp_path):
 
 
 def test_a_saved_model_is_one_of_transformers(tmp_path):
-    folder = small().save_pretrained(tmp_path / 'model')
+    folder = bird().save_pretrained(tmp_path / 'model')
     assert 'num_classes' not in json.loads((folder / 'config.json').read_text())['model_args']
     # before, it knew no model_args
     transformers = pytest.importorskip('transformers', '4.53')
     model = transformers.AutoModel.from_pretrained(folder).eval()
     image = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
-        assert torch.equal(model(image).last_hidden_state, small().eval().forward_features(image))
+        assert torch.equal(model(image).last_hidden_state, bird().eval().forward_features(image))
 
 
 def test_offline_pushes_nothing_and_says_so_first(monkeypatch):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from small_model import error, trained_like
+from small_model import THREE_STAGES, error, trained_like
 
 from widehrnet_zoo import UserError
 from widehrnet_zoo.deployment.network import deploy
@@ -24,7 +24,7 @@ if find_library() is None:
     pytest.skip('the package was installed without compiled kernels', allow_module_level=True)
 
 UNEVEN = {'num_blocks': 3, 'channels': (10, 22, 36), 'num_modules': (1, 1), 'stem_width': 12, 'num_classes': 5}
-SMALL = {'channels': (8, 16, 32), 'num_modules': (1, 1), 'stem_width': 8, 'attn_layer': 'se'}
+SMALL = {**THREE_STAGES, 'attn_layer': 'se'}
 
 
 CACHE = {}

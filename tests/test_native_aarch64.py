@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from small_model import trained_like
+from small_model import THREE_STAGES, trained_like
 
 from widehrnet_zoo import deploy
 from widehrnet_zoo.kernels.record import record
@@ -31,7 +31,7 @@ def test_the_kernels_of_an_arm_processor_give_the_heatmaps_of_pytorch(tmp_path):
     source = Path(__file__).with_name('kernels_check.cpp')
     subprocess.run([COMPILER, '-O1', f'-I{SOURCES}', str(source), '-o', str(check), '-ldl'], check=True)
     for kwargs in (
-        {'channels': (8, 16, 32), 'num_modules': (1, 1), 'stem_width': 8, 'attn_layer': 'se'},
+        {**THREE_STAGES, 'attn_layer': 'se'},
         {'channels': (10, 22, 36), 'num_modules': (1, 1), 'stem_width': 12, 'num_classes': 5},
     ):
         model = trained_like(timm.create_model('widehrnet_10', **kwargs))

@@ -3,21 +3,16 @@ import logging
 import pytest
 import timm
 import torch
+from small_model import SMALL, small, trained_like
 
 from widehrnet_zoo.errors import UserError
 from widehrnet_zoo.hub import save_pretrained
 from widehrnet_zoo.models.registry import create_model, list_models, list_pretrained
 
-SMALL = {'channels': (8, 16), 'num_modules': (1,), 'stem_width': 8}
-
-
-def small(num_classes=4, variant='widehrnet_10', **kwargs):
-    return create_model(variant, num_classes=num_classes, **SMALL, **kwargs)
-
 
 @pytest.fixture(scope='module')
 def saved(tmp_path_factory):
-    model = small()
+    model = trained_like(small(4))
     return model, save_pretrained(model, tmp_path_factory.mktemp('saved') / 'model')
 
 
@@ -73,7 +68,7 @@ def test_a_local_safetensors_file_keeps_its_head_whatever_the_tag_says(saved, ca
 def test_a_missing_or_broken_file_is_told(tmp_path, saved):
     def told(file):
         with pytest.raises(UserError) as error:
-            small(pretrained=True, pretrained_cfg_overlay={'file': str(file)})
+            small(4, pretrained=True, pretrained_cfg_overlay={'file': str(file)})
         return str(error.value)
 
     assert 'There is no file' in told(tmp_path / 'none.safetensors')
