@@ -288,8 +288,8 @@ def test_boxes_of_no_size_on_earth_are_refused(tmp_path, box):
 def test_yaml_that_is_a_trap_is_refused_at_once(tmp_path, text, capsys):
     pytest.importorskip('yaml')
     (tmp_path / 'recipe.yaml').write_text(text)
-    start = time.monotonic()
+    start = time.process_time()
     assert main(['train', str(tmp_path / 'recipe.yaml'), '--show']) == 2
     said = capsys.readouterr().err
     assert said.count('\n') == 1 and 'unexpected' not in said and len(said) < 1000
-    assert time.monotonic() - start < 1.5
+    assert time.process_time() - start < 1.5
