@@ -118,18 +118,41 @@ def _choose(text: str | None, known: Iterable[str], default: Iterable[str], what
     return chosen
 
 
+def _possible(chosen: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The paths and precisions that run on this processor; it is said which are left out."""
+    from ..errors import UserError
+    from ..kernels.library import choose_variant
+
+    kept, left_out = [], {}
+    for path, precision in chosen:
+        try:
+            if path == 'kernels':
+                choose_variant(precision)
+            kept.append((path, precision))
+        except UserError as error:
+            left_out[f'{path} {precision}'] = error
+    if not kept and left_out:
+        raise next(iter(left_out.values()))
+    for name, error in left_out.items():
+        sys.stderr.write(f'{name} is left out. {error}\n')
+    return kept
+
+
 def _models(args: argparse.Namespace) -> Iterator[Measured]:
     from ..bench.contenders import ALLOWED, OURS, PATHS, PRECISIONS, Contender
     from ..bench.photo import photo_table, time_photo
     from ..bench.report import chart, table
     from ..bench.run import bench, machine
     from ..errors import UserError
+    from ..extras import require
     from ..kernels.library import num_processors
 
+    if args.out is not None:
+        require('matplotlib', 'export')  # for the chart at the end
     paths = _choose(args.paths, PATHS, ('eager', 'deployed', 'kernels', 'onnx', 'openvino'), 'path')
     precisions = _choose(args.precisions, PRECISIONS, ('f32',), 'precision')
     threads, size, progress = args.threads or num_processors(), tuple(args.size), not args.quiet
-    chosen = [(path, precision) for precision in precisions for path in paths if path in ALLOWED[precision]]
+    chosen = _possible((path, precision) for precision in precisions for path in paths if path in ALLOWED[precision])
     contenders = [
         Contender(name, path, precision, size, weights=args.weights if name == args.models[0] else None)
         for name in args.models
@@ -188,6 +211,7 @@ def _steps(args: argparse.Namespace) -> Iterator[Measured]:
     from ..bench.steps import bench_steps, steps_table
 
     precisions, size = _choose(args.precisions, PRECISIONS, ('f32',), 'precision'), tuple(args.size)
+    precisions = [precision for _, precision in _possible(('kernels', precision) for precision in precisions)]
     about, rows = machine(1), []
     title = f'{about["processor"]}, one image of {size[0]}x{size[1]} on one thread'
     for precision in precisions:
