@@ -173,3 +173,16 @@ def test_what_cannot_work_is_said_before_ray_starts(model, tmp_path):
         with pytest.raises(UserError, match=word):
             predict_collection(sources, tmp_path / 'out', model=model, **options)
     assert not (tmp_path / 'out').exists()
+
+
+def test_a_ray_that_does_not_start_is_one_sentence(model, photos, tmp_path, monkeypatch):
+    ray = pytest.importorskip('ray')
+    from widehrnet_zoo.collection import predict_collection
+
+    def init():
+        raise Exception('The current node timed out during startup.\nmore')
+
+    monkeypatch.setattr(ray, 'is_initialized', lambda: False)
+    monkeypatch.setattr(ray, 'init', init)
+    with pytest.raises(UserError, match=r'did not start: The current node timed out during startup\. Try again'):
+        predict_collection([photos], tmp_path / 'out', model=model, progress=False)

@@ -80,6 +80,8 @@ def predict_collection(
     todo = [shard for shard in shards if shard['name'] not in done]
     counts = {name: sum(part[name] for part in done.values()) for name in _COUNTS} | {'shards': len(todo)}
     total = sum(rows for *_, rows in entries)
+    if todo:
+        _start_ray()
     data.DataContext.get_current().enable_progress_bars = False
     actor = {'fn_constructor_args': (out, options), 'compute': data.ActorPoolStrategy(size=actors), 'num_cpus': cpus}
     try:
@@ -95,6 +97,21 @@ def predict_collection(
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         raise UserError(f'Ray failed: {reason[:500]}. What is done stays: the same call goes on.') from error
     return counts
+
+
+def _start_ray() -> None:
+    """Start Ray, or join the cluster that RAY_ADDRESS names, unless the caller did."""
+    ray = require('ray', 'ray')
+    if ray.is_initialized():
+        return
+    try:
+        ray.init()
+    except Exception as error:  # a start that takes too long is no other class
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f'Ray did not start: {reason[:500]} Try again when the machine is less busy; with RAY_ADDRESS, see that '
+            'the cluster is up and can be reached.'
+        ) from error
 
 
 class _Actor:
