@@ -132,6 +132,7 @@ def test_openvino_metadata_that_is_no_unicode_is_refused_with_a_sentence(openvin
         open_backend(tmp_path / 'pose.xml')
 
 
+@pytest.mark.filterwarnings('error::FutureWarning')
 def test_torchscript_is_equal(model, tmp_path):
     assert export(model, tmp_path / 'pose.torchscript', size=SIZE) < 1e-4
     for shape in ((3, 64, 64), (1, 96, 128)):

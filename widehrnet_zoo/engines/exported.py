@@ -2,6 +2,7 @@
 
 import os
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -271,7 +272,9 @@ def _torchscript(path: Path, device: str, threads: int | None) -> Opened:
 
     files = {KEY: ''}
     try:
-        module = torch.jit.load(str(path), map_location='cpu', _extra_files=files)
+        with warnings.catch_warnings():
+            warnings.filterwarnings('ignore', r'.*torch\.jit\.', FutureWarning)  # the file is there, and is to be used
+            module = torch.jit.load(str(path), map_location='cpu', _extra_files=files)
     except (RuntimeError, UnicodeDecodeError) as error:  # its messages quote the file, whatever is in it
         raise UserError(f'TorchScript cannot open {path}: {_reason(error)}') from error
     text: Any = files[KEY]

@@ -132,9 +132,11 @@ def _write(deployed: DeployedWideHRNet, metadata: ExportMetadata, fmt: str, file
         with torch.no_grad(), warnings.catch_warnings():
             # sizes that are taken for constants are those of the input, which is of one size for what they are used in
             warnings.simplefilter('ignore', torch.jit.TracerWarning)
+            # whoever asks for TorchScript has a runtime that takes nothing else
+            warnings.filterwarnings('ignore', r'.*torch\.jit\.', FutureWarning)
             scripted = torch.jit.freeze(torch.jit.trace(module, example))
-        written = io.BytesIO()
-        torch.jit.save(scripted, written, _extra_files={KEY: metadata.to_json()})
+            written = io.BytesIO()
+            torch.jit.save(scripted, written, _extra_files={KEY: metadata.to_json()})
         # .debug_pkl has the lines of source behind each operation, and the folders of whoever exports
         with zipfile.ZipFile(written) as parts, zipfile.ZipFile(file, 'w') as kept:
             for part in parts.infolist():
