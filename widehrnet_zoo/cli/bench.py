@@ -133,8 +133,8 @@ def _possible(chosen: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
             left_out[f'{path} {precision}'] = error
     if not kept and left_out:
         raise next(iter(left_out.values()))
-    for name, error in left_out.items():
-        sys.stderr.write(f'{name} is left out. {error}\n')
+    for name, reason in left_out.items():
+        sys.stderr.write(f'{name} is left out. {reason}\n')
     return kept
 
 
