@@ -323,6 +323,30 @@ def test_a_large_heic_has_the_pixels_that_pillow_gives(tmp_path, monkeypatch, mo
     assert (read_image(tmp_path / 'a.heic', shrink_above=30_000) == expected).all()
 
 
+@pytest.mark.skipif(sys.platform == 'win32', reason='Pillow keeps libavif inside there')
+@pytest.mark.parametrize('turn', [1, 6])
+@pytest.mark.parametrize('mode', ['RGB', 'RGBA'])
+def test_a_large_avif_has_the_pixels_that_pillow_gives(tmp_path, monkeypatch, mode, turn):
+    pytest.importorskip('PIL._avif', reason='Pillow before 11.3')
+    image = Image.effect_noise((402, 301), 90).convert(mode)
+    if mode == 'RGBA':
+        image.putalpha(100)
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    image.save(tmp_path / 'a.avif', exif=exif)
+    with monkeypatch.context() as without_ours:
+        without_ours.setattr('widehrnet_zoo.pose.images.decode_avif', lambda *args: None)
+        expected = read_image(tmp_path / 'a.avif', shrink_above=30_000)
+    with monkeypatch.context() as without_pillow:
+        without_pillow.setattr('PIL.AvifImagePlugin.AvifImageFile.load', None)
+        assert (read_image(tmp_path / 'a.avif', shrink_above=30_000) == expected).all()
+    data = bytearray((tmp_path / 'a.avif').read_bytes())
+    begin = data.index(b'mdat') + 4
+    data[begin : begin + 200] = bytes(200)
+    with pytest.raises(UserError, match='damaged or cut off'):
+        read_image(bytes(data), shrink_above=30_000)
+
+
 @pytest.mark.skipif(sys.platform == 'win32', reason='Pillow keeps libwebp inside there')
 @pytest.mark.parametrize('turn', [1, 6])
 @pytest.mark.parametrize('options', [{'quality': 90}, {'lossless': True}, {'alpha': 100}])

@@ -16,6 +16,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from ..errors import UserError
+from .avif import decode_avif
 from .heic import decode_heic
 from .webp import decode_large
 
@@ -78,7 +79,8 @@ def read_image(
         max_pixels: Refuse larger images. Above Pillow's own limit, `PIL.Image.MAX_IMAGE_PIXELS` must be raised too.
         shrink_above: Decode paths and bytes of more pixels at a half, a third, ... of their sides, so that they fit;
             JPEG without the memory of the whole, but progressive JPEG with all its coefficients, at half of those sides
-            if its colours are stored at full size; of the whole WebP without loss takes four bytes a pixel, HEIC five.
+            if its colours are stored at full size; of the whole WebP without loss takes four bytes a pixel, HEIC and
+            AVIF five.
 
     Returns:
         uint8 (H, W, 3), RGB. It shares memory with `source` where nothing had to be changed.
@@ -236,7 +238,8 @@ def _from_pillow(
             image.draft(image.mode, (-(-width // part), -(-height // part)))
         decoded, left = decode_large(image, file, shrink), 1
         if decoded is None and shrink > 1:
-            decoded, left = decode_heic(image, (width, height)), shrink
+            left = shrink
+            decoded = decode_avif(image, file) if image.format == 'AVIF' else decode_heic(image, (width, height))
         if decoded is None:
             image.load()
             left = math.ceil(math.sqrt(image.width * image.height / shrink_above)) if shrink > 1 and shrink_above else 1
