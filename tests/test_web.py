@@ -18,33 +18,88 @@ from test_demo import CHROMIUM, SWITCHES
 
 from widehrnet_zoo import PoseEstimator, UserError, create_model
 from widehrnet_zoo.cli.main import main
-from widehrnet_zoo.deployment.graph import GraphNetwork
 from widehrnet_zoo.deployment.network import deploy
 from widehrnet_zoo.detection import LIGHT_FINDER, PersonFinder, finder_ships
-from widehrnet_zoo.export.onnx_graph import NetworkWriter
+from widehrnet_zoo.detection.finder import letterbox
+from widehrnet_zoo.kernels.record import record
 from widehrnet_zoo.models.opening import open_network
-from widehrnet_zoo.pose.box_maps import bin_coordinates
+from widehrnet_zoo.pose.box_maps import NUM_MAPS, bin_coordinates, find_boxes
+from widehrnet_zoo.pose.crops import crop_people, normalise
 from widehrnet_zoo.pose.decoding import decode_heatmaps
-from widehrnet_zoo.pose.score_map import ScoreMap
 from widehrnet_zoo.web import serve, write_site
-from widehrnet_zoo.web.graph import LiveWriter, write_pose
 from widehrnet_zoo.web.runtime import VERSION, runtime_config
-from widehrnet_zoo.web.site import PAGE, _write_finder
+from widehrnet_zoo.web.site import PAGE, _write_finder, _write_model, page_program
 
 RUNTIME = os.environ.get('WIDEHRNET_ORT_WEB')
 SAMPLE = Path(PAGE).parents[1] / 'samples' / 'portraits.jpg'
 
 
-def run(writer, outputs, **given):
-    ort = pytest.importorskip('onnxruntime')
-    onnx = writer.onnx
-    types = {np.float32: onnx.TensorProto.FLOAT, np.uint8: onnx.TensorProto.UINT8}
-    inputs = [onnx.helper.make_tensor_value_info(n, types[v.dtype.type], v.shape) for n, v in given.items()]
-    results = [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, None) for n in outputs]
-    graph = onnx.helper.make_graph(writer.nodes, 'test', inputs, results, writer.initializers)
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid('', 21)], ir_version=10)
-    session = ort.InferenceSession(model.SerializeToString(), providers=['CPUExecutionProvider'])
-    return session.run(None, given)
+class Kernels:
+    """The page's kernels, run by wasmtime; arrays go in as pointers."""
+
+    def __init__(self):
+        wasmtime = pytest.importorskip('wasmtime')
+        store = wasmtime.Store()
+        module = wasmtime.Module.from_file(store.engine, str(PAGE / 'kernels.wasm'))
+        exports = wasmtime.Instance(store, module, []).exports(store)
+        self.call = lambda name, *given: exports[name](store, *given)
+        self.write = lambda at, content: exports['memory'].write(store, content, at)
+        self.read = lambda at, size: exports['memory'].read(store, at, at + size)
+        self.call('_initialize')
+
+    def put(self, value):
+        content = value if isinstance(value, bytes) else np.ascontiguousarray(value).tobytes()
+        at = self.call('allocate', len(content))
+        self.write(at, content)
+        return at
+
+    def get(self, at, *shape):
+        return np.frombuffer(self.read(at, 4 * int(np.prod(shape))), np.float32).reshape(shape)
+
+    def room(self, *shape):
+        return self.put(np.full(shape, np.nan, np.float32))
+
+
+@pytest.fixture(scope='module')
+def kernels():
+    return Kernels()
+
+
+def test_the_networks_of_the_page_give_the_heatmaps_of_pytorch(kernels):
+    model = trained_like(create_model('widehrnet_10_attn', **SMALL))
+    content = page_program(record(deploy(model)))
+    network = kernels.call('open_network', kernels.put(content), len(content))
+    for height, width in ((64, 96), (96, 32)):
+        given = np.random.default_rng(0).standard_normal((2, 3, height, width)).astype(np.float32)
+        with torch.no_grad():
+            expected = model(torch.from_numpy(given)).numpy()
+        maps = kernels.room(*expected.shape)
+        kernels.call('run', network, kernels.put(given), 2, height, width, maps)
+        np.testing.assert_allclose(kernels.get(maps, *expected.shape), expected, atol=1e-4 * np.abs(expected).max())
+    with pytest.raises(Exception, match='unreachable'):
+        kernels.call('open_network', kernels.put(content[:-4]), len(content) - 4)
+
+
+def test_photos_are_cut_and_fitted_as_by_the_package(kernels):
+    photo = np.asarray(Image.open(SAMPLE).convert('RGB'))
+    height, width = photo.shape[:2]
+    picture = kernels.put(np.asarray(Image.open(SAMPLE).convert('RGBA')))
+    for affine in ((1.7137, 250.331, 1.7137, 30.213), (-0.4139, width + 9.617, 0.4139, -20.709)):
+        image = kernels.room(3, 64, 48)
+        kernels.call('crop_picture', picture, width, height, *affine, 64, 48, image)
+        step_x, start_x, step_y, start_y = affine
+        (expected,) = crop_people(photo, [[[step_x, 0, start_x], [0, step_y, start_y]]], (64, 48))
+        apart = np.abs(kernels.get(image, 3, 64, 48) - expected.transpose(2, 0, 1))
+        # where a sum lies on the border of two whole numbers, rounding chooses
+        assert apart.max() <= 1 and (apart > 0).mean() < 5e-3
+    image = kernels.room(3, 224, 448)
+    kernels.call('fit_picture', picture, width, height, 224, 448, image)
+    expected, _ = letterbox(photo, (224, 448))
+    np.testing.assert_array_equal(kernels.get(image, 3, 224, 448), expected.transpose(2, 0, 1))
+    mean, std = np.array([[0.4, 0.5, 0.6], [0.2, 0.3, 0.4]], np.float32)
+    kernels.call('normalise', image, 1, 224 * 448, *map(float, mean), *map(float, std))
+    found = kernels.get(image, 1, 3, 224, 448)
+    np.testing.assert_allclose(found, normalise(expected[None], mean, std), rtol=1e-5, atol=1e-5)
 
 
 def peaks(count, height, width, seed=0):
@@ -58,47 +113,36 @@ def peaks(count, height, width, seed=0):
     return maps[None].astype(np.float32)
 
 
-def test_the_decoder_in_the_graph_gives_what_dark_gives_at_the_border_too():
-    pytest.importorskip('onnx')
+def test_the_decoder_of_the_page_gives_what_dark_gives_at_the_border_too(kernels):
     for height, width in ((64, 48), (32, 24)):
         heatmaps = peaks(200, height, width)
-        writer = LiveWriter((height, width))
-        outputs = writer.dark('heatmaps')
-        points, scores = run(writer, outputs, heatmaps=heatmaps)
-        expected, heights = decode_heatmaps(torch.from_numpy(heatmaps), 'dark')
-        np.testing.assert_allclose(scores[..., 0], heights, atol=1e-6)
-        assert np.abs(points - expected.numpy()).max() < 0.02
+        rows = kernels.room(200, 3)
+        kernels.call('find_keypoints', kernels.put(heatmaps), 200, height, width, rows)
+        found = kernels.get(rows, 200, 3)
+        points, heights = decode_heatmaps(heatmaps, 'dark')
+        np.testing.assert_allclose(found[:, 2], heights[0])
+        np.testing.assert_allclose(found[:, :2], points[0], atol=2e-3)
 
 
-def test_a_graph_that_computes_on_images_on_their_side_gives_the_same_heatmaps():
-    pytest.importorskip('onnx')
-    model = trained_like(create_model('widehrnet_10_attn', **SMALL))
-    given = np.random.default_rng(0).standard_normal((2, 3, 64, 96)).astype(np.float32)
-    with torch.no_grad():
-        expected = model(torch.from_numpy(given)).numpy()
-    for sideways in (False, True):
-        writer = NetworkWriter(sideways=sideways)
-        images = np.ascontiguousarray(given.swapaxes(2, 3)) if sideways else given
-        (found,) = run(writer, [writer.network(GraphNetwork(deploy(model)), 'images')], images=images)
-        np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
-        # half of the stem passes its 1x1 convolution: 8 channels, 4 of them to 8
-        assert [tuple(i.dims) for i in writer.initializers].count((8, 4, 1, 1)) == 1
-    # long rows are faster in WebAssembly
-    assert LiveWriter((64, 48)).sideways and not LiveWriter((48, 64)).sideways
-
-
-def test_chances_in_the_graph_are_those_of_the_score_map():
-    pytest.importorskip('onnx')
-    score_map = ScoreMap((0.1, 0.3, 0.4, 0.9), (0.05, 0.2, 0.7, 0.95))
-    writer = LiveWriter((8, 8))
-    given = np.linspace(-0.2, 1.3, 31, dtype=np.float32).reshape(1, -1, 1)
-    (chances,) = run(writer, [writer.chances('peaks', score_map)], peaks=given)
-    np.testing.assert_allclose(chances, score_map(given), atol=1e-6)
+def test_the_boxes_of_the_page_are_those_of_the_person_finder(kernels):
+    random = np.random.default_rng(0)
+    maps = random.normal(0, 1, (1, NUM_MAPS, 24, 40)).astype(np.float32)
+    maps[:, 0] -= 2
+    maps[:, 1:] += np.repeat(random.normal(0, 3, (1, NUM_MAPS - 1, 6, 10)), 4, 2).repeat(4, 3)
+    boxes, scores, _ = find_boxes(maps, 0.11)
+    # an input of 96x160 holds 480 x 270 scaled by a third, between bars of 3 pixels
+    boxes = ((boxes - [0, 3, 0, 3]) * 3).clip(0, [480, 270, 480, 270])
+    kept = ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(1)
+    assert 20 < kept.sum() < 900
+    rows = kernels.room(1000, 5)
+    count = kernels.call('find_people', kernels.put(maps), 480, 270, 96, 160, 0.11, rows)
+    found = kernels.get(rows, count, 5)
+    np.testing.assert_allclose(found, np.column_stack((boxes, scores))[kept], rtol=1e-4, atol=2e-2)
 
 
 def test_a_finder_is_no_pose_model_and_what_is_in_the_way_stays(tmp_path):
     with pytest.raises(UserError, match='finds people, not keypoints'):
-        write_pose(open_network(create_model(LIGHT_FINDER)), tmp_path / 'pose.onnx')
+        _write_model(open_network(create_model(LIGHT_FINDER)), 'finder', tmp_path, {'models': []})
     (tmp_path / 'mine').mkdir()
     (tmp_path / 'mine' / 'thesis.txt').write_text('years of work')
     with pytest.raises(UserError, match='not written by this command'):
@@ -153,22 +197,20 @@ def site(finder, tmp_path_factory):
 @pytest.mark.slow
 def test_the_folder_is_whole_and_can_be_written_again(site, finder):
     names = {str(p.relative_to(site)) for p in site.rglob('*') if p.is_file() and p.parent.name != 'runtime'}
-    onnx = {'finder.onnx', 'widehrnet_10_attn.onnx'}
-    assert names == {p.name for p in PAGE.iterdir()} | onnx | {'LICENSE.txt', 'sample.jpg', 'site.json'}
+    networks = {f'{name}.{end}' for name in ('finder', 'widehrnet_10_attn') for end in ('bin', 'onnx')}
+    assert names == {p.name for p in PAGE.iterdir()} | networks | {'LICENSE.txt', 'sample.jpg', 'site.json'}
     config = json.loads((site / 'site.json').read_text())
     assert config['models'][0]['sigmas'] and config['follow']['detect_every'] == 15
     licence = (site / 'LICENSE.txt').read_text()
     assert 'Apache License' in licence and 'Microsoft' in licence
-    (site / 'finder.onnx').write_bytes(b'')
+    (site / 'finder.bin').write_bytes(b'')
     write_site(['widehrnet_18_attn'], site, finder=finder, runtime=RUNTIME)
-    assert (site / 'finder.onnx').stat().st_size > 1e6
+    assert (site / 'finder.bin').stat().st_size > 1e6
     write_site(['widehrnet_10_attn'], site, finder=finder, runtime=RUNTIME)
 
 
 @pytest.fixture(scope='module')
 def address(site):
-    if not RUNTIME:
-        pytest.skip('WIDEHRNET_ORT_WEB does not name an unpacked npm package onnxruntime-web')
     with serve(site) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -233,12 +275,20 @@ def says(page, words):
 
 
 @pytest.mark.slow
-def test_the_runtime_of_the_cdn_is_checked_against_its_hashes(open_page, site, tmp_path):
+def test_the_runtime_for_a_gpu_is_checked_against_its_hashes_and_finds_the_same(open_page, site, tmp_path):
     config = json.loads((site / 'site.json').read_text())
     if config['runtime']['version'] != VERSION:
-        pytest.skip(f'the hashes are those of onnxruntime-web {VERSION}')
+        pytest.skip(f'WIDEHRNET_ORT_WEB does not name an unpacked npm package onnxruntime-web {VERSION}')
+    pages = [open_page(), open_page(search='?engine=webgpu')]
+    found = []
+    for page, words in zip(pages, ('WebAssembly', 'WebGPU'), strict=True):
+        page.click('#sample')
+        says(page, 'found.')
+        assert words in page.inner_text('#numbers')
+        found.append(page.evaluate('window.seen.at(-1).people.map(({ points }) => points)'))
+    # without a GPU the runtime computes on the processor
+    np.testing.assert_allclose(*found, atol=0.5)
     config['runtime'] = runtime_config(None, tmp_path)
-    page = open_page()
     open_page.allowed.append('https://cdn.jsdelivr.net/')
 
     def answer(spoil):
@@ -292,7 +342,7 @@ def finder_that_ships(tmp_path):
     _write_finder(None, tmp_path)
 
     def give(page):
-        page.route('**/finder.onnx', lambda route: route.fulfill(path=tmp_path / 'finder.onnx'))
+        page.route('**/finder.bin', lambda route: route.fulfill(path=tmp_path / 'finder.bin'))
         page.reload()
         says(page, 'Ready')
 

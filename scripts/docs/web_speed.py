@@ -2,11 +2,11 @@
 
     python scripts/docs/web_speed.py SITE NPM
 
-SITE is a folder of `widehrnet export --format web --runtime ...`; NPM has the unpacked npm packages `human-models`
-(@vladmandic), `tfjs` and `tfjs-backend-wasm` (@tensorflow) as folders of these names. Needs Chromium and Python's
-playwright. The contenders take turns, a few runs each, so that whatever else the machine does meets all of them;
-printed is the table of docs/web.md: the median of all runs, the fastest run, and the processor time of the page's
-process per run, which says most where the machine is not quiet.
+SITE is a folder of `widehrnet export --format web`, whose script runs as on the page, with cutting out and decoding;
+NPM has the unpacked npm packages `human-models` (@vladmandic), `tfjs` and `tfjs-backend-wasm` (@tensorflow) as
+folders of these names. Needs Chromium and Python's playwright. The contenders take turns, a few runs each, so that
+whatever else the machine does meets all of them; printed is the table of docs/web.md: the median of all runs, the
+fastest run, and the processor time of the page's process per run, which says most where the machine is not quiet.
 """
 
 import http.server
@@ -24,21 +24,30 @@ from playwright.sync_api import sync_playwright
 
 from widehrnet_zoo.web.serve import _Handler
 
+
+class _Isolated(_Handler):
+    """With the headers that the threads of TensorFlow.js need."""
+
+    def end_headers(self) -> None:
+        self.send_header('Cross-Origin-Opener-Policy', 'same-origin')
+        self.send_header('Cross-Origin-Embedder-Policy', 'require-corp')
+        super().end_headers()
+
+
 ROUNDS, TURN = 6, 8
 PAGE = """<!doctype html>
+<base href="/site/">
 <script src="/npm/tfjs/dist/tf.min.js"></script>
 <script src="/npm/tfjs-backend-wasm/dist/tf-backend-wasm.min.js"></script>
 <script type="module">
 const pixels = (count) => Uint8Array.from({ length: count }, (_, i) => (i * 7919) % 251);
-window.ours = async (config, threads) => {
-  const ort = await import('/site/runtime/ort.wasm.bundle.min.mjs');
-  const wasm = '/site/runtime/ort-wasm-simd-threaded.wasm';
-  Object.assign(ort.env.wasm, { numThreads: threads, wasmPaths: { wasm } });
-  const session = await ort.InferenceSession.create('/site/' + config.file, { executionProviders: ['wasm'] });
+window.ours = async (config, site) => {
+  const { openFinder, openPose, openRuntime } = await import('/site/nets.js');
+  const runtime = await openRuntime(site.runtime, () => {});
   const [height, width] = config.size;
-  const image = new ort.Tensor('uint8', pixels(3 * height * width), [1, height, width, 3]);
-  const given = config.keypoints ? { crops: image } : { images: image };
-  window.once = async () => { await session.run(given); };
+  const image = new ImageData(new Uint8ClampedArray(pixels(4 * height * width)), width, height);
+  const net = await (config.padding ? openPose : openFinder)(runtime, config);
+  window.once = () => (config.padding ? net.look(image, [[0, 0, width, height]]) : net(image));
 };
 window.movenet = async (threads) => {
   tf.wasm.setWasmPaths('/npm/tfjs-backend-wasm/dist/');
@@ -89,44 +98,42 @@ def _renderer(folder: str) -> int:
 def main(site: Path, npm: Path) -> None:
     """Print the table."""
     config = json.loads((site / 'site.json').read_text())
-    contenders: list[tuple[str, str]] = [
-        (f'{model["name"]}, {model["size"][0]}x{model["size"][1]}', f'ours({json.dumps(model)}, %d)')
-        for model in config['models']
+    networks = [(model['name'], model) for model in config['models']] + [('person finder', config['finder'])]
+    ours = [
+        (f'{name}, {network["size"][0]}x{network["size"][1]}', 1, f'ours({json.dumps(network)}, {json.dumps(config)})')
+        for name, network in networks
     ]
-    size = config['finder']['size']
-    contenders.append((f'person finder, {size[0]}x{size[1]}', f'ours({json.dumps(config["finder"])}, %d)'))
-    contenders.append(('MoveNet Lightning, 192x192, TensorFlow.js', 'movenet(%d)'))
+    theirs = [('MoveNet Lightning, 192x192, TensorFlow.js', count, f'movenet({count})') for count in (1, 2)]
     with tempfile.TemporaryDirectory() as name, sync_playwright() as driver:
         root = Path(name)
         (root / 'site').symlink_to(site.resolve())
         (root / 'npm').symlink_to(npm.resolve())
         (root / 'index.html').write_text(PAGE)
-        server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), partial(_Handler, directory=name))
+        server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), partial(_Isolated, directory=name))
         threading.Thread(target=server.serve_forever, daemon=True).start()
         print('| network | threads | median ms | fastest ms | processor ms |\n|---|---:|---:|---:|---:|')
-        for threads in (1, 2):
-            open_: list[tuple[Any, int, list[float], list[float]]] = []
-            for _, call in contenders:
-                folder = tempfile.mkdtemp(dir=root)
-                browser = driver.chromium.launch_persistent_context(
-                    folder, executable_path=shutil.which('chromium'), args=['--no-sandbox', '--disable-gpu']
-                )
-                page = browser.new_page()
-                page.set_default_timeout(300_000)
-                page.goto(f'http://127.0.0.1:{server.server_address[1]}/')
-                page.wait_for_function('window.ready')
-                page.evaluate(call % threads)
-                page.evaluate('time(5)')
-                open_.append((page, _renderer(folder), [], []))
-            for _ in range(ROUNDS):
-                for page, process, times, work in open_:
-                    before = _processor_time(process)
-                    times += page.evaluate(f'time({TURN})')
-                    work.append((_processor_time(process) - before) / TURN)
-            for (label, _), (page, _, times, work) in zip(contenders, open_, strict=True):
-                row = (statistics.median(times), min(times), statistics.median(work))
-                print(f'| {label} | {threads} | ' + ' | '.join(f'{value:.1f}' for value in row) + ' |', flush=True)
-                page.context.close()
+        open_: list[tuple[str, int, Any, int, list[float], list[float]]] = []
+        for label, threads, call in (*ours, *theirs):
+            folder = tempfile.mkdtemp(dir=root)
+            browser = driver.chromium.launch_persistent_context(
+                folder, executable_path=shutil.which('chromium'), args=['--no-sandbox', '--disable-gpu']
+            )
+            page = browser.new_page()
+            page.set_default_timeout(300_000)
+            page.goto(f'http://127.0.0.1:{server.server_address[1]}/')
+            page.wait_for_function('window.ready')
+            page.evaluate(call)
+            page.evaluate('time(20)')
+            open_.append((label, threads, page, _renderer(folder), [], []))
+        for _ in range(ROUNDS):
+            for _, _, page, process, times, work in open_:
+                before = _processor_time(process)
+                times += page.evaluate(f'time({TURN})')
+                work.append((_processor_time(process) - before) / TURN)
+        for label, threads, page, _, times, work in open_:
+            row = (statistics.median(times), min(times), statistics.median(work))
+            print(f'| {label} | {threads} | ' + ' | '.join(f'{value:.1f}' for value in row) + ' |', flush=True)
+            page.context.close()
         server.shutdown()
 
 

@@ -12,8 +12,8 @@ examples:
   widehrnet web runs/mine/model --open
   widehrnet export widehrnet_10_attn --format web --out site    (the folder, for any static host)
 
-Photos, videos and the camera's frames stay in the browser. Without --runtime it loads ONNX Runtime Web from a public
-CDN.
+Photos, videos and the camera's frames stay in the browser. With WebGPU it loads ONNX Runtime Web, without --runtime
+from a public CDN.
 """
 
 

@@ -106,21 +106,16 @@ class NetworkWriter(GraphWriter):
     Args:
         orders_are_products: Write a new order of channels as a 1x1 convolution with ones and zeros, which is the same
             number for number, for runtimes that gather channels only in another memory format.
-        sideways: Take images on their side, (B, 3, W, H), and compute on them so; heatmaps come out upright. For
-            runtimes that copy images row by row, which is faster for few long rows than for many short ones.
     """
 
-    def __init__(self, orders_are_products: bool = False, sideways: bool = False) -> None:
+    def __init__(self, orders_are_products: bool = False) -> None:
         super().__init__()
         self.orders_are_products = orders_are_products
-        self.sideways = sideways
 
     def conv(self, layer: nn.Conv2d, x: str, outputs: slice = slice(None), inputs: slice = slice(None)) -> str:
         """A convolution, or some of its outputs from some of its inputs; of a depthwise one some channels."""
         assert layer.bias is not None and isinstance(layer.padding, tuple)
         kernel = layer.weight[outputs, inputs]
-        if self.sideways:
-            kernel = kernel.transpose(2, 3)
         weight, bias = self.constant(_numpy(kernel)), self.constant(_numpy(layer.bias[outputs]))
         pads = [*layer.padding, *layer.padding]
         return self.op(
@@ -241,19 +236,18 @@ class NetworkWriter(GraphWriter):
             y = self.chain([project], y)
         if not isinstance(network.head, nn.Conv2d):
             raise UserError("Only networks with heatmaps are exported to ONNX: create the model with global_pool=''.")
-        heatmaps = self.conv(network.head, y)
-        return self.op('Transpose', heatmaps, perm=[0, 1, 3, 2]) if self.sideways else heatmaps
+        return self.conv(network.head, y)
 
 
 class PoseWriter(NetworkWriter):
     """Adds what stands before and after the network, in the graph."""
 
     def normalise(self, x: str, mean: tuple[float, ...], std: tuple[float, ...]) -> str:
-        """uint8 crops (B, H, W, 3) to float32 (B, 3, H, W), sideways (B, 3, W, H)."""
+        """uint8 crops (B, H, W, 3) to float32 (B, 3, H, W)."""
         scale = self.floats((1 / (255 * np.array(std))).reshape(3, 1, 1))
         shift = self.floats((-np.array(mean) / np.array(std)).reshape(3, 1, 1))
         # channels first: runtimes are slow over a last axis of three, and a byte is moved faster than a float
-        planes = self.op('Transpose', x, perm=[0, 3, 2, 1] if self.sideways else [0, 3, 1, 2])
+        planes = self.op('Transpose', x, perm=[0, 3, 1, 2])
         y = self.op('Cast', planes, to=self.onnx.TensorProto.FLOAT)
         return self.op('Add', self.op('Mul', y, scale), shift)
 

@@ -153,11 +153,6 @@ def _kernel(height: int) -> tuple[int, float]:
     return radius, 0.3 * (radius - 1) + 0.8
 
 
-def gaussian_of(height: int) -> npt.NDArray[np.float64]:
-    """The Gaussian that `'dark'` smooths heatmaps of a number of rows with, for graphs that are written by hand."""
-    return _gaussian(*_kernel(height))
-
-
 def _gaussian(radius: int, sigma: float) -> npt.NDArray[np.float64]:
     kernel = np.exp(-(np.arange(-radius, radius + 1) ** 2) / (2 * sigma**2))
     return kernel / kernel.sum()

@@ -11,19 +11,11 @@ VERSION = '1.30.0'
 
 _ADDRESS = f'https://cdn.jsdelivr.net/npm/onnxruntime-web@{VERSION}/dist/'
 
-_FILES = {
-    'wasm': ('ort.wasm.bundle.min.mjs', 'ort-wasm-simd-threaded.wasm'),
-    'webgpu': ('ort.webgpu.bundle.min.mjs', 'ort-wasm-simd-threaded.asyncify.wasm'),
-}
-"""A script and a binary for each engine."""
-
 _HASHES = {
-    'ort.wasm.bundle.min.mjs': 'sha384-PLWz+nHEVHpjwBsO0YVdvQj6n5814Iv8E3b8FG0Rp/uIAtjFMCKOpP66iPzedrIG',
-    'ort-wasm-simd-threaded.wasm': 'sha384-vjBJ1z7qrhkTyYsNqKeF6c7N+nOJSU94czEo+tvZcu8G75JparGq9kB+kTnEUNVM',
     'ort.webgpu.bundle.min.mjs': 'sha384-1ntMeyj+z5diX6vBR5h+zlJBPc4iNvhCxE6nlammh8daBYcLBZkzrwDkuJjhwI+f',
     'ort-wasm-simd-threaded.asyncify.wasm': 'sha384-EPVDLTxuO663dkZO/pcKJF6vOyyfq/5z9FY1oksN0UWFX2ABH4wDDZQHeNoUleWR',
 }
-"""Of the files of `VERSION`, as its npm package holds them (`openssl dgst -sha384 -binary FILE | base64`)."""
+"""Of a script and a binary of `VERSION` in its npm package (`openssl dgst -sha384 -binary FILE | base64`)."""
 
 
 def runtime_config(folder: str | Path | None, site: Path) -> dict[str, Any]:
@@ -34,18 +26,17 @@ def runtime_config(folder: str | Path | None, site: Path) -> dict[str, Any]:
         site: The page's folder.
 
     Returns:
-        `version`, `address`, and for each engine the names of its files with their hashes, `None` for one's own.
+        `version`, `address`, and the names of its script and its binary with their hashes, `None` for one's own.
 
     Raises:
         UserError: If the folder has not the files that are needed.
     """
     if folder is None:
-        files = {engine: [[name, _HASHES[name]] for name in names] for engine, names in _FILES.items()}
-        return {'version': VERSION, 'address': _ADDRESS, 'files': files}
+        return {'version': VERSION, 'address': _ADDRESS, 'files': [list(file) for file in _HASHES.items()]}
     folder = Path(folder)
     # the package, the folder that `npm pack` and tar leave it in, or its files alone
     places = (folder / 'dist', folder / 'package' / 'dist', folder)
-    needed = [name for names in _FILES.values() for name in names]
+    needed = list(_HASHES)
     found = next((place for place in places if all((place / name).is_file() for name in needed)), None)
     if found is None:
         raise UserError(
@@ -59,8 +50,7 @@ def runtime_config(folder: str | Path | None, site: Path) -> dict[str, Any]:
         version = json.loads((found.parent / 'package.json').read_text(encoding='utf-8'))['version']
     except (OSError, ValueError, KeyError, TypeError):
         version = 'of your own'
-    own = {engine: [[name, None] for name in names] for engine, names in _FILES.items()}
-    return {'version': version, 'address': 'runtime/', 'files': own}
+    return {'version': version, 'address': 'runtime/', 'files': [[name, None] for name in needed]}
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""Serve the page's folder on this machine, with the headers that threads in the browser need."""
+"""Serve the page's folder on this machine."""
 
 import functools
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -19,9 +19,6 @@ class _Handler(SimpleHTTPRequestHandler):
     }
 
     def end_headers(self) -> None:
-        # https://developer.mozilla.org/docs/Web/API/Window/crossOriginIsolated
-        self.send_header('Cross-Origin-Opener-Policy', 'same-origin')
-        self.send_header('Cross-Origin-Embedder-Policy', 'require-corp')
         self.send_header('Cache-Control', 'no-cache')
         super().end_headers()
 

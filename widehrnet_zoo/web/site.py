@@ -11,17 +11,22 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from torch import nn
 from tqdm import tqdm
 
+from ..deployment.network import deploy
 from ..detection import LIGHT_FINDER, PersonFinder, finder_ships
 from ..engines.opening import torch_module
 from ..errors import UserError
 from ..export.export import export
 from ..files import check_folder
 from ..inference.people import CHANCE, Limits
+from ..kernels.program import Program
+from ..kernels.record import record
 from ..models.opening import OpenedNetwork, open_network
+from ..pose.box_maps import gives_boxes
 from ..video import FollowConfig, SmoothConfig
-from .graph import write_pose
 from .runtime import runtime_config
 
 DEFAULT_MODELS = ('widehrnet_10_attn', 'widehrnet_18_attn')
@@ -34,11 +39,11 @@ _SAMPLE = Path(__file__).parents[1] / 'samples' / 'portraits.jpg'
 _KEY = 'site.json'
 
 _LICENCES = """\
-The page and its script are part of widehrnet_zoo, under the Apache License 2.0 below. The networks (*.onnx) are of
-the weights that they were exported from; the cards of the weights that ship with widehrnet_zoo say what they were
-trained on. sample.jpg is in the public domain (NASA, US Navy).
+The page, its script and its kernels are part of widehrnet_zoo, under the Apache License 2.0 below. The networks (*.bin,
+*.onnx) are of the weights that they were exported from; the cards of the weights that ship with widehrnet_zoo say what
+they were trained on. sample.jpg is in the public domain (NASA, US Navy).
 
-ONNX Runtime Web, which the page loads, is Copyright (c) Microsoft Corporation, under the MIT License:
+ONNX Runtime Web, which the page loads for WebGPU, is Copyright (c) Microsoft Corporation, under the MIT License:
 
 Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated
 documentation files (the "Software"), to deal in the Software without restriction, including without limitation the
@@ -116,28 +121,43 @@ def _write_finder(finder: str | Path | None, folder: Path) -> dict[str, Any]:
     module = torch_module(opened.backend)
     if module is None:
         raise UserError(f'{finder} is an exported file already: give the finder that it was made from.')
-    export(module, folder / 'finder.onnx', 'onnx', size=opened.size)
-    return {'file': 'finder.onnx', 'size': opened.size, 'min_score': opened.min_score}
+    config = _write_network('finder', module, opened.size, opened.backend.mean, opened.backend.std, folder)
+    return {**config, 'min_score': opened.min_score}
 
 
 def _write_model(opened: OpenedNetwork, model: str | Path, folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+    skeleton = opened.skeleton
+    if gives_boxes(skeleton):
+        raise UserError('This model finds people, not keypoints: give it as the finder, and a pose model besides.')
     name = re.sub(r'[^\w.-]', '_', Path(str(model).removesuffix('.safetensors')).name) or 'pose'
     taken = {entry['name'] for entry in config['models']}
     name = next(n for n in (name, *(f'{name}_{i}' for i in range(2, 99))) if n not in taken)
-    write_pose(opened, folder / f'{name}.onnx')
-    skeleton = opened.skeleton
     return {
-        'name': name,
-        'file': f'{name}.onnx',
-        'size': opened.size,
+        **_write_network(name, opened.network, opened.size, opened.mean, opened.std, folder),
         'padding': opened.padding,
         'keypoints': skeleton.keypoints,
         'bones': skeleton.bones,
         'flip_order': skeleton.flip_order if skeleton.flip_pairs else None,
         'sigmas': skeleton.sigmas or [0.1] * skeleton.num_keypoints,
+        'score_map': opened.score_map and opened.score_map.to_config(),
         'least_scores': Limits().least_scores(opened.score_map is not None),
         'chance': CHANCE._asdict() if opened.score_map is not None else None,
     }
+
+
+def _write_network(
+    name: str, network: nn.Module, size: tuple[int, int], mean: Sequence[float], std: Sequence[float], folder: Path
+) -> dict[str, Any]:
+    program = record(deploy(network).cpu())
+    (folder / f'{name}.bin').write_bytes(page_program(program))
+    export(network, folder / f'{name}.onnx', 'onnx', size=size, pipeline=False)
+    return {'name': name, 'maps': program.outputs, 'size': size, 'mean': mean, 'std': std}
+
+
+def page_program(program: Program) -> bytes:
+    """A program as the page's kernels take it: the number of steps, the steps, and the weights."""
+    steps, weights = program.encode()
+    return np.array([len(steps), *steps.flat], '<i4').tobytes() + weights.tobytes()
 
 
 def _own_licence() -> str:

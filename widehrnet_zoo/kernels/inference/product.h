@@ -171,7 +171,7 @@ static void panel(const Product& product, const void* packed, const Panels& pane
     case 4: return strips<4>(rows, b, ends, k, m, left);
     default: return strips<5>(rows, b, ends, k, m, left);
 #else
-    default: return strips<3>(rows, b, ends, k, m, left);
+    default: return strips<kPanel>(rows, b, ends, k, m, left);
 #endif
   }
 }

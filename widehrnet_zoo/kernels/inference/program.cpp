@@ -11,6 +11,13 @@
 
 #include <new>
 
+// WebAssembly is compiled without exceptions: there it stops
+#if defined(__wasm__)
+#define WIDEHRNET_THROW(error) __builtin_trap()
+#else
+#define WIDEHRNET_THROW(error) throw error
+#endif
+
 namespace widehrnet {
 
 Memory::Memory(size_t bytes) : size_(bytes) {
@@ -19,9 +26,9 @@ Memory::Memory(size_t bytes) : size_(bytes) {
   const size_t whole = (bytes + align - 1) / align * align + (bytes ? 0 : align);
 #if defined(_WIN32)
   data_ = _aligned_malloc(whole, align);
-  if (!data_) throw std::bad_alloc();
+  if (!data_) WIDEHRNET_THROW(std::bad_alloc());
 #else
-  if (posix_memalign(&data_, align, whole)) throw std::bad_alloc();
+  if (posix_memalign(&data_, align, whole)) WIDEHRNET_THROW(std::bad_alloc());
 #if defined(__linux__)
   if (align == kPage) madvise(data_, whole, MADV_HUGEPAGE);  // fewer misses of the page table's cache
 #endif
@@ -44,7 +51,8 @@ Memory& Memory::operator=(Memory&& other) noexcept {
 
 namespace {
 
-constexpr Int kMost = 1 << 16;  // channels, slots or steps
+// channels, slots or steps; products of two such numbers of channels have to fit
+constexpr Int kMost = sizeof(Int) == 4 ? 1 << 13 : 1 << 16;
 constexpr int kLevels = 8;
 
 // Reads steps one after the other and keeps track of what each slot holds.
@@ -82,7 +90,7 @@ class Reader {
 
  private:
   static void require(bool right, const char* what) {
-    if (!right) throw std::invalid_argument(std::string("the program ") + what);
+    if (!right) WIDEHRNET_THROW(std::invalid_argument(std::string("the program ") + what));
   }
   Int next() { return *field_++; }
   Int count() {
@@ -240,7 +248,7 @@ class Reader {
 }  // namespace
 
 Program read_program(const Variant& variant, const Int* steps, Int count, const float* numbers, Int size) {
-  if (count > kMost) throw std::invalid_argument("the program is too long");
+  if (count > kMost) WIDEHRNET_THROW(std::invalid_argument("the program is too long"));
   Reader reader(variant, numbers, size);
   for (Int i = 0; i < count; ++i) reader.step(steps + i * kFields);
   return reader.finish();

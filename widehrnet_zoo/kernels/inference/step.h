@@ -6,7 +6,11 @@
 
 namespace widehrnet {
 
+#if defined(__wasm__)
+typedef int32_t Int;  // as wide as an address
+#else
 typedef int64_t Int;
+#endif
 
 constexpr Int kSlack = 16;  // a whole vector may be read where a row of channels ends
 constexpr Int kMaxUnits = 64;

@@ -233,9 +233,11 @@ static void reorder(const Step& step, View in, View out, Range pixels) {
       store_part(to + c, (Vec)_mm512_max_ps(least, v), C - c);
     }
 #endif
-    if (step.relu)
-      for (; c < C; ++c) to[c] = from[order[c]] < 0 ? 0 : from[order[c]];
+    // first all, then the ReLU of whole vectors: compilers make branches of the choice for single numbers
+    const Int rest = c;
     for (; c < C; ++c) to[c] = from[order[c]];
+    if (step.relu)
+      for (c = rest; c < C; c += kLanes) finish(load(to + c), to + c, C - c, false, true);
   }
 }
 

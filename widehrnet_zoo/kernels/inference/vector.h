@@ -8,6 +8,8 @@
 #include <immintrin.h>
 #elif defined(__ARM_NEON)
 #include <arm_neon.h>
+#elif defined(__wasm_simd128__)
+#include <wasm_simd128.h>
 #endif
 
 namespace widehrnet {
@@ -23,6 +25,9 @@ constexpr Int kLanes = 4;
 #if defined(__AVX512F__) || defined(__aarch64__)
 constexpr Int kPanel = 5;  // vectors of outputs at most; with the sums below they fill 32 registers
 constexpr int rows_of(int vectors) { return vectors <= 3 ? 8 : vectors == 4 ? 6 : 5; }
+#elif defined(__wasm__)
+constexpr Int kPanel = 2;  // browsers keep the sums in registers only where there are few
+constexpr int rows_of(int vectors) { return vectors <= 1 ? 6 : 4; }
 #else
 constexpr Int kPanel = 3;  // 16 registers
 constexpr int rows_of(int vectors) { return vectors <= 1 ? 8 : vectors == 2 ? 6 : 4; }
@@ -45,6 +50,8 @@ static inline Vec relu(Vec v) {
   return (Vec)_mm_max_ps(_mm_setzero_ps(), (__m128)v);
 #elif defined(__aarch64__)
   return (Vec)vmaxq_f32((float32x4_t)v, vdupq_n_f32(0));
+#elif defined(__wasm_simd128__)
+  return (Vec)wasm_f32x4_pmax((v128_t)v, wasm_f32x4_const_splat(0));
 #else
   for (Int i = 0; i < kLanes; ++i) v[i] = v[i] < 0 ? 0 : v[i];
   return v;

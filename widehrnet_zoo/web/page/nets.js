@@ -1,8 +1,7 @@
 // @ts-check
-/** ONNX Runtime Web and the two networks, which have all their processing inside: pixels in, keypoints out. */
+/** The networks: on a GPU by ONNX Runtime Web, else by this package's own kernels, which also do what is around. */
 
 /** @typedef {import('./people.js').Box} Box */
-/** @typedef {{start: number, weights: number[]}[]} Taps for each new pixel the old ones that make it */
 
 /** @param {string} url @param {string | null} integrity @param {(bytes: number) => void} progress */
 async function get(url, integrity, progress) {
@@ -17,123 +16,121 @@ async function get(url, integrity, progress) {
 }
 
 /**
- * The runtime, on the GPU where the browser has WebGPU for it.
+ * The kernels, and the GPU where the browser has WebGPU for it.
  * @param {any} config `runtime` of site.json @param {(bytes: number) => void} progress
  */
 export async function openRuntime({ address, files }, progress) {
-  const query = new URLSearchParams(location.search);
   const adapter = await /** @type {any} */ (navigator).gpu?.requestAdapter().catch(() => null);
   // a GPU that the processor only plays is far slower than WebAssembly
   const best = adapter && !adapter.info?.isFallbackAdapter ? 'webgpu' : 'wasm';
-  const engine = [query.get('engine') ?? ''].find((name) => name in files) ?? best;
-  const [script, binary] = await Promise.all(files[engine].map((/** @type {[string, string | null]} */ [name, hash]) =>
-    get(new URL(address + name, document.baseURI).href, hash, progress)));
-  const ort = await import(URL.createObjectURL(script));
-  const threads = crossOriginIsolated ? Number(query.get('threads') ?? Math.min(4, navigator.hardwareConcurrency)) : 1;
-  Object.assign(ort.env.wasm, { wasmBinary: await binary.arrayBuffer(), numThreads: threads });
-  /** @param {{file: string}} network @returns {Promise<(given: Record<string, any[]>) => Promise<Float32Array>>} */
-  const open = async ({ file }) => {
-    const content = new Uint8Array(await (await get(file, null, progress)).arrayBuffer());
-    const session = await ort.InferenceSession.create(content, { executionProviders: [engine, 'wasm'] });
-    const tensors = (/** @type {Record<string, any[]>} */ given) =>
-      Object.fromEntries(Object.entries(given).map(([name, tensor]) => [name, new ort.Tensor(...tensor)]));
-    return async (given) => Object.values(await session.run(tensors(given)))[0].data;
+  const asked = new URLSearchParams(location.search).get('engine') ?? '';
+  const engine = ['webgpu', 'wasm'].includes(asked) ? asked : best;
+  /** @type {any} */ let ort = null;
+  if (engine === 'webgpu') {
+    const [script, binary] = await Promise.all(files.map((/** @type {[string, string | null]} */ [name, hash]) =>
+      get(new URL(address + name, document.baseURI).href, hash, progress)));
+    ort = await import(URL.createObjectURL(script));
+    Object.assign(ort.env.wasm, { wasmBinary: await binary.arrayBuffer(), numThreads: 1 });
+  }
+  const load = async (/** @type {string} */ file) => (await get(file, null, progress)).arrayBuffer();
+  const kernels = /** @type {any} */ ((await WebAssembly.instantiate(await load('kernels.wasm'))).instance.exports);
+  kernels._initialize();
+  const floats = (/** @type {number} */ at, /** @type {number} */ count) =>
+    new Float32Array(kernels.memory.buffer, at, count);
+  /** Memory of the kernels. @param {Uint8Array | Uint8ClampedArray} bytes */
+  const put = (bytes) => {
+    const at = kernels.allocate(bytes.length);
+    new Uint8Array(kernels.memory.buffer, at, bytes.length).set(bytes);
+    return at;
   };
-  return { open, words: engine === 'webgpu' ? 'WebGPU' : `WebAssembly, ${threads} thread${threads > 1 ? 's' : ''}` };
-}
 
-/**
- * Linear interpolation: new pixel i lies at step * i + start, and takes the old ones nearer than `reach`.
- * @param {number} count @param {number} step @param {number} start @param {number} limit @returns {Taps}
- */
-const tapsOf = (count, step, start, limit, reach = 1) => Array.from({ length: count }, (_, i) => {
-  const place = step * i + start;
-  const first = Math.max(0, Math.floor(place - reach) + 1);
-  const length = Math.max(0, Math.min(limit, Math.ceil(place + reach)) - first);
-  const weights = Array.from({ length }, (__, j) => 1 - Math.abs(first + j - place) / reach);
-  // many pixels make one; where only two do, what lies outside the picture is black
-  const sum = reach > 1 ? weights.reduce((a, b) => a + b, 0) : 1;
-  return { start: Math.min(first, limit - 1), weights: weights.map((weight) => weight / sum) };
-});
-
-/**
- * RGB of a part of a picture in another size: each row first, then the columns. @param {ImageData} image
- * @param {Taps} columns @param {Taps} rows @param {Float32Array | Uint8ClampedArray} between what keeps the rows
- * @param {Uint8Array} out @param {number} at where it begins there @param {number} rest bytes between its rows
- */
-function resample({ data, width }, columns, rows, between, out, at, rest = 0) {
-  const [top, line] = [Math.min(...rows.map(({ start }) => start)), 3 * columns.length];
-  const end = Math.max(...rows.map(({ start, weights }) => start + weights.length));
-  for (let y = top, to = 0; y < end; y++) {
-    for (const { start, weights } of columns) {
-      for (let channel = 0; channel < 3; channel++) {
-        let [sum, from] = [0, 4 * (y * width + start) + channel];
-        for (let j = 0; j < weights.length; j++, from += 4) sum += weights[j] * data[from];
-        between[to++] = sum;
+  /** @param {any} config of a network in site.json */
+  const open = async ({ name, maps: count, mean, std }) => {
+    const content = new Uint8Array(await load(`${name}.${ort ? 'onnx' : 'bin'}`));
+    const session = await ort?.InferenceSession.create(content, { executionProviders: ['webgpu', 'wasm'] });
+    // its weights are packed anew, so that the file's can go
+    const file = session ? 0 : put(content);
+    const network = session ? 0 : kernels.open_network(file, content.length);
+    kernels.release(file);
+    /**
+     * What `read` makes of the network's maps of what `fill` makes of a picture.
+     * @template R @param {ImageData} image @param {[number, number, number]} shape batch, height and width of the input
+     * @param {(picture: number, images: number) => void} fill
+     * @param {(maps: number, rows: number) => R} read the maps, with room for 5000 numbers or 3 for each map
+     */
+    return async ({ data }, [batch, height, width], fill, read) => {
+      const [pixels, all] = [batch * height * width, batch * count];
+      const places = [3 * pixels, (count * pixels) / 16, Math.max(5000, 3 * all)].map((n) => kernels.allocate(4 * n));
+      const picture = put(data);
+      try {
+        fill(picture, places[0]);
+        kernels.normalise(places[0], batch, height * width, ...mean, ...std);
+        if (session) {
+          const images = new ort.Tensor('float32', floats(places[0], 3 * pixels).slice(), [batch, 3, height, width]);
+          const { heatmaps } = await session.run({ images });
+          floats(places[1], heatmaps.data.length).set(heatmaps.data);
+        } else kernels.run(network, places[0], batch, height, width, places[1]);
+        return read(places[1], places[2]);
+      } finally {
+        [...places, picture].forEach(kernels.release);
       }
-    }
-  }
-  for (const { start, weights } of rows) {
-    for (let x = 0; x < line; x++) {
-      let [sum, from] = [0.5, (start - top) * line + x];
-      for (let j = 0; j < weights.length; j++, from += line) sum += weights[j] * between[from];
-      out[at++] = sum;
-    }
-    at += rest;
-  }
+    };
+  };
+  return { open, kernels, floats, words: ort ? 'WebGPU' : 'WebAssembly' };
 }
 
 /** Everyone in a picture, on black in an input of about its shape, as `input_shape` of Python. @param {any} runtime */
 export async function openFinder(runtime, /** @type {any} */ config) {
   const [run, cells] = [await runtime.open(config), (config.size[0] * config.size[1]) / 32 ** 2];
+  const { fit_picture, find_people } = runtime.kernels;
   /** @param {ImageData} image @returns {Promise<{box: Box, score: number}[]>} the highest score first */
   return async (image) => {
     const [least, most] = [image.width, image.height].sort((a, b) => a - b);
     const short = Math.round(Math.sqrt((cells * least) / most)) || 1;
     const sides = [32 * short, 32 * Math.floor(cells / short)];
-    const [height, width] = image.height <= image.width ? sides : sides.reverse();
-    const scale = Math.min(height / image.height, width / image.width);
-    const [h, w] = [image.height, image.width].map((side) => Math.max(1, Math.round(side * scale)));
-    const [top, left] = [Math.floor((height - h) / 2), Math.floor((width - w) / 2)];
-    const [columns, rows] = [[w, image.width], [h, image.height]].map(([count, limit]) =>
-      tapsOf(count, limit / count, (limit / count - 1) / 2, limit, Math.max(limit / count, 1 + 1e-9)));
-    // what is between rows and columns is rounded, as in Python
-    const [between, rgb] = [new Uint8ClampedArray(3 * w * image.height), new Uint8Array(3 * height * width)];
-    resample(image, columns, rows, between, rgb, 3 * (top * width + left), 3 * (width - w));
-    const boxes = await run({ images: ['uint8', rgb, [1, height, width, 3]] });
-    return Array.from({ length: boxes.length / 6 }, (_, i) => {
-      const box = Array.from(boxes.slice(6 * i + 1, 6 * i + 5), (v, j) =>
-        Math.min(Math.max((v - (j % 2 ? top : left)) / scale, 0), j % 2 ? image.height : image.width));
-      return { box: /** @type {Box} */ (box), score: boxes[6 * i + 5] };
-    }).filter(({ box: [x1, y1, x2, y2], score }) => score >= config.min_score && x2 - x1 >= 1 && y2 - y1 >= 1)
-      .sort((a, b) => b.score - a.score);
+    const shape = [image.width, image.height, ...(image.height <= image.width ? sides : sides.reverse())];
+    const fill = (/** @type {number} */ picture, /** @type {number} */ input) => fit_picture(picture, ...shape, input);
+    return run(image, [1, ...shape.slice(2)], fill, (/** @type {number} */ maps, /** @type {number} */ rows) => {
+      const found = runtime.floats(rows, 5 * find_people(maps, ...shape, config.min_score, rows));
+      return Array.from({ length: found.length / 5 }, (_, i) =>
+        ({ box: Array.from(found.slice(5 * i, 5 * i + 4)), score: found[5 * i + 4] }));
+    });
   };
 }
 
+/** From the height of a maximum to the chance that the keypoint is right: a sum of ramps. @param {number} peak */
+const chanceOf = (peak, /** @type {any} */ { peaks, chances }) =>
+  chances.reduce((/** @type {number} */ sum, /** @type {number} */ chance, /** @type {number} */ i) => sum
+    + (chance - chances[i - 1]) * Math.min(1, Math.max(0, (peak - peaks[i - 1]) / (peaks[i] - peaks[i - 1]))));
+
 /** The poses of those who are in boxes. @param {any} runtime @param {any} config of `models` in site.json */
 export async function openPose(runtime, config) {
-  const [run, [height, width], count] = [await runtime.open(config), config.size, config.keypoints.length];
+  const [run, [height, width], count] = [await runtime.open(config), config.size, config.maps];
+  const { crop_picture, find_keypoints } = runtime.kernels;
   /**
    * @param {ImageData} image @param {Box[]} boxes
    * @param {number[] | null} order of the keypoints in the mirrored crops, which are looked at then
    */
   const look = async (image, boxes, order = null) => {
     if (!boxes.length) return [];
-    const [rgb, line] = [new Uint8Array(3 * height * width * boxes.length), 3 * width * image.height];
     // the box in the middle, in the input's shape: pixel index of the picture = step * that of the crop + left, top
-    const views = boxes.map(([x1, y1, x2, y2], i) => {
+    const views = boxes.map(([x1, y1, x2, y2]) => {
       const step = Math.max((x2 - x1) / width, (y2 - y1) / height) * config.padding;
       const [left, top] = [(x1 + x2 - step * width) / 2, (y1 + y2 - step * height) / 2];
-      const [across, start] = order ? [-step, left + (width - 1) * step] : [step, left];
-      const [columns, rows] = [tapsOf(width, across, start, image.width), tapsOf(height, step, top, image.height)];
-      resample(image, columns, rows, new Float32Array(line), rgb, 3 * height * width * i);
-      return { step, across, start, top };
+      return order ? [-step, left + (width - 1) * step, step, top] : [step, left, step, top];
     });
-    const found = await run({ crops: ['uint8', rgb, [boxes.length, height, width, 3]] });
-    return views.map(({ step, across, start, top }, i) => {
-      const places = Array.from({ length: count }, (_, k) => 3 * (i * count + (order ? order[k] : k)));
-      const rows = places.map((place) => found.slice(place, place + 3));
-      return { points: rows.map(([x, y]) => [x * across + start, y * step + top]), scores: rows.map((row) => row[2]) };
+    const fill = (/** @type {number} */ picture, /** @type {number} */ images) => views.forEach((view, i) =>
+      crop_picture(picture, image.width, image.height, ...view, height, width, images + 12 * i * height * width));
+    const shape = [boxes.length, height, width];
+    return run(image, shape, fill, (/** @type {number} */ maps, /** @type {number} */ rows) => {
+      find_keypoints(maps, boxes.length * count, height / 4, width / 4, rows);
+      const found = runtime.floats(rows, 3 * boxes.length * count);
+      return views.map(([across, start, step, top], i) => {
+        const places = Array.from({ length: count }, (_, k) => 3 * (i * count + (order ? order[k] : k)));
+        const points = places.map((p) => [4 * found[p] * across + start, 4 * found[p + 1] * step + top]);
+        const peaks = places.map((p) => found[p + 2]);
+        return { points, scores: config.score_map ? peaks.map((peak) => chanceOf(peak, config.score_map)) : peaks };
+      });
     });
   };
   return { look, config };

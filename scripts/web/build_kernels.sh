@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# The kernels for the page in the browser: widehrnet_zoo/web/page/kernels.wasm, or another file.
+#
+#   pip install ziglang==0.17.1 && scripts/web/build_kernels.sh [OUT]
+#
+# The same sources and version give the same bytes.
+set -euo pipefail
+cd "$(dirname "$0")/../../widehrnet_zoo/kernels/inference"
+out=$(realpath -m "${1:-../../web/page/kernels.wasm}")
+objects=$(mktemp -d)
+trap 'rm -rf "$objects"' EXIT
+compile() { python -m ziglang c++ -target wasm32-wasi -std=c++17 -g0 -fno-exceptions -fno-rtti -fvisibility=hidden "$@"; }
+# as in CMakeLists.txt: multiplications and additions may be joined, and NaN is kept
+compile -msimd128 -O3 -ffp-contract=fast -fno-math-errno -fno-trapping-math -DWIDEHRNET_VARIANT=wasm \
+    -c variant.cpp -o "$objects/variant.o"
+for name in page plan program wasm; do compile -msimd128 -Os -c $name.cpp -o "$objects/$name.o"; done
+compile -mexec-model=reactor -Wl,--strip-all "$objects"/*.o -o "$out"
