@@ -378,6 +378,15 @@ def test_a_group_is_that_of_the_estimator_of_whom_five_are_looked_at_twice(open_
 
 
 @pytest.mark.slow
+def test_a_damaged_network_gets_a_sentence(open_page, site):
+    page = open_page()
+    content = (site / 'finder.bin').read_bytes()
+    page.route('**/finder.bin', lambda route: route.fulfill(body=content[:-4]))
+    page.reload()
+    assert says(page, 'It failed') == 'It failed: finder.bin is damaged: write the page anew.'
+
+
+@pytest.mark.slow
 def test_a_text_file_gets_a_sentence(open_page, tmp_path):
     page = open_page()
     (tmp_path / 'notes.txt').write_text('this is no photo\n' * 9)

@@ -15,3 +15,4 @@ compile -msimd128 -O3 -ffp-contract=fast -fno-math-errno -fno-trapping-math -DWI
     -c variant.cpp -o "$objects/variant.o"
 for name in page plan program wasm; do compile -msimd128 -Os -c $name.cpp -o "$objects/$name.o"; done
 compile -mexec-model=reactor -Wl,--strip-all "$objects"/*.o -o "$out"
+chmod 644 "$out"

@@ -23,8 +23,7 @@ export async function openRuntime({ address, files }, progress) {
   const adapter = await /** @type {any} */ (navigator).gpu?.requestAdapter().catch(() => null);
   // a GPU that the processor only plays is far slower than WebAssembly
   const best = adapter && !adapter.info?.isFallbackAdapter ? 'webgpu' : 'wasm';
-  const asked = new URLSearchParams(location.search).get('engine') ?? '';
-  const engine = ['webgpu', 'wasm'].includes(asked) ? asked : best;
+  const engine = /[?&]engine=(webgpu|wasm)/.exec(location.search)?.[1] ?? best;
   /** @type {any} */ let ort = null;
   if (engine === 'webgpu') {
     const [script, binary] = await Promise.all(files.map((/** @type {[string, string | null]} */ [name, hash]) =>
@@ -35,8 +34,7 @@ export async function openRuntime({ address, files }, progress) {
   const load = async (/** @type {string} */ file) => (await get(file, null, progress)).arrayBuffer();
   const kernels = /** @type {any} */ ((await WebAssembly.instantiate(await load('kernels.wasm'))).instance.exports);
   kernels._initialize();
-  const floats = (/** @type {number} */ at, /** @type {number} */ count) =>
-    new Float32Array(kernels.memory.buffer, at, count);
+  const floats = (/** @type {[number, number]} */ ...place) => new Float32Array(kernels.memory.buffer, ...place);
   /** Memory of the kernels. @param {Uint8Array | Uint8ClampedArray} bytes */
   const put = (bytes) => {
     const at = kernels.allocate(bytes.length);
@@ -50,7 +48,10 @@ export async function openRuntime({ address, files }, progress) {
     const session = await ort?.InferenceSession.create(content, { executionProviders: ['webgpu', 'wasm'] });
     // its weights are packed anew, so that the file's can go
     const file = session ? 0 : put(content);
-    const network = session ? 0 : kernels.open_network(file, content.length);
+    let network = 0;
+    try {
+      if (!session) network = kernels.open_network(file, content.length);
+    } catch (error) { throw new Error(`${name}.bin is damaged: write the page anew.`, { cause: error }); }
     kernels.release(file);
     /**
      * What `read` makes of the network's maps of what `fill` makes of a picture.
