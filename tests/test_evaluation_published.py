@@ -166,7 +166,6 @@ def test_the_published_protocol_step_by_step(checkpoint, network, photos):
         'shift_heatmap': True,
         'decoder': 'quarter',
         'padding': 1.25,
-        'clip_boxes': True,
         'rescoring': 0.2,
         'oks_nms': 0.9,
         'evaluator': 'pycocotools',

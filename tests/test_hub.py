@@ -79,6 +79,13 @@ def test_a_pushed_model_comes_back_bit_for_bit_with_its_skeleton(hub, published)
     assert skeleton_of(plain).keypoints == BIRD.keypoints
 
 
+def test_the_card_of_a_folder_is_titled_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ('birds', 'models/birds'):
+        card = ModelCard.load(save_pretrained(bird(), folder, skeleton=BIRD) / 'README.md')
+        assert card.data.model_name == 'birds' and card.text.lstrip().startswith('# birds\n')
+
+
 def test_the_second_load_fetches_no_body(hub, published):
     load()
     assert hub.gets('model.safetensors') == ['']

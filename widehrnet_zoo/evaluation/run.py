@@ -187,6 +187,8 @@ def evaluate(
         if averaged:
             switches['evaluator'] = 'pycocotools'
         switches['boxes'] = 'annotated' if boxes is None else Path(boxes).name
+        if boxes is not None:
+            switches.pop('clip_boxes', None)  # a detector's are taken as they are
     report = Report.of(figures, num_images, switches, subject, draws, protocol.predict.progress)
     if out is not None:
         report.save(out, found)

@@ -66,7 +66,7 @@ def model_card(
             raise UserError(f'A metric has task_type={result.task_type!r}, expected {task!r}.')
     config = json.loads(config_file.read_text())
     height, width = config['pretrained_cfg']['input_size'][1:]
-    title = Path(name).name if name.startswith('local-dir:') else name.rpartition('/')[2]
+    title = Path(name.removeprefix('local-dir:')).name
     source = name if name.startswith('local-dir:') else f'hf-hub:{name}'
     human = skeleton is not None and is_human(skeleton)
     known = license not in (None, NOT_STATED)

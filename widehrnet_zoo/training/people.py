@@ -112,7 +112,7 @@ def read_people(
             if not (are_numbers(rows[-1]) and len(rows[-1]) == size and fits(rows[-1])):
                 raise UserError(
                     f'{labels}: annotation {person["id"]} has {str(row)[:80]} in {field!r}, which '
-                    f'{setting} asks for: {expected}.'
+                    f'{setting} asks for: {expected}. Without such a field: --set {setting}=null.'
                 )
         return np.array(rows, float)
 

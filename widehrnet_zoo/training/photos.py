@@ -46,7 +46,7 @@ def read_photos(path: str | Path, sample_field: str | None = None) -> People:
         if sample_field and not (are_numbers([image.get(sample_field)]) and image[sample_field] > 0):
             raise UserError(
                 f'{path}: image {image_id} has {image.get(sample_field)!r} in {sample_field!r}, which '
-                'data.sample_weights asks for: a number above 0.'
+                'data.sample_weights asks for: a number above 0. Without such a field: --set data.sample_weights=null.'
             )
     if not any(kind == PERSON for found in rows.values() for _, kind in found):
         raise UserError(f'{path} has no box of a person in one of its images.')

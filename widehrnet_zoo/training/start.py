@@ -92,9 +92,7 @@ def _fit_head(model: Any, skeleton: Skeleton) -> None:
             row, old_row = skeleton.keypoints.index(name), before.keypoints.index(name)
             model.classifier.weight[row] = old['weight'][old_row]
             model.classifier.bias[row] = old['bias'][old_row]
-    _logger.info(
-        'New head for %d keypoints; taken over by name: %s.', skeleton.num_keypoints, ', '.join(shared) or 'none'
-    )
+    _logger.info('New head of %d outputs; taken over by name: %s.', skeleton.num_keypoints, ', '.join(shared) or 'none')
 
 
 def freeze(model: nn.Module, patterns: tuple[str, ...]) -> None:
