@@ -69,7 +69,7 @@ void run(Opened* network, const float* images, Int batch, Int height, Int width,
 // Whole numbers 0..255 in planes of red, green and blue, for `normalise`
 EXPORT(crop_picture)
 void crop_picture(const uint8_t* rgba, Int width, Int height, double step_x, double start_x, double step_y,
-                         double start_y, Int rows, Int columns, float* image) {
+                  double start_y, Int rows, Int columns, float* image) {
   const Axis x = {columns, width, step_x, start_x, 1}, y = {rows, height, step_y, start_y, 1};
   resample({rgba, width, height}, x, y, image, columns, rows * columns);
 }
@@ -81,7 +81,7 @@ void fit_picture(const uint8_t* rgba, Int width, Int height, Int rows, Int colum
 
 EXPORT(normalise)
 void normalise(float* images, Int batch, Int plane, float mean_r, float mean_g, float mean_b, float std_r,
-                      float std_g, float std_b) {
+               float std_g, float std_b) {
   const float mean[3] = {mean_r, mean_g, mean_b}, std[3] = {std_r, std_g, std_b};
   for (Int i = 0; i < 3 * batch; ++i, images += plane)
     for (Int j = 0; j < plane; ++j) images[j] = (images[j] - 255 * mean[i % 3]) / (255 * std[i % 3]);
