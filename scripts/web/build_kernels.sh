@@ -5,8 +5,9 @@
 #
 # The same sources and version give the same bytes.
 set -euo pipefail
-cd "$(dirname "$0")/../../widehrnet_zoo/kernels/inference"
-out=$(realpath -m "${1:-../../web/page/kernels.wasm}")
+package=$(realpath "$(dirname "$0")/../../widehrnet_zoo")
+out=$(realpath -m "${1:-$package/web/page/kernels.wasm}")
+cd "$package/kernels/inference"
 objects=$(mktemp -d)
 trap 'rm -rf "$objects"' EXIT
 compile() { python -m ziglang c++ -target wasm32-wasi -std=c++17 -g0 -fno-exceptions -fno-rtti -fvisibility=hidden "$@"; }
