@@ -303,18 +303,22 @@ def test_heic_photos_are_read_where_pillow_heif_is_installed(tmp_path):
     assert read_size(tmp_path / 'a.heic') == (64, 96)
 
 
+def save_noise(file, mode, turn):
+    image = Image.effect_noise((402, 301), 90).convert(mode)
+    if mode == 'RGBA':
+        image.putalpha(100)
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    image.save(file, exif=exif)
+
+
 @pytest.mark.parametrize('turn', [1, 6])
 @pytest.mark.parametrize('mode', ['RGB', 'RGBA', 'L'])
 def test_a_large_heic_has_the_pixels_that_pillow_gives(tmp_path, monkeypatch, mode, turn):
     heif = pytest.importorskip('pillow_heif')
     heif.register_heif_opener()
     monkeypatch.setattr('widehrnet_zoo.pose.images._STRIP', 402 * 30)
-    image = Image.effect_noise((402, 301), 90).convert(mode)
-    if mode == 'RGBA':
-        image.putalpha(100)
-    exif = Image.Exif()
-    exif[0x0112] = turn
-    image.save(tmp_path / 'a.heic', exif=exif)
+    save_noise(tmp_path / 'a.heic', mode, turn)
     with monkeypatch.context() as without_ours:
         without_ours.setattr('widehrnet_zoo.pose.images.decode_heic', lambda *args: None)
         expected = read_image(tmp_path / 'a.heic', shrink_above=30_000)
@@ -328,12 +332,7 @@ def test_a_large_heic_has_the_pixels_that_pillow_gives(tmp_path, monkeypatch, mo
 @pytest.mark.parametrize('mode', ['RGB', 'RGBA'])
 def test_a_large_avif_has_the_pixels_that_pillow_gives(tmp_path, monkeypatch, mode, turn):
     pytest.importorskip('PIL._avif', reason='Pillow before 11.3')
-    image = Image.effect_noise((402, 301), 90).convert(mode)
-    if mode == 'RGBA':
-        image.putalpha(100)
-    exif = Image.Exif()
-    exif[0x0112] = turn
-    image.save(tmp_path / 'a.avif', exif=exif)
+    save_noise(tmp_path / 'a.avif', mode, turn)
     with monkeypatch.context() as without_ours:
         without_ours.setattr('widehrnet_zoo.pose.images.decode_avif', lambda *args: None)
         expected = read_image(tmp_path / 'a.avif', shrink_above=30_000)
