@@ -6,6 +6,7 @@
 #include <mutex>
 
 #include "pool.h"
+#include "schedule.h"
 
 #if defined(__SSE2__)
 #include <immintrin.h>
@@ -38,10 +39,8 @@ class Team {
     if (whole_) alone_ = network.plan(height, width, 1);
     if (batch > whole_) {
       shared_ = network.plan(height, width, threads);
-      images_left_ = batch - whole_;
-      // so that nothing has to be allocated, and can fail, while others wait
-      ready_.reserve(shared_->phases.size() * static_cast<size_t>(images_left_));
-      for (Int i = whole_; i < batch; ++i) start(i);
+      schedule_ = Schedule(*shared_, static_cast<int>(batch - whole_), threads);
+      for (Int i = whole_; i < batch; ++i) memories_.push_back(network.take(shared_->memory));
     }
   }
 
@@ -53,37 +52,11 @@ class Team {
         failed_ = true;
       }
     });
-    for (Image& image : shared_images_) network_.give(std::move(image.memory));
-    if (failed_ || done_ < whole_ || images_left_) throw std::bad_alloc();
+    for (Memory& memory : memories_) network_.give(std::move(memory));
+    if (failed_ || done_ < whole_ || !schedule_.over()) throw std::bad_alloc();
   }
 
  private:
-  struct Image {
-    Int index;
-    Memory memory;
-    std::vector<int> waits, done;
-  };
-  struct Ready {
-    int image, phase, owner;
-    uint64_t taken = 0;
-    int left;
-  };
-  struct Task {
-    int image = -1, phase = -1, unit = 0;
-  };
-
-  void start(Int index) {
-    Image image;
-    image.index = index;
-    image.memory = network_.take(shared_->memory);
-    image.done.resize(shared_->phases.size());
-    for (const Phase& phase : shared_->phases) image.waits.push_back(phase.waits);
-    shared_images_.push_back(std::move(image));
-    const int at = static_cast<int>(shared_images_.size()) - 1;
-    for (size_t i = 0; i < shared_->phases.size(); ++i)
-      if (shared_->phases[i].waits == 0) offer(at, static_cast<int>(i), -1);
-  }
-
   void participate() {
     const int me = arrived_++;
     Int index = next_++;
@@ -103,80 +76,22 @@ class Team {
     Memory scratch = network_.take(shared_->scratch);
     Task task;
     while (claim(task, me)) {
-      const Image& image = shared_images_[task.image];
-      run_unit(program_, *shared_, shared_->phases[task.phase], task.unit, image.memory.floats(), scratch.floats(),
-               images_ + image.index * image_, heatmaps_ + image.index * maps_);
+      index = whole_ + task.image;
+      run_unit(program_, *shared_, shared_->phases[task.phase], task.unit, memories_[task.image].floats(),
+               scratch.floats(), images_ + index * image_, heatmaps_ + index * maps_);
     }
     network_.give(std::move(scratch));
-  }
-
-  void offer(int image, int phase, int owner) {
-    Ready ready;
-    ready.image = image;
-    ready.phase = phase;
-    ready.owner = owner;
-    ready.left = shared_->phases[phase].units;
-    ready_.push_back(ready);
   }
 
   // Hand in the unit that was computed, and take another one; false when all images are done.
   bool claim(Task& task, int me) {
     std::unique_lock<std::mutex> lock(mutex_);
-    if (task.image >= 0) finish(task, me);
-    while (images_left_ && !pick(task, me)) wait(lock);
-    return images_left_ > 0;
-  }
-
-  void finish(const Task& task, int me) {
-    Image& image = shared_images_[task.image];
-    const Phase& phase = shared_->phases[task.phase];
-    if (++image.done[task.phase] < phase.units) return;
-    bool news = false;
-    for (int next : phase.next)
-      if (--image.waits[next] == 0) {
-        offer(task.image, next, me);
-        news = true;
-      }
-    if (static_cast<size_t>(++image_phases_) == shared_->phases.size() * shared_images_.size()) {
-      images_left_ = 0;
-      news = true;
-    }
-    if (news) {
+    if (task.image >= 0 && schedule_.finish(task, me)) {
       news_.fetch_add(1, std::memory_order_release);
       if (asleep_) changed_.notify_all();
     }
-  }
-
-  bool pick(Task& task, int me) {
-    if (ready_.empty()) return false;
-    // what this thread has just worked on is in its cache; otherwise what most others wait for
-    size_t best = ready_.size();
-    double most = -1;
-    for (size_t i = 0; i < ready_.size(); ++i) {
-      const Ready& r = ready_[i];
-      if (r.image == task.image && r.phase == task.phase) {
-        best = i;
-        break;
-      }
-      const double worth = shared_->phases[r.phase].rest * (r.owner == me ? 2.0 : 1.0);
-      if (worth > most) {
-        most = worth;
-        best = i;
-      }
-    }
-    Ready& r = ready_[best];
-    const int units = shared_->phases[r.phase].units;
-    int unit = units * (me % threads_) / threads_;
-    while (r.taken >> unit & 1) unit = (unit + 1) % units;
-    r.taken |= uint64_t{1} << unit;
-    task.image = r.image;
-    task.phase = r.phase;
-    task.unit = unit;
-    if (--r.left == 0) {
-      ready_[best] = ready_.back();
-      ready_.pop_back();
-    }
-    return true;
+    while (!schedule_.over() && !schedule_.take(task, me)) wait(lock);
+    return !schedule_.over();
   }
 
   // News come within microseconds as a rule, sooner than a thread can be woken; then it sleeps all the same.
@@ -197,15 +112,14 @@ class Team {
   const int threads_;
   Int image_ = 0, maps_ = 0, whole_ = 0;
   std::shared_ptr<const Plan> alone_, shared_;
-  std::vector<Image> shared_images_;
+  std::vector<Memory> memories_;  // of the images that are shared
   std::atomic<Int> next_{0}, done_{0};
   std::atomic<int> arrived_{0};
   std::atomic<bool> failed_{false};
 
   std::mutex mutex_;  // of all below
   std::condition_variable changed_;
-  std::vector<Ready> ready_;
-  Int images_left_ = 0, image_phases_ = 0;
+  Schedule schedule_;
   int asleep_ = 0;
   std::atomic<unsigned> news_{0};
 };

@@ -1,12 +1,13 @@
-// What the page's script calls, compiled to WebAssembly for one thread (scripts/web/build_kernels.sh).
-// All pointers are to memory that the script has from `allocate`.
+// What the page's script calls, compiled to WebAssembly (scripts/web/build_kernels.sh): for one thread, and for several,
+// which are workers of the browser on the same memory. All pointers are to memory that the script has from `allocate`,
+// which only the page's own thread calls, as all else but `help`.
 #include <stdlib.h>
 #include <string.h>
 
 #include <__verbose_abort>
 
 #include "page.h"
-#include "plan.h"
+#include "schedule.h"
 
 // that of the library brings printf with it
 void std::__libcpp_verbose_abort(const char*, ...) noexcept { __builtin_trap(); }
@@ -20,8 +21,70 @@ namespace {
 struct Opened {
   Program program;
   Plan plan;
-  Memory memory, scratch;
+  std::vector<Memory> memories, scratch;  // of each image that is run with others, and of each thread
+  Schedule schedule;
+  const float* images = nullptr;
+  float* maps = nullptr;
 };
+
+// Browsers do not let the page's own thread sleep. So nobody does for this lock, which is held for moments only.
+int locked = 0;
+struct Lock {
+  Lock() {
+    while (__atomic_exchange_n(&locked, 1, __ATOMIC_ACQUIRE)) {
+    }
+  }
+  ~Lock() { __atomic_store_n(&locked, 0, __ATOMIC_RELEASE); }
+};
+
+Opened* running = nullptr;
+int news = 0;  // goes up when there may be something to do
+
+void tell() {
+  __atomic_fetch_add(&news, 1, __ATOMIC_RELEASE);
+#if defined(__wasm_atomics__)
+  __builtin_wasm_memory_atomic_notify(&news, -1);
+#endif
+}
+
+// News come within microseconds as a rule, sooner than a thread can be woken.
+void wait(int before, bool may_sleep) {
+  for (int i = 0; i < 20000; ++i)
+    if (__atomic_load_n(&news, __ATOMIC_ACQUIRE) != before) return;
+#if defined(__wasm_atomics__)
+  if (may_sleep) __builtin_wasm_memory_atomic_wait32(&news, before, -1);
+#endif
+}
+
+// Take part in what runs, until it is over; helpers wait for what runs next then.
+void participate(int me) {
+  Task task;
+  for (;;) {
+    bool taken = false;
+    int before;
+    {
+      Lock lock;
+      if (running) {
+        if (task.image >= 0 && running->schedule.finish(task, me)) tell();
+        taken = running->schedule.take(task, me);
+        if (!me && running->schedule.over()) return;
+      }
+      before = news;
+    }
+    if (!taken) {
+      task = {};
+      wait(before, me);
+      continue;
+    }
+    // stays what it is until this unit has been handed in
+    const Opened& now = *running;
+    const Program& program = now.program;
+    const Int image = program.image_channels * now.plan.height * now.plan.width;
+    const Int maps = program.outputs * (now.plan.height >> program.out_level) * (now.plan.width >> program.out_level);
+    run_unit(program, now.plan, now.plan.phases[task.phase], task.unit, now.memories[task.image].floats(),
+             now.scratch[me].floats(), now.images + task.image * image, now.maps + task.image * maps);
+  }
+}
 }  // namespace
 }  // namespace widehrnet
 
@@ -37,34 +100,49 @@ void* allocate(size_t bytes) {
 EXPORT(release)
 void release(void* memory) { free(memory); }
 
-// From the number of steps, the steps and the weights; stops if they are wrong
+// From the number of steps, the steps and the weights, which are released: weights are packed anew. Stops if it is wrong.
 EXPORT(open_network)
-Opened* open_network(const Int* file, Int bytes) {
+Opened* open_network(Int* file, Int bytes) {
   const Int steps = *file;
   if (steps < 1 || steps > (bytes / 4 - 1) / kFields) __builtin_trap();
   const Int size = bytes / 4 - 1 - steps * kFields;
   const float* numbers = reinterpret_cast<const float*>(file + 1 + steps * kFields);
-  return new Opened{read_program(wasm::variant, file + 1, steps, numbers, size), {}, {}, {}};
+  Opened* opened = new Opened;
+  opened->program = read_program(wasm::variant, file + 1, steps, numbers, size);
+  release(file);
+  return opened;
 }
 
-// images (batch, channels, height, width) to maps; height and width are multiples of 32
+// images (batch, channels, height, width) to maps; height and width are multiples of 32; always as many threads
 EXPORT(run)
-void run(Opened* network, const float* images, Int batch, Int height, Int width, float* maps) {
+void run(Opened* network, const float* images, Int batch, Int height, Int width, float* maps, Int threads) {
   const Program& program = network->program;
   Plan& plan = network->plan;
-  if (plan.height != height || plan.width != width) {
-    plan = make_plan(program, height, width, 1);
-    network->memory = Memory((plan.memory + kSlack) * sizeof(float));
-    network->scratch = Memory((plan.scratch + kSlack) * sizeof(float));
-  }
-  for (Int i = 0; i < batch; ++i) {
-    for (const Phase& phase : plan.phases)
-      for (int unit = 0; unit < phase.units; ++unit)
-        run_unit(program, plan, phase, unit, network->memory.floats(), network->scratch.floats(), images, maps);
-    images += program.image_channels * height * width;
-    maps += program.outputs * (height >> program.out_level) * (width >> program.out_level);
+  for (Int first = 0; first < batch; first += threads) {
+    const Int count = smaller(threads, batch - first);
+    {
+      Lock lock;
+      if (plan.height != height || plan.width != width) {
+        plan = make_plan(program, height, width, threads);
+        network->memories.clear();
+        network->scratch.clear();
+        for (Int i = 0; i < threads; ++i) network->scratch.emplace_back((plan.scratch + kSlack) * sizeof(float));
+      }
+      while (static_cast<Int>(network->memories.size()) < count)
+        network->memories.emplace_back((plan.memory + kSlack) * sizeof(float));
+      network->images = images + first * program.image_channels * height * width;
+      network->maps = maps + first * program.outputs * (height >> program.out_level) * (width >> program.out_level);
+      network->schedule = Schedule(plan, count, threads);
+      running = network;
+      tell();
+    }
+    participate(0);
   }
 }
+
+// What a worker runs for good, from 1 on
+EXPORT(help)
+void help(Int me) { participate(me); }
 
 // Whole numbers 0..255 in planes of red, green and blue, for `normalise`
 EXPORT(crop_picture)
