@@ -74,7 +74,7 @@ def test_the_networks_of_the_page_give_the_heatmaps_of_pytorch(kernels):
         with torch.no_grad():
             expected = model(torch.from_numpy(given)).numpy()
         maps = kernels.room(*expected.shape)
-        kernels.call('run', network, kernels.put(given), 2, height, width, maps)
+        kernels.call('run', network, kernels.put(given), 2, height, width, maps, 1)
         np.testing.assert_allclose(kernels.get(maps, *expected.shape), expected, atol=1e-4 * np.abs(expected).max())
     with pytest.raises(Exception, match='unreachable'):
         kernels.call('open_network', kernels.put(content[:-4]), len(content) - 4)
@@ -249,7 +249,7 @@ def open_page(address):
     with playwright.sync_playwright() as driver:
         browsers = []
 
-        def open_(*switches, search='?engine=wasm'):
+        def open_(*switches, search='?engine=wasm', threads=2):
             fake = ['--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream']
             browsers.append(driver.chromium.launch(executable_path=CHROMIUM, args=[*SWITCHES, *fake, *switches]))
             page = browsers[-1].new_page()
@@ -257,6 +257,7 @@ def open_page(address):
             page.on('request', lambda request: asked.append(request.url))
             page.on('pageerror', lambda error: asked.append(f'error: {error}'))
             page.add_init_script(WATCH)
+            page.add_init_script(f"Object.defineProperty(navigator, 'hardwareConcurrency', {{ value: {threads} }})")
             page.goto(address + search)
             says(page, 'Ready')
             return page
@@ -307,8 +308,9 @@ def test_the_runtime_for_a_gpu_is_checked_against_its_hashes_and_finds_the_same(
 
 
 @pytest.mark.slow
-def test_a_photo_gives_the_joints_of_the_estimator(open_page, finder):
-    page = open_page()
+@pytest.mark.parametrize('threads', [1, 2, 4])
+def test_a_photo_gives_the_joints_of_the_estimator(open_page, finder, threads):
+    page = open_page(threads=threads)
     page.set_input_files('#file', SAMPLE)
     says(page, 'found.')
     found = page.evaluate('window.seen.at(-1).people')
@@ -319,7 +321,8 @@ def test_a_photo_gives_the_joints_of_the_estimator(open_page, finder):
         apart = np.hypot(*(np.array(person['points']) - keypoints).T)
         assert apart[scores > 0.2].max() < 1.5
         np.testing.assert_allclose(person['scores'], scores, atol=0.03)
-    assert re.match(rf'{len(found)} (person|people), confidence \d+ %', page.inner_text('#numbers'))
+    numbers = page.inner_text('#numbers')
+    assert re.match(rf'{len(found)} (person|people), confidence \d+ %', numbers) and f'threads: {threads}' in numbers
     assert 'confidence' in page.get_attribute('#view', 'aria-label')
     # the keyboard reaches everything
     page.focus('#camera')
@@ -458,7 +461,7 @@ def test_the_script_is_typed_and_linted():
     if compiler is None or linter is None:
         pytest.skip('no tsc and eslint (npm install -g typescript eslint) on this machine')
     options = ['--noEmit', '--checkJs', '--strict', '--target', 'es2022', '--module', 'es2022', '--lib']
-    done = subprocess.run([compiler, *options, 'es2022,dom,dom.iterable', PAGE / 'main.js'], capture_output=True)
+    done = subprocess.run([compiler, *options, 'es2022,dom,dom.iterable', *PAGE.glob('*.js')], capture_output=True)
     assert done.returncode == 0, done.stdout.decode()
     rules = Path(__file__).resolve().parents[1] / 'scripts' / 'ci' / 'eslint.config.mjs'
     done = subprocess.run([linter, '-c', rules, PAGE], cwd=rules.parents[2], capture_output=True)

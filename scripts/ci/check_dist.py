@@ -24,6 +24,7 @@ NEEDED = (
     'widehrnet_zoo/samples/astronaut.jpg',
     'widehrnet_zoo/samples/portraits.jpg',
     'widehrnet_zoo/web/page/kernels.wasm',
+    'widehrnet_zoo/web/page/threads.wasm',
     'widehrnet_zoo/weights/index.json',
 )
 

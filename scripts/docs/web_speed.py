@@ -24,24 +24,15 @@ from playwright.sync_api import sync_playwright
 
 from widehrnet_zoo.web.serve import _Handler
 
-
-class _Isolated(_Handler):
-    """With the headers that the threads of TensorFlow.js need."""
-
-    def end_headers(self) -> None:
-        self.send_header('Cross-Origin-Opener-Policy', 'same-origin')
-        self.send_header('Cross-Origin-Embedder-Policy', 'require-corp')
-        super().end_headers()
-
-
-ROUNDS, TURN = 6, 8
+ROUNDS, TURN = 8, 8
 PAGE = """<!doctype html>
 <base href="/site/">
 <script src="/npm/tfjs/dist/tf.min.js"></script>
 <script src="/npm/tfjs-backend-wasm/dist/tf-backend-wasm.min.js"></script>
 <script type="module">
 const pixels = (count) => Uint8Array.from({ length: count }, (_, i) => (i * 7919) % 251);
-window.ours = async (config, site) => {
+window.ours = async (config, site, threads) => {
+  Object.defineProperty(navigator, 'hardwareConcurrency', { value: threads });
   const { openFinder, openPose, openRuntime } = await import('/site/nets.js');
   const runtime = await openRuntime(site.runtime, () => {});
   const [height, width] = config.size;
@@ -100,8 +91,9 @@ def main(site: Path, npm: Path) -> None:
     config = json.loads((site / 'site.json').read_text())
     networks = [(model['name'], model) for model in config['models']] + [('person finder', config['finder'])]
     ours = [
-        (f'{name}, {network["size"][0]}x{network["size"][1]}', 1, f'ours({json.dumps(network)}, {json.dumps(config)})')
-        for name, network in networks
+        (f'{name}, {net["size"][0]}x{net["size"][1]}', threads, f'ours({json.dumps([net, config])[1:-1]}, {threads})')
+        for name, net in networks
+        for threads in (1, 2)
     ]
     theirs = [('MoveNet Lightning, 192x192, TensorFlow.js', count, f'movenet({count})') for count in (1, 2)]
     with tempfile.TemporaryDirectory() as name, sync_playwright() as driver:
@@ -109,7 +101,7 @@ def main(site: Path, npm: Path) -> None:
         (root / 'site').symlink_to(site.resolve())
         (root / 'npm').symlink_to(npm.resolve())
         (root / 'index.html').write_text(PAGE)
-        server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), partial(_Isolated, directory=name))
+        server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), partial(_Handler, directory=name))
         threading.Thread(target=server.serve_forever, daemon=True).start()
         print('| network | threads | median ms | fastest ms | processor ms |\n|---|---:|---:|---:|---:|')
         open_: list[tuple[str, int, Any, int, list[float], list[float]]] = []

@@ -20,6 +20,9 @@ class _Handler(SimpleHTTPRequestHandler):
 
     def end_headers(self) -> None:
         self.send_header('Cache-Control', 'no-cache')
+        # with these two, browsers let the page's threads share memory
+        self.send_header('Cross-Origin-Opener-Policy', 'same-origin')
+        self.send_header('Cross-Origin-Embedder-Policy', 'require-corp')
         super().end_headers()
 
     def log_message(self, format: str, *args: Any) -> None:

@@ -128,10 +128,8 @@ async function followVideo(words) {
 async function open(chosen, name) {
   const mine = begin();
   let picture = await createImageBitmap(chosen).catch(() => null);
-  const shrink = picture ? Math.sqrt(LARGEST / picture.width / picture.height) : 1;
-  if (picture && shrink < 1) {
-    picture = await createImageBitmap(picture, { resizeWidth: Math.round(shrink * picture.width) });
-  }
+  const resizeWidth = picture ? Math.round(Math.sqrt((LARGEST * picture.width) / picture.height)) : 0;
+  if (picture && resizeWidth < picture.width) picture = await createImageBitmap(picture, { resizeWidth });
   if (picture && mine === current) await lookAtPhoto(picture);
   if (picture || mine !== current) return;
   video.src = URL.createObjectURL(chosen);
@@ -166,7 +164,7 @@ async function openCamera() {
 async function choose() {
   const config = site.models[model.selectedIndex];
   say(`Loading ${config.name}…`);
-  [pose, follower] = [await openPose(runtime, config), null];
+  [pose, follower] = [config.opened ??= await openPose(runtime, config), null];
   say(`${config.name} is ready.`);
   if (isPhoto && shown) await lookAtPhoto(shown.picture);
 }

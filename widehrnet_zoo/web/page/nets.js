@@ -2,17 +2,14 @@
 /** The networks: on a GPU by ONNX Runtime Web, else by this package's own kernels, which also do what is around. */
 
 /** @typedef {import('./people.js').Box} Box */
+const [HELPER, STACK] = [new URL('helper.js', import.meta.url), 2 ** 18];
 
 /** @param {string} url @param {string | null} integrity @param {(bytes: number) => void} progress */
 async function get(url, integrity, progress) {
   const answer = await fetch(url, integrity ? { integrity } : {});
   if (!answer.ok || !answer.body) throw new Error(`${url} cannot be had (${answer.status}).`);
-  const [reader, parts] = [answer.body.getReader(), /** @type {Uint8Array<ArrayBuffer>[]} */ ([])];
-  for (let part = await reader.read(); !part.done; part = await reader.read()) {
-    parts.push(part.value);
-    progress(part.value.length);
-  }
-  return new Blob(parts, { type: 'text/javascript' });
+  const count = new TransformStream({ transform: (part, out) => { progress(part.length); out.enqueue(part); } });
+  return new Response(answer.body.pipeThrough(count), { headers: { 'Content-Type': 'text/javascript' } }).blob();
 }
 
 /**
@@ -22,8 +19,8 @@ async function get(url, integrity, progress) {
 export async function openRuntime({ address, files }, progress) {
   const adapter = await /** @type {any} */ (navigator).gpu?.requestAdapter().catch(() => null);
   // a GPU that the processor only plays is far slower than WebAssembly
-  const best = adapter && !adapter.info?.isFallbackAdapter ? 'webgpu' : 'wasm';
-  const engine = /[?&]engine=(webgpu|wasm)/.exec(location.search)?.[1] ?? best;
+  const engine = /[?&]engine=(webgpu|wasm)/.exec(location.search)?.[1]
+    ?? (adapter && !adapter.info?.isFallbackAdapter ? 'webgpu' : 'wasm');
   /** @type {any} */ let ort = null;
   if (engine === 'webgpu') {
     const [script, binary] = await Promise.all(files.map((/** @type {[string, string | null]} */ [name, hash]) =>
@@ -32,8 +29,13 @@ export async function openRuntime({ address, files }, progress) {
     Object.assign(ort.env.wasm, { wasmBinary: await binary.arrayBuffer(), numThreads: 1 });
   }
   const load = async (/** @type {string} */ file) => (await get(file, null, progress)).arrayBuffer();
-  const kernels = /** @type {any} */ ((await WebAssembly.instantiate(await load('kernels.wasm'))).instance.exports);
+  // threads need memory that they share, which browsers give to pages that come with two headers
+  const threads = crossOriginIsolated && !ort ? Math.min(navigator.hardwareConcurrency, 4) : 1;
+  const memory = threads > 1 ? new WebAssembly.Memory({ initial: 64, maximum: 4096, shared: true }) : null;
+  const code = await WebAssembly.compile(await load(memory ? 'threads.wasm' : 'kernels.wasm'));
+  const kernels = /** @type {any} */ (new WebAssembly.Instance(code, /** @type {any} */ ({ env: { memory } })).exports);
   kernels._initialize();
+  for (let i = 1; i < threads; i++) new Worker(HELPER).postMessage([code, memory, kernels.allocate(STACK) + STACK, i]);
   const floats = (/** @type {[number, number]} */ ...place) => new Float32Array(kernels.memory.buffer, ...place);
   /** Memory of the kernels. @param {Uint8Array | Uint8ClampedArray} bytes */
   const put = (bytes) => {
@@ -46,13 +48,10 @@ export async function openRuntime({ address, files }, progress) {
   const open = async ({ name, maps: count, mean, std }) => {
     const content = new Uint8Array(await load(`${name}.${ort ? 'onnx' : 'bin'}`));
     const session = await ort?.InferenceSession.create(content, { executionProviders: ['webgpu', 'wasm'] });
-    // its weights are packed anew, so that the file's can go
-    const file = session ? 0 : put(content);
     let network = 0;
     try {
-      if (!session) network = kernels.open_network(file, content.length);
+      if (!session) network = kernels.open_network(put(content), content.length);
     } catch (error) { throw new Error(`${name}.bin is damaged: write the page anew.`, { cause: error }); }
-    kernels.release(file);
     /**
      * What `read` makes of the network's maps of what `fill` makes of a picture.
      * @template R @param {ImageData} image @param {[number, number, number]} shape batch, height and width of the input
@@ -70,14 +69,14 @@ export async function openRuntime({ address, files }, progress) {
           const images = new ort.Tensor('float32', floats(places[0], 3 * pixels).slice(), [batch, 3, height, width]);
           const { heatmaps } = await session.run({ images });
           floats(places[1], heatmaps.data.length).set(heatmaps.data);
-        } else kernels.run(network, places[0], batch, height, width, places[1]);
+        } else kernels.run(network, places[0], batch, height, width, places[1], threads);
         return read(places[1], places[2]);
       } finally {
         [...places, picture].forEach(kernels.release);
       }
     };
   };
-  return { open, kernels, floats, words: ort ? 'WebGPU' : 'WebAssembly' };
+  return { open, kernels, floats, words: ort ? 'WebGPU' : `WebAssembly, threads: ${threads}` };
 }
 
 /** Everyone in a picture, on black in an input of about its shape, as `input_shape` of Python. @param {any} runtime */
@@ -122,8 +121,7 @@ export async function openPose(runtime, config) {
     });
     const fill = (/** @type {number} */ picture, /** @type {number} */ images) => views.forEach((view, i) =>
       crop_picture(picture, image.width, image.height, ...view, height, width, images + 12 * i * height * width));
-    const shape = [boxes.length, height, width];
-    return run(image, shape, fill, (/** @type {number} */ maps, /** @type {number} */ rows) => {
+    return run(image, [boxes.length, height, width], fill, (/** @type {number} */ maps, /** @type {number} */ rows) => {
       find_keypoints(maps, boxes.length * count, height / 4, width / 4, rows);
       const found = runtime.floats(rows, 3 * boxes.length * count);
       return views.map(([across, start, step, top], i) => {

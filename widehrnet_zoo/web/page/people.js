@@ -136,12 +136,9 @@ export class Follower {
   meet(found) {
     for (const { box, score } of found) {
       const nearest = [...this.people].sort((a, b) => iou(box, b.box) - iou(box, a.box))[0];
-      if (nearest && iou(box, nearest.box) >= this.config.same_box) {
-        if (nearest.unseen) Object.assign(nearest, { box, frames: 0 });
-        continue;
-      }
       const fresh = { box, boxScore: score, points: [], scores: [], frames: 0, unseen: 0, last: null };
-      this.people.push({ ...fresh, number: ++this.met });
+      if (!nearest || iou(box, nearest.box) < this.config.same_box) this.people.push({ ...fresh, number: ++this.met });
+      else if (nearest.unseen) Object.assign(nearest, { box, frames: 0 });
     }
   }
 
