@@ -371,6 +371,7 @@ def test_an_empty_path_is_not_the_current_folder_and_actors_need_ray(command, re
         ['bench', 'widehrnet_10_attn', '--out', 'OUT'],
         ['export', 'widehrnet_10_attn', '--format', 'onnx', '--out', 'OUT/pose.onnx'],
         ['train', 'finetune', '--set', 'data.labels=none.json', '--set', 'data.images=.', '--out', 'OUT'],
+        ['train', 'finetune', '--set', 'data.labels=none.json', '--set', 'data.images=.', '--preview', 'OUT/x.png'],
         ['pack', 'finetune', '--set', 'data.labels=none.json', '--set', 'data.images=.', '--to', 'OUT'],
     ],
 )

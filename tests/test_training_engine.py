@@ -339,6 +339,8 @@ def test_the_command_draws_a_preview_and_names_mistakes(kites, tmp_path, capsys)
 
     with Image.open(picture) as image:
         assert min(image.size) > 150
+    assert main(['train', *labels, '--set', f'data.cache={picture}/cache', '--preview', str(picture)]) == 2
+    assert 'give another folder as data.cache' in capsys.readouterr().err
     assert main(['train', *labels, '--set', 'augment.rotatoin=3']) == 2
     assert 'did you mean augment.rotation' in capsys.readouterr().err
     assert main(['train', '--list']) == 0

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from ..errors import UserError
+from ..files import check_folder
 from ..formats.fit import check_fit
 from ..pose.crops import box_views, crop_people
 from ..pose.images import read_image
@@ -94,7 +95,7 @@ class CropCache:
             progress: Show a bar.
 
         Raises:
-            UserError: If more than `max_bad` images cannot be read, or the disk is full.
+            UserError: If more than `max_bad` images cannot be read, or the disk is full or cannot be written.
         """
         images, parent = Path(images), Path(folder)
         check_images(images)
@@ -109,6 +110,7 @@ class CropCache:
         target = parent / f'{size}px-{hashlib.sha256(key.encode()).hexdigest()[:16]}'
         if (target / 'meta.json').exists():
             return cls._open(target, people)
+        check_folder(parent, 'data.cache')
         parent.mkdir(parents=True, exist_ok=True)
         needed, free = len(people) * size * size * 3, shutil.disk_usage(parent).free
         if needed > free:

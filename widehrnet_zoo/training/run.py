@@ -48,8 +48,9 @@ def preview(config: TrainConfig, path: str | Path, count: int = 12) -> None:
         count: Number of samples.
 
     Raises:
-        UserError: As for `open_caches`.
+        UserError: As for `open_caches`, or if the image cannot be written.
     """
+    check_folder(Path(path).parent, '--preview')
     # of several stages the last, which is what the weights see last
     last = stage_configs(config)[-1][0]
     open_task(replace(last, data=replace(last.data, val_labels=None))).preview(Path(path), count)
