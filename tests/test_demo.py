@@ -1,3 +1,4 @@
+import asyncio
 import contextlib
 import io
 import json
@@ -25,7 +26,7 @@ from widehrnet_zoo.cli.main import build_parser
 from widehrnet_zoo.demo import DemoModels, TimedEstimator, find_keypoints, keypoint_rows, launch
 from widehrnet_zoo.demo.boxes import Held, click, draw_view, view_size
 from widehrnet_zoo.demo.live import LivePage
-from widehrnet_zoo.demo.page import SAMPLES, _Doing
+from widehrnet_zoo.demo.page import SAMPLES, _Doing, build_page
 from widehrnet_zoo.demo.pose import read_boxes, save_findings
 
 PACKAGE = Path(widehrnet_zoo.__file__).parent
@@ -300,6 +301,18 @@ def test_the_space_says_what_hugging_face_needs():
         assert front[colour] in ('red', 'yellow', 'green', 'blue', 'indigo', 'purple', 'pink', 'gray')
 
 
+def test_after_a_click_on_the_example_photos_are_still_opened_by_ours():
+    pytest.importorskip('gradio')
+    from gradio.state_holder import SessionState
+
+    page = build_page(DemoModels({'small': TimedEstimator}))
+    example = next(f for f in page.fns.values() if page.blocks[f.targets[0][0]].get_block_name() == 'dataset')
+    photo, session = example.outputs[0], SessionState(page)
+    shown = asyncio.run(page.process_api(example, [0] * len(example.inputs), session))['data'][0]
+    np.testing.assert_array_equal(Image.open(shown['path']), Image.open(ASTRONAUT))
+    assert session[photo._id].preprocess(types.SimpleNamespace(path='a.heic')) == 'a.heic'
+
+
 @pytest.fixture(scope='module')
 def page(network):
     pytest.importorskip('gradio')
@@ -408,6 +421,10 @@ def test_in_a_browser_a_photo_goes_in_and_joints_come_out(page, tmp_path):
             tab.wait_for_function(f"document.querySelector('#status')?.innerText.includes({words!r})")
             return tab.inner_text('#status')
 
+        status_says('Drop a photo')
+        tab.locator('[data-testid=image] >> nth=0').or_(tab.locator('.gallery-item')).last.click()
+        status_says('network')
+        tab.click('#photo button[aria-label="Clear"], #photo button[aria-label="Remove Image"]')
         status_says('Drop a photo')
         tab.set_input_files('#photo input[type=file]', ASTRONAUT)
         assert '1 person, 512 x 512' in status_says('network')

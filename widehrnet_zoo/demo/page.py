@@ -21,6 +21,7 @@ from .models import DemoModels
 from .pose import find_keypoints, keypoint_rows, read_boxes, save_findings
 
 SAMPLES = Path(__file__).parents[1] / 'samples'
+EXAMPLE = SAMPLES / 'astronaut.jpg'
 
 MAX_PIXELS = 50_000_000
 """Largest photo that is taken: those of telephones have up to 50 megapixels."""
@@ -122,11 +123,13 @@ def build_page(models: DemoModels | None = None, max_pixels: int = MAX_PIXELS) -
                     type='filepath',
                     sources=['upload', 'webcam', 'clipboard'],
                     height=300,
+                    format='png',
                     elem_id='photo',
                 )
                 # files are opened by `read_image`, so that limits and errors are ours; Gradio would open them before
                 photo.preprocess = _path
-                gr.Examples([[str(SAMPLES / 'astronaut.jpg')]], [photo], cache_examples=False, label='Example')
+                # not `gr.Examples`, a click on which replaces `photo` by an image that Gradio opens
+                example = gr.Dataset(components=['image'], samples=[[str(EXAMPLE)]], label='Example')
             with gr.Column(elem_id='result', min_width=300):
                 # a label or buttons would lie over corners that want to be clicked
                 view = gr.Image(show_label=False, interactive=False, format='jpeg', elem_id='view', buttons=[])
@@ -165,6 +168,7 @@ def build_page(models: DemoModels | None = None, max_pixels: int = MAX_PIXELS) -
         # all share one slot: a network uses all cores by itself
         alone = {'concurrency_id': 'pose', 'concurrency_limit': 1}
         private = {'api_visibility': 'private'}
+        example.click(lambda: read_image(EXAMPLE), None, photo, **private)
         photo.change(doing.open, inputs, outputs, **alone, **private)
         for changed in (model.input, flip.input, threshold.release, boxes.input):
             # the table tells of every cell that is typed
