@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -180,6 +181,10 @@ def test_compiling_says_so_and_two_installations_keep_apart(tmp_path, monkeypatc
     left.touch()
     fused.kernels.__wrapped__()
     assert not caplog.text and calls[1] == calls[0] and not left.exists()
+    with monkeypatch.context() as patched:
+        patched.setattr(fused.subprocess, 'run', lambda *args, **options: SimpleNamespace(stdout=b'another ninja'))
+        fused.kernels.__wrapped__()
+    assert 'Compiling the kernels' in caplog.text and calls.pop()['name'] != calls[0]['name']
     other = tmp_path / 'other'
     other.mkdir()
     monkeypatch.setattr(fused, '_SOURCES', tuple(Path(shutil.copy(file, other)) for file in fused._SOURCES))

@@ -14,6 +14,7 @@ import hashlib
 import logging
 import os
 import platform
+import subprocess
 import sys
 import tempfile
 import time
@@ -41,7 +42,7 @@ _NONE = torch.empty(0)
 
 @functools.cache
 def kernels() -> ModuleType:
-    """Load the kernels, compiled once for each content of their sources, processor, PyTorch and place of the package.
+    """Load the kernels, compiled once for each content of their sources, processor, PyTorch, ninja and package place.
 
     Raises:
         ImportError: If ninja is not installed.
@@ -103,6 +104,9 @@ def _build_name() -> str:
     content = b''.join(file.read_bytes() for file in _SOURCES)
     with suppress(OSError):
         content += next((line for line in Path('/proc/cpuinfo').read_bytes().splitlines() if b'flags' in line), b'')
+    # ninja of another version compiles all of it anew, and nobody would hear why a start takes minutes
+    with suppress(OSError):
+        content += subprocess.run(['ninja', '--version'], stdout=subprocess.PIPE).stdout
     said = f'{_SOURCES[0].resolve()} {torch.__version__} {platform.machine()} {sys.version_info[:2]}'
     return f'widehrnet_zoo_fused_{hashlib.sha256(content + said.encode()).hexdigest()[:12]}'
 
