@@ -1,3 +1,4 @@
+import gc
 import importlib.util
 import os
 import pathlib
@@ -15,6 +16,12 @@ if 'PYTEST_XDIST_WORKER' in os.environ:
     torch.set_num_threads(1)
 
 os.environ['WIDEHRNET_CACHE'] = ''  # the user's own stays as it is
+
+
+def pytest_collection_finish() -> None:
+    """Leave what the imports made out of garbage collection, which would go through all of it again and again."""
+    gc.freeze()
+
 
 SHARED = pathlib.Path(__file__).resolve().parents[2] / 'shared'
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small_model import small, trained_like
 from torch import nn
 
-from widehrnet_zoo.bench import device, run
+from widehrnet_zoo.bench import contenders, device, run
 from widehrnet_zoo.bench.contenders import Contender
 from widehrnet_zoo.bench.report import table
 from widehrnet_zoo.bench.run import bench
@@ -21,6 +22,16 @@ from widehrnet_zoo.models.macs import count_macs
 from widehrnet_zoo.pose.crops import box_views, crop_people, normalise
 
 SIZE = (64, 64)
+
+
+@pytest.fixture
+def small_networks(monkeypatch):
+    """Networks of this package are small ones, whatever their names."""
+    network, real = trained_like(small()), contenders._module
+    monkeypatch.setattr(contenders, '_module', lambda name, *how: network if 'wide' in name else real(name, *how))
+    device._network.cache_clear()
+    yield
+    device._network.cache_clear()
 
 
 def test_timings_are_of_the_calls_and_in_turn():
@@ -49,13 +60,13 @@ def test_macs_are_the_multiplications_of_one_image():
     assert count_macs(nn.Conv2d(3, 6, 3, padding=1, groups=3), (10, 12)) == 6 * 9 * 120
 
 
-def test_the_command_writes_table_stages_chart_and_json(tmp_path, capsys):
+def test_the_command_writes_table_stages_chart_and_json(tmp_path, capsys, small_networks):
     pytest.importorskip('matplotlib')
     pytest.importorskip('onnxruntime')
     paths = ('eager', 'deployed', 'onnx', 'train')
     args = ['bench', 'widehrnet_10', '--paths', ','.join(paths), '--threads', '1', '--batches', '1', '2', '--quiet']
     # large and often enough that one interruption of a step does not move its median past the whole
-    args += ['--size', '128', '128', '--runs', '5', '--people', '2']
+    args += ['--runs', '5', '--people', '2']
     assert main([*args, '--out', str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     rows = json.loads((tmp_path / 'bench.json').read_text())['rows']
@@ -77,8 +88,8 @@ def test_the_command_writes_table_stages_chart_and_json(tmp_path, capsys):
 @pytest.mark.slow
 def test_training_steps_are_timed_with_three_times_the_products():
     pytest.importorskip('ninja')
-    contenders = [Contender('widehrnet_10', path, 'f32', SIZE) for path in ('eager', 'train', 'train-fused')]
-    eager, plain, fused = bench(contenders, batches=(2,), runs=2, progress=False)
+    runners = [Contender('widehrnet_10', path, 'f32', SIZE) for path in ('eager', 'train', 'train-fused')]
+    eager, plain, fused = bench(runners, batches=(2,), runs=2, progress=False)
     assert plain['macs'] == fused['macs'] == 3 * eager['macs']
     assert plain['median'] > eager['median'] and fused['speedup'] == eager['median'] / fused['median']
 
@@ -117,7 +128,7 @@ def test_unknown_names_are_said(capsys):
     assert 'missing.onnx' in capsys.readouterr().err
 
 
-def test_what_the_processor_cannot_do_is_left_out(capsys, monkeypatch):
+def test_what_the_processor_cannot_do_is_left_out(capsys, monkeypatch, small_networks):
     monkeypatch.setattr(library, 'variants', lambda: {'avx2': 'f32'})
     args = ['bench', 'widehrnet_10', '--precisions', 'bf16', '--size', '64', '64', '--runs', '1', '--quiet']
     assert main([*args, '--paths', 'eager,kernels']) == 0
@@ -139,7 +150,6 @@ def test_the_table_has_a_line_for_each_row():
 def test_a_video_is_timed_in_turn_and_in_threads(tmp_path, capsys):
     pytest.importorskip('av')
     from safetensors.torch import save_file
-    from small_model import small
 
     from widehrnet_zoo.bench.video import make_video
 
@@ -154,9 +164,9 @@ def test_a_video_is_timed_in_turn_and_in_threads(tmp_path, capsys):
     assert sum(times['stages'].values()) == pytest.approx(1000 / times['in_turn'][0], rel=0.01)
 
 
-def test_a_device_has_a_table_of_its_own(tmp_path, capsys):
+def test_a_device_has_a_table_of_its_own(tmp_path, capsys, small_networks):
     # eager in float32 is what the others are compared with
-    args = ['bench', 'widehrnet_10_attn', '--device', 'cpu', '--paths', 'graphs', '--precisions', 'f32,bf16']
+    args = ['bench', 'widehrnet_10', '--device', 'cpu', '--paths', 'graphs', '--precisions', 'f32,bf16']
     args += ['--vs', 'test_resnet', '--size', '64', '64', '--batches', '2', '--runs', '1', '--quiet']
     assert main([*args, '--people', '2', '--out', str(tmp_path)]) == 0
     said = json.loads((tmp_path / 'bench.json').read_text())
@@ -176,7 +186,7 @@ def test_a_device_has_a_table_of_its_own(tmp_path, capsys):
 
 
 @pytest.mark.parametrize('table', [['--paths', 'deployed'], ['--device', 'cpu', '--paths', 'eager']])
-def test_what_was_measured_stays_when_the_rest_is_interrupted(tmp_path, capsys, monkeypatch, table):
+def test_what_was_measured_stays_when_the_rest_is_interrupted(tmp_path, capsys, monkeypatch, small_networks, table):
     done = []
 
     def interrupted(*args):

@@ -6,6 +6,7 @@ import timm
 import torch
 from dots import COCO, DOTS, SIZE, ReadsDots, dots, light, photo
 from PIL import Image
+from small_model import small
 
 from widehrnet_zoo import SKELETONS, PoseEstimator, PoseResult, Skeleton, create_model, deploy
 from widehrnet_zoo.engines.opening import HeatmapBackend
@@ -309,7 +310,7 @@ def test_keypoints_of_ones_own_keep_their_names(tmp_path):
 
 @pytest.mark.parametrize('wrap', [lambda m: torch.compile(m, backend='eager'), torch.nn.DataParallel])
 def test_wrapped_modules_give_the_same_keypoints(wrap):
-    model = create_model('widehrnet_10', num_classes=17).eval()
+    model = small().eval()
     wrapped, image = wrap(model), np.zeros((64, 48, 3), np.uint8)
     expected = PoseEstimator(model, size=(64, 64), engine='eager', detector=None)(image)
     found = PoseEstimator(wrapped, size=(64, 64), detector=None)
