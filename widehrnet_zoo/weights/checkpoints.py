@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import textwrap
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -115,10 +116,10 @@ def read_checkpoint(file: str | Path) -> dict[str, Any]:
             ) from error
         if isinstance(error, OSError):
             raise UserError(f'{file} cannot be read: {error}.') from error
-        reason = str(error).strip().splitlines()
+        reason = textwrap.shorten(str(error), 120, placeholder=' ...') or type(error).__name__
         raise UserError(
-            f'{file} is not a whole PyTorch checkpoint ({reason[0][:120] if reason else type(error).__name__}): it was '
-            'cut off or is another kind of file. Get it again and compare its size.'
+            f'{file} is not a whole PyTorch checkpoint ({reason}): it was cut off or is another kind of file. Get it '
+            'again and compare its size.'
         ) from error
     if not isinstance(checkpoint, dict):
         raise UserError(

@@ -4,6 +4,7 @@ import errno
 import json
 import pickle
 import re
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -162,7 +163,8 @@ def _explain_file(error: Exception, place: str) -> str | None:
     if isinstance(error, TypeError) and 'unexpected keyword argument' in text:
         return f'{place}: its config.json or your call has an argument that the network does not take ({text}).'
     if isinstance(error, EOFError | pickle.UnpicklingError) or 'PytorchStreamReader' in text:
-        return f'The weights of {place} are not a whole PyTorch file ({text[:120]}): get or save them again.'
+        reason = textwrap.shorten(text, 120, placeholder=' ...')
+        return f'The weights of {place} are not a whole PyTorch file ({reason}): get or save them again.'
     if isinstance(error, RuntimeError) and ('weights_only' in text or 'inconsistent with input_size' in text):
         return f'{place}: {text}'
     if isinstance(error, ValueError) and ('model source' in text or 'source prefix' in text or 'no model id' in text):
