@@ -73,16 +73,22 @@ def check_folder(folder: str | Path, option: str = '--out') -> None:
 
 
 @contextmanager
-def naming(path: str | Path) -> Iterator[None]:
+def naming(path: str | Path, *errors: type[Exception]) -> Iterator[None]:
     """Say of a file that is written here, for a user who named it, that it cannot be written.
 
+    Args:
+        path: The file.
+        errors: What a library that writes it raises in place of an OSError, with a `strerror` too.
+
     Raises:
-        UserError: Instead of an OSError.
+        UserError: Instead of an OSError, or one of them.
     """
+    kinds: tuple[type[Exception], ...] = (OSError, *errors)
     try:
         yield
-    except OSError as error:
-        raise UserError(f'{path} cannot be written: {error.strerror or error}.') from error
+    except kinds as error:
+        reason: Any = getattr(error, 'strerror', None) or error
+        raise UserError(f'{path} cannot be written: {reason}.') from error
 
 
 def write_whole(path: str | Path, content: str | bytes) -> None:

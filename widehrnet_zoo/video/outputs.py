@@ -5,12 +5,15 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from ..extras import require
+from ..files import naming
 from ..pose.results import PoseResult
 from .clips import Frame, VideoReader, VideoWriter
 
@@ -75,10 +78,16 @@ class Outputs:
         if self._broken:
             return  # a video goes up to the frame that failed
         self._broken = True
-        if self._writer is None:
-            self._writer = VideoWriter(self.video, self._reader, (frame.image.shape[1], frame.image.shape[0]))
-        self._writer.write(np.asarray(self._draw(frame.image, result)), frame.pts)
+        drawn = np.asarray(self._draw(frame.image, result))
+        with self._naming():
+            if self._writer is None:
+                self._writer = VideoWriter(self.video, self._reader, (frame.image.shape[1], frame.image.shape[0]))
+            self._writer.write(drawn, frame.pts)
         self._broken = False
+
+    def _naming(self) -> AbstractContextManager[None]:
+        assert self.video is not None
+        return naming(self.video, require('av', 'video').error.FFmpegError)
 
     def stop(self) -> None:
         """Leave what there is in the part files; frames that wait are drawn first."""
@@ -106,5 +115,8 @@ class Outputs:
         if self._file is not None and self._part is not None and self._lines is not None:
             self._file.close()
             self._part.replace(self._lines)
-        if self._writer is not None and not self._writer.finish():
-            _log.warning('%s cannot hold the sound of %s; .mkv can.', self._writer.path, self._reader.name)
+        if self._writer is not None:
+            with self._naming():
+                whole = self._writer.finish()
+            if not whole:
+                _log.warning('%s cannot hold the sound of %s; .mkv can.', self._writer.path, self._reader.name)

@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from ..detection import Detector
 from ..errors import UserError
-from ..extras import require
 from ..inference.people import Limits
 from ..pose.results import PoseResult
 from ..progress import begun_ahead, progress_bar
@@ -148,11 +147,8 @@ def predict_video(
             if not frames:
                 raise UserError(reader.problem or f'{reader.name} has no frame that could be read.')
             outputs.finish()
-        except BaseException as error:
+        except BaseException:
             outputs.stop()
-            # the reader says its errors itself
-            if isinstance(error, require('av', 'video').error.FFmpegError):
-                raise UserError(f'{out} cannot be written: {error.strerror}.') from error
             raise
         path = lines if isinstance(lines, Path) else None
         return VideoSummary(frames, people.num_met, outputs.video, path, reader.problem, reader.skipped)
