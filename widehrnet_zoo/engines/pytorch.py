@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..deployment.network import DeployedWideHRNet, deploy
 from ..errors import UserError
-from ..kernels.library import device_for, find_library, precision_of
+from ..kernels.library import device_for, find_library, precision_of, variants
 from ..kernels.native import KernelNetwork, accelerate
 from ..models.opening import open_network
 from ..models.widehrnet import WideHRNet
@@ -172,7 +172,11 @@ def _fastest(module: nn.Module, device: torch.device, bf16: bool) -> tuple[str, 
         try:
             return 'kernels', accelerate(deployed, 'bf16' if bf16 else 'f32')
         except UserError:  # an attention that the kernels do not know, or no bfloat16 on this processor
-            pass
+            if bf16 and 'bf16' not in variants().values():
+                _say_once(
+                    'This processor has no AVX512-BF16, so PyTorch runs the network for bf16, many times slower than '
+                    'the kernels do in float32: leave bf16 out.'
+                )
     return ('eager', module) if bf16 else ('deployed', deployed)
 
 
