@@ -84,6 +84,7 @@ def test_the_card_of_a_folder_is_titled_by_its_name(tmp_path, monkeypatch):
     for folder in ('birds', 'models/birds'):
         card = ModelCard.load(save_pretrained(bird(), folder, skeleton=BIRD) / 'README.md')
         assert card.data.model_name == 'birds' and card.text.lstrip().startswith('# birds\n')
+        assert card.data.license is None and 'Licence of the weights: none is stated' in card.text
 
 
 def test_the_second_load_fetches_no_body(hub, published):
@@ -351,6 +352,7 @@ def test_weights_of_our_own_are_published_with_their_card(hub, monkeypatch, caps
     files = repo.commits[repo.refs['main']]
     card = files['README.md'].decode()
     assert 'pipeline_tag: keypoint-detection' in card and 'people val OKS AP' in card and '## Limits' in card
+    assert 'license: apache-2.0' in card
     pictures = re.findall(r'!\[[^]]+\]\(([^)]+)\)', card)
     assert len(pictures) == 2 and set(pictures) < set(files)
     monkeypatch.setattr(sys, 'argv', ['publish', 'widehrnet_18.coco_256x192', 'zoo/x'])

@@ -16,6 +16,7 @@ from huggingface_hub import EvalResult, HfApi, ModelCard
 
 import widehrnet_zoo
 from widehrnet_zoo.hub import push_to_hub
+from widehrnet_zoo.weights.licenses import OWN
 from widehrnet_zoo.weights.shipped import shipped_entry
 
 CARDS = Path(__file__).resolve().parents[2] / 'docs' / 'weights'
@@ -44,7 +45,7 @@ def publish(name: str, repo_id: str, private: bool = False) -> str:
         for figure, value in shipped_entry(name)['metrics'].items()
     ]
     model = widehrnet_zoo.create_model(name, pretrained=True).half()
-    push_to_hub(model, repo_id, results=results, private=private)
+    push_to_hub(model, repo_id, results=results, license=OWN, private=private)
     api = HfApi()
     text = (CARDS / f'{name}.md').read_text()
     with tempfile.TemporaryDirectory() as temporary:

@@ -22,6 +22,7 @@ from ..pose.score_map import score_map_of
 from ..pose.skeletons import Skeleton, skeleton_of
 from ..weights.download import WEIGHTS_NAME
 from ..weights.errors import hub_errors
+from ..weights.licenses import NOT_STATED, OWN
 from .card import model_card
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ def save_pretrained(
         skeleton: Names and structure of the keypoints; by default the model's.
         size: Input height and width in pixels; by default the model's.
         results: Metrics for the model card, with `task_type='keypoint-detection'`.
-        license: Of the weights, a Hub licence id; by default the config's.
+        license: Of the weights, a Hub licence id such as `'mit'`. By default none is stated, unless the folder or the
+            repository that the model was loaded from states another than Apache 2.0, that of the weights that ship.
         overwrite: Replace these three files where the folder has them.
         repo_id: `org/name` for the model card's example.
 
@@ -119,8 +121,11 @@ def _write(
             extra['score_map'] = score_map.to_config()
     elif skeleton is not None:
         raise UserError('The model has no heatmaps (num_classes=0 or a pooled head), so it has no skeleton.')
-    if license is not None:
-        extra['pretrained_cfg']['license'] = license
+    cfg: Any = model.pretrained_cfg
+    stated = cfg.get('license')
+    # the registry's is of the weights that ship: of others, only who made them knows
+    license = license or (NOT_STATED if stated in (None, OWN) else stated)
+    extra['pretrained_cfg']['license'] = license
     data = None if size is None else {'input_size': (model.in_chans, *size)}
     try:
         save_config_for_hf(model, str(folder / 'config.json'), model_config=extra, data_config=data)
@@ -133,8 +138,6 @@ def _write(
     # it makes files for their owner only, unlike everything else that is written here
     (folder / WEIGHTS_NAME).chmod((folder / 'config.json').stat().st_mode)
     _check_rebuild(folder, tensors)
-    cfg: Any = model.pretrained_cfg
-    license = license or cfg.get('license')
     card = model_card(model, folder / 'config.json', skeleton if pose else None, name, license, results)
     card.save(folder / 'README.md')
 
