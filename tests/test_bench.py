@@ -89,7 +89,7 @@ def test_the_command_writes_table_stages_chart_and_json(tmp_path, capsys, small_
 def test_training_steps_are_timed_with_three_times_the_products():
     pytest.importorskip('ninja')
     runners = [Contender('widehrnet_10', path, 'f32', SIZE) for path in ('eager', 'train', 'train-fused')]
-    eager, plain, fused = bench(runners, batches=(2,), runs=2, progress=False)
+    [(eager, plain, fused)] = bench(runners, batches=(2,), runs=2, progress=False)
     assert plain['macs'] == fused['macs'] == 3 * eager['macs']
     assert plain['median'] > eager['median'] and fused['speedup'] == eager['median'] / fused['median']
 

@@ -103,7 +103,7 @@ def bench_device(
     batches: Sequence[int] = (1, 32, 256),
     runs: int = 30,
     progress: bool = True,
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[list[dict[str, Any]]]:
     """Time networks on a device, in turn.
 
     Args:
@@ -115,9 +115,9 @@ def bench_device(
         progress: Show a progress bar.
 
     Yields:
-        A row for each contender and batch, as soon as a model is timed at a batch: the fields of the contender,
-        `batch`, `median` (milliseconds), `per_second` (images), `gmacs_per_s`, `error` (largest difference from eager
-        float32 on the device, as a share of the largest value), and `kernels` and `memory` as from `look`.
+        The rows of each model and batch, one for each contender, as soon as they are timed: the fields of the
+        contender, `batch`, `median` (milliseconds), `per_second` (images), `gmacs_per_s`, `error` (largest difference
+        from eager float32 on the device, as a share of the largest value), and `kernels` and `memory` as from `look`.
     """
     for model in dict.fromkeys(c.model for c in contenders):
         mine = [c for c in contenders if c.model == model]
@@ -136,11 +136,13 @@ def bench_device(
                 told[c.label] = {'memory': memory, 'error': error, 'kernels': kernels}
             # each has run twice
             timings = interleave(calls, runs, 0, progress)
+            rows = []
             for c in mine:
                 median = timings[c.label].median
                 about = {'model': c.model, 'path': c.path, 'precision': c.precision, 'channels_last': c.channels_last}
                 speed = {'batch': batch, 'median': median, 'per_second': 1e3 * batch / median}
-                yield {**about, **speed, 'gmacs_per_s': macs * batch / median / 1e6, **told[c.label]}
+                rows.append({**about, **speed, 'gmacs_per_s': macs * batch / median / 1e6, **told[c.label]})
+            yield rows
 
 
 def _finished(run: Callable[[Tensor], Any], given: Tensor, device: torch.device) -> Callable[[], Any]:

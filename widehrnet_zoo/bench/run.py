@@ -34,7 +34,7 @@ def bench(
     runs: int = 30,
     cold: bool = False,
     progress: bool = True,
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[list[dict[str, Any]]]:
     """Time contenders side by side: same images, same threads, in turn.
 
     Args:
@@ -46,8 +46,8 @@ def bench(
         progress: Show a progress bar.
 
     Yields:
-        A row for each contender and batch, as soon as a batch is timed: the fields of `Timing`, `speedup` over the
-        first contender, `macs`, `gmacs_per_s`, and with `cold` what `cold_start` gives.
+        The rows of each batch, one for each contender, as soon as it is timed: the fields of `Timing`, `speedup` over
+        the first contender, `macs`, `gmacs_per_s`, and with `cold` what `cold_start` gives.
 
     Raises:
         UserError: If a contender cannot run, or two are the same.
@@ -65,12 +65,13 @@ def bench(
         images = np.random.default_rng(0).standard_normal((batch, 3, *contenders[0].size)).astype(np.float32)
         calls = {label: partial(run, images) for label, run in runners.items()}
         timings = interleave(calls, runs, progress=progress)
+        rows = []
         for c in contenders:
             timing = timings[c.label]
             count = macs[c.model]
             if count is not None and c.path in TRAINING:
                 count *= 3
-            yield {
+            row = {
                 'model': Path(c.model).name,
                 'path': c.path,
                 'precision': c.precision,
@@ -81,3 +82,5 @@ def bench(
                 'gmacs_per_s': None if count is None else count * batch / timing.median / 1e6,
                 **colds.get(c.label, {}),
             }
+            rows.append(row)
+        yield rows

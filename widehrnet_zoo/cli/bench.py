@@ -176,8 +176,8 @@ def _models(args: argparse.Namespace) -> Iterator[Measured]:
     with tempfile.TemporaryDirectory(prefix='widehrnet-bench-') as folder:
         contenders = [c.prepare(Path(folder), crops) for c in contenders]
         how = {'batches': args.batches or [1], 'threads': threads, 'runs': args.runs, 'cold': args.cold}
-        for row in bench(contenders, **how, progress=progress):
-            content['rows'].append(row)
+        for rows in bench(contenders, **how, progress=progress):
+            content['rows'] += rows
             yield title, table(content['rows']), content
         if args.people:
             photo = time_photo(contenders, args.people, threads, min(args.runs, 10), progress)
@@ -246,8 +246,8 @@ def _on_device(args: argparse.Namespace) -> Iterator[Measured]:
         about['device'] = torch.cuda.get_device_name(device)
     title = f'{about.get("device", device)}, {size[0]}x{size[1]}'
     content: dict[str, Any] = {'machine': about, 'size': size, 'rows': [], 'photo': []}
-    for row in on.bench_device(contenders, device, on.sample_images(size), batches, args.runs, progress):
-        content['rows'].append(row)
+    for rows in on.bench_device(contenders, device, on.sample_images(size), batches, args.runs, progress):
+        content['rows'] += rows
         yield title, on.device_table(content['rows']), content
     if args.people:
         photo = on.time_device_photo(contenders, device, args.people, size, min(args.runs, 10), progress)
