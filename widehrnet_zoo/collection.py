@@ -43,7 +43,7 @@ def predict_collection(
         out: Folder or address for `part-000000.parquet`, ...: a row for each photo, with `path`, `width`, `height`,
             `keypoints` (people, K, 2), `scores` (people, K), `boxes` (people, 4), `box_scores` (people) and `error`,
             which is null where all went well. The same call on the same folder goes on where it was cut off.
-        actors: How many hold the model.
+        actors: How many hold the model; no more than there are shards are started.
         cpus: Of each actor, and its threads.
         gpus: Of each actor.
         shard_size: Photos to a shard; in a Parquet file a row group is one.
@@ -83,7 +83,8 @@ def predict_collection(
     if todo:
         _start_ray()
     data.DataContext.get_current().enable_progress_bars = False
-    actor = {'fn_constructor_args': (out, options), 'compute': data.ActorPoolStrategy(size=actors), 'num_cpus': cpus}
+    pool = data.ActorPoolStrategy(size=min(actors, len(todo) or 1))
+    actor = {'fn_constructor_args': (out, options), 'compute': pool, 'num_cpus': cpus}
     try:
         with progress_bar(total, 'photo', disable=not progress) as bar:
             bar.update(counts['photos'])
