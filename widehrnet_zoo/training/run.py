@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -42,6 +43,8 @@ def open_task(config: TrainConfig, progress: bool = True) -> Task:
 def preview(config: TrainConfig, path: str | Path, count: int = 12) -> None:
     """Draw a contact sheet of augmented samples with their targets.
 
+    The crops are kept for the training where `out` or `data.cache` is set.
+
     Args:
         config: The recipe.
         path: Image to write.
@@ -53,7 +56,11 @@ def preview(config: TrainConfig, path: str | Path, count: int = 12) -> None:
     check_folder(Path(path).parent, '--preview')
     # of several stages the last, which is what the weights see last
     last = stage_configs(config)[-1][0]
-    open_task(replace(last, data=replace(last.data, val_labels=None))).preview(Path(path), count)
+    data = replace(last.data, val_labels=None)
+    with tempfile.TemporaryDirectory(prefix='widehrnet-preview-', ignore_cleanup_errors=True) as folder:
+        if data.cache is None and config.out == TrainConfig.out:
+            data = replace(data, cache=folder)
+        open_task(replace(last, data=data)).preview(Path(path), count)
 
 
 def train(config: TrainConfig, resume: bool = False, progress: bool = True, accelerator: Any = None) -> nn.Module:
