@@ -1,8 +1,7 @@
 // Runs the kernels without Python, to check builds for other processors: reads a program, images and the heatmaps that
-// PyTorch gives for them, and prints for each set of kernels and number of threads how far its heatmaps are away.
+// PyTorch gives for them, and prints for each set of kernels and number of threads how apart its heatmaps are away.
 //
 //   kernels_check LIBRARY steps.bin numbers.bin images.bin heatmaps.bin BATCH HEIGHT WIDTH
-#include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -10,6 +9,18 @@
 #include <vector>
 
 #include "interface.h"
+
+#if defined(_WIN32)
+#include <windows.h>
+static void* open_library(const char* path) { return reinterpret_cast<void*>(LoadLibraryA(path)); }
+static void* find(void* library, const char* name) {
+  return reinterpret_cast<void*>(GetProcAddress(static_cast<HMODULE>(library), name));
+}
+#else
+#include <dlfcn.h>
+static void* open_library(const char* path) { return dlopen(path, RTLD_NOW); }
+static void* find(void* library, const char* name) { return dlsym(library, name); }
+#endif
 
 template <typename T>
 static std::vector<T> read(const char* path) {
@@ -23,9 +34,9 @@ static std::vector<T> read(const char* path) {
 }
 
 int main(int, char** given) {
-  void* library = dlopen(given[1], RTLD_NOW);
-  if (!library) return printf("%s\n", dlerror()), 2;
-#define FIND(name) const auto name = reinterpret_cast<decltype(&widehrnet_##name)>(dlsym(library, "widehrnet_" #name))
+  void* library = open_library(given[1]);
+  if (!library) return printf("%s cannot be loaded\n", given[1]), 2;
+#define FIND(name) const auto name = reinterpret_cast<decltype(&widehrnet_##name)>(find(library, "widehrnet_" #name))
   FIND(variants);
   FIND(variant_name);
   FIND(variant_runs);
@@ -46,9 +57,9 @@ int main(int, char** given) {
     for (int threads = 1; threads <= 3; ++threads) {
       std::vector<float> found(expected.size());
       const int code = run(network, images.data(), batch, height, width, found.data(), threads);
-      float far = code ? INFINITY : 0;
-      for (size_t j = 0; j < found.size(); ++j) far = std::fmax(far, std::fabs(found[j] - expected[j]));
-      printf("%s %d %g\n", variant_name(i), threads, static_cast<double>(far / most));
+      float apart = code ? INFINITY : 0;
+      for (size_t j = 0; j < found.size(); ++j) apart = std::fmax(apart, std::fabs(found[j] - expected[j]));
+      printf("%s %d %g\n", variant_name(i), threads, static_cast<double>(apart / most));
     }
     close(network);
   }
