@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_shapes import tiny_recipe, write_kites
+from training_shapes import LEAST, tiny_recipe, write_kites
 
 from widehrnet_zoo.errors import UserError
 from widehrnet_zoo.models.opening import open_network
@@ -355,7 +355,7 @@ def rows_of(out):
 
 def test_stages_follow_each_other_from_size_to_size_and_resume_where_they_were(kites, tmp_path):
     stages = [{'size': [32, 32], 'epochs': 2, 'batch_size': 12}, {'augment': {'rotation': 5}, 'epochs': 1}]
-    recipe = {**tiny_recipe(kites, tmp_path / 'run'), 'stages': stages}
+    recipe = {**tiny_recipe(kites, tmp_path / 'run', model__args=LEAST), 'stages': stages}
     recipe['data']['val_labels'] = str(kites / 'val.json')
     config = load_config(recipe)
     model = train(config, progress=False)
@@ -389,7 +389,7 @@ def test_stages_follow_each_other_from_size_to_size_and_resume_where_they_were(k
 def test_stages_share_the_minutes(kites, tmp_path, monkeypatch):
     tick(monkeypatch, 0.2)
     stages = [{'size': [32, 32], 'share': 1}, {'share': 2}]
-    recipe = {**tiny_recipe(kites, tmp_path / 'run', epochs=10_000, minutes=0.15), 'stages': stages}
+    recipe = tiny_recipe(kites, tmp_path / 'run', epochs=10_000, minutes=0.15, model__args=LEAST, stages=stages)
     train(load_config(recipe), progress=False)
     first, second = (load_config(tmp_path / 'run' / name / 'recipe.json') for name in ('1-32x32', '2-64x64'))
     assert first.minutes == pytest.approx(0.05, rel=0.1)
@@ -422,7 +422,7 @@ def test_warm_up_and_averaging_are_bounded_by_the_run(kites, tmp_path):
 
 def test_a_resumed_run_takes_the_new_settings_and_refuses_what_its_state_is_not_of(kites, tmp_path):
     still = {'sched': 'constant', 'warmup_steps': 0, 'layer_decay': 0.9}
-    recipe = {**tiny_recipe(kites, tmp_path / 'run', epochs=1), **still}
+    recipe = {**tiny_recipe(kites, tmp_path / 'run', epochs=1, model__args=LEAST), **still}
     train(load_config(recipe), progress=False)
 
     def groups():

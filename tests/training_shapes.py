@@ -16,6 +16,9 @@ COLOURS = [(230, 60, 50), (60, 140, 240), (250, 200, 40), (240, 240, 240), (60, 
 # A network that trains 40 times as fast as widehrnet_10, where only the machinery is looked at
 TINY = {'stem_width': 16, 'channels': [8, 16, 32, 64], 'num_modules': [1, 1, 1], 'num_blocks': 1}
 
+# and a smaller one, for tests of several runs that need not learn
+LEAST = {'stem_width': 8, 'channels': [8, 16], 'num_modules': [1], 'num_blocks': 1}
+
 
 def draw_kite(rng: random.Random, size: int = 96) -> tuple[Image.Image, list[tuple[float, float]]]:
     noise = np.random.default_rng(rng.randrange(2**31)).integers(60, 140, (size, size, 3), dtype=np.uint8)
