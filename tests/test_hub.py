@@ -6,12 +6,14 @@ import pathlib
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import timm
 import torch
 from hub_server import HubServer
 from huggingface_hub import EvalResult, ModelCard, constants, file_download
+from huggingface_hub.errors import LocalEntryNotFoundError
 from huggingface_hub.utils import _http
 from load_script import script
 from small_model import SMALL, small, trained_like
@@ -21,6 +23,7 @@ from widehrnet_zoo.hub import push_to_hub, save_pretrained
 from widehrnet_zoo.models.registry import create_model
 from widehrnet_zoo.models.widehrnet import WideHRNet
 from widehrnet_zoo.pose.skeletons import SKELETONS, Skeleton, skeleton_of
+from widehrnet_zoo.weights.errors import hub_errors
 
 BIRD = Skeleton('bird', ('beak', 'left_wing', 'right_wing', 'tail'), ((1, 2),), ((0, 3),))
 
@@ -190,6 +193,13 @@ def test_a_fault_of_the_hub_is_bridged_by_the_cache_and_told_without(hub, publis
     assert same(load(), published[0])
     with pytest.raises(UserError, match=f'internal error \\({status}\\)'):
         load(cache_dir=tmp_path / 'empty')
+
+
+def test_a_fault_is_told_as_well_where_the_client_raises_an_error_of_its_http_library():
+    refused = OSError('502 Server Error')  # as `requests.HTTPError` is
+    refused.response = SimpleNamespace(status_code=502)
+    with pytest.raises(UserError, match=r'internal error \(502\)'), hub_errors('hf-hub:birds/small'):
+        raise LocalEntryNotFoundError('not in the cache') from refused
 
 
 def test_who_may_not_is_told(hub, published, monkeypatch):

@@ -82,8 +82,9 @@ def _explain(error: Exception, model_name: str) -> str | None:
     missing = first(hf.EntryNotFoundError)
     if missing is not None and not isinstance(missing, hf.LocalEntryNotFoundError):
         return _explain_missing(missing, name, page)
-    # in older clients LocalEntryNotFoundError is an HTTP error too, without an answer
-    http = next((e for e in chain if isinstance(e, hf.HfHubHTTPError) and _answer(e) is not None), None)
+    # in older clients LocalEntryNotFoundError is an HTTP error too, without an answer, and version 0.36 raises one of
+    # requests when it has tried several times
+    http = next((e for e in chain if getattr(_answer(e), 'status_code', None) is not None), None)
     if http is not None:
         return _explain_status(http, name, page)
     if first(hf.FileMetadataError):
