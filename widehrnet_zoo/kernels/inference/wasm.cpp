@@ -1,6 +1,6 @@
-// What the page's script calls, compiled to WebAssembly (scripts/web/build_kernels.sh): for one thread, and for several,
-// which are workers of the browser on the same memory. All pointers are to memory that the script has from `allocate`,
-// which only the page's own thread calls, as all else but `help`.
+// What the page's script calls, compiled to WebAssembly (scripts/web/build_kernels.sh) for one thread and for several.
+// Threads are workers of the browser that share the page's memory; they call `help` alone, the page all the rest.
+// All pointers are to memory that the script has from `allocate`.
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,7 +27,7 @@ struct Opened {
   float* maps = nullptr;
 };
 
-// Browsers do not let the page's own thread sleep. So nobody does for this lock, which is held for moments only.
+// A lock that nobody sleeps for: browsers do not let the page's own thread sleep. It is held for moments only.
 int locked = 0;
 struct Lock {
   Lock() {
@@ -113,7 +113,8 @@ Opened* open_network(Int* file, Int bytes) {
   return opened;
 }
 
-// images (batch, channels, height, width) to maps; height and width are multiples of 32; always as many threads
+// images (batch, channels, height, width) to maps; height and width are multiples of 32. A network is always run by the
+// same number of threads.
 EXPORT(run)
 void run(Opened* network, const float* images, Int batch, Int height, Int width, float* maps, Int threads) {
   const Program& program = network->program;
@@ -140,7 +141,7 @@ void run(Opened* network, const float* images, Int batch, Int height, Int width,
   }
 }
 
-// What a worker runs for good, from 1 on
+// What a worker runs until the page is closed; workers are numbered from 1
 EXPORT(help)
 void help(Int me) { participate(me); }
 
