@@ -4,6 +4,7 @@ import contextlib
 import functools
 import itertools
 import logging
+import operator
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -126,31 +127,34 @@ def _tensors(module: nn.Module) -> list[Tensor]:
     return [*module.parameters(), *module.buffers()]
 
 
+_version = operator.attrgetter('_version')
+
+
 class _Weights:
     """Tells when a module's weights change: by an optimiser, `load_state_dict`, `to`, or other tensors or layers.
 
-    It is asked before every call, and to walk through the module again would take milliseconds.
+    It is asked before every call: to walk through the module again would take milliseconds, and Python's loops twice as
+    long as `map`.
     """
 
     def __init__(self, module: nn.Module):
-        self._places: list[tuple[Any, str, Any]] = [
-            (holder, name, value)
-            for m in module.modules()
-            for holder in (m._parameters, m._buffers, m._modules)
-            for name, value in holder.items()
-        ]
-        self._tensors = [value for *_, value in self._places if isinstance(value, Tensor)]
+        holders = [holder for m in module.modules() for holder in (m._parameters, m._buffers, m._modules)]
+        self._holders: list[dict[str, Any]] = [holder for holder in holders for _ in holder]
+        self._names = [name for holder in holders for name in holder]
+        self._values: list[Any] = [value for holder in holders for value in holder.values()]
+        self._tensors = [value for value in self._values if isinstance(value, Tensor)]
         self._state = self._now()
 
     def _now(self) -> tuple[Any, ...]:
         if not self._tensors or self._tensors[0].is_inference():
             return ()
         first = self._tensors[0]
-        return (first.data_ptr(), first.dtype, sum(tensor._version for tensor in self._tensors))
+        return (first.data_ptr(), first.dtype, sum(map(_version, self._tensors)))
 
     def changed(self) -> bool:
         """Whether they are others than when this was made."""
-        return any(holder.get(name) is not value for holder, name, value in self._places) or self._now() != self._state
+        found = map(dict.get, self._holders, self._names)
+        return any(map(operator.is_not, found, self._values)) or self._now() != self._state
 
 
 def _fastest(module: nn.Module, device: torch.device, bf16: bool) -> tuple[str, nn.Module]:
