@@ -1,5 +1,5 @@
 // Runs the kernels without Python, to check builds for other processors: reads a program, images and the heatmaps that
-// PyTorch gives for them, and prints for each set of kernels and number of threads how apart its heatmaps are away.
+// PyTorch gives for them, and prints for each set of kernels and number of threads how far its heatmaps are away.
 //
 //   kernels_check LIBRARY steps.bin numbers.bin images.bin heatmaps.bin BATCH HEIGHT WIDTH
 #include <stdio.h>

@@ -11,22 +11,20 @@ out=$(realpath -m "${1:-$package/web/page}")
 cd "$package/kernels/inference"
 objects=$(mktemp -d)
 trap 'rm -rf "$objects"' EXIT
-# a stack of 1 MiB instead of 16
-stack=-Wl,--strip-all,-z,stack-size=1048576
+compile() {
+    python -m ziglang c++ -target wasm32-wasi -mcpu="generic+simd128$features" -std=c++17 -g0 -fno-exceptions -fno-rtti \
+        -fvisibility=hidden "$@"
+}
 
-build() {
-    local file=$out/$1 options=("${@:3}")
-    compile() {
-        python -m ziglang c++ -target wasm32-wasi -mcpu="generic+simd128$features" -std=c++17 -g0 -fno-exceptions \
-            -fno-rtti -fvisibility=hidden "$@"
-    }
-    local features=$2
+build() { # FILE FEATURES OPTIONS of the linker
+    features=$2
     # as in CMakeLists.txt: multiplications and additions may be joined, and NaN is kept
     compile -O3 -ffp-contract=fast -fno-math-errno -fno-trapping-math -DWIDEHRNET_VARIANT=wasm \
         -c variant.cpp -o "$objects/variant.o"
     for name in page plan program wasm; do compile -Os -c $name.cpp -o "$objects/$name.o"; done
-    compile -mexec-model=reactor "$stack" "${options[@]}" "$objects"/*.o -o "$file"
-    chmod 644 "$file"
+    # a stack of 1 MiB instead of 16
+    compile -mexec-model=reactor -Wl,--strip-all,-z,stack-size=1048576 "${@:3}" "$objects"/*.o -o "$out/$1"
+    chmod 644 "$out/$1"
 }
 
 mkdir -p "$out"
