@@ -23,8 +23,9 @@ _FAINT = 0.35
 _STRIP = 64
 
 Colour = tuple[int, int, int]
-Canvas = npt.NDArray[np.uint8]
+Canvas = npt.NDArray[np.uint8]  # (3, height, width): rows of one channel are painted faster than pixels of three
 Point = npt.NDArray[np.float64]
+Strip = tuple[slice, slice, npt.NDArray[np.float32]]  # rows, columns, and how far these pixels are from a line
 
 
 def draw_poses(
@@ -51,12 +52,12 @@ def draw_poses(
     Returns:
         A new image of the same size.
     """
-    canvas = read_image(image).copy()
+    canvas = np.moveaxis(read_image(image), 2, 0).copy()
     points, certain = np.asarray(keypoints, float), np.asarray(scores, float)
     corners = [None] * len(points) if boxes is None else np.asarray(boxes, float)
     for person, sure, box in zip(points, certain, corners, strict=True):
         _draw_person(canvas, person, sure, box, skeleton, threshold, line_width)
-    return Image.fromarray(canvas)
+    return Image.merge('RGB', [Image.fromarray(channel) for channel in canvas])
 
 
 def contact_sheet(tiles: Sequence[tuple[Image.Image, str]], columns: int) -> Image.Image:
@@ -90,23 +91,28 @@ def _draw_person(
         corners = np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2), (x1, y1)])
         for grow, colour in ((outline, _OUTLINE), (0.0, SIDE_COLOURS['centre'])):
             for a, b in itertools.pairwise(corners):
-                _stroke(canvas, a, b, max(0.5, 0.4 * radius) + grow, colour, 0.8)
+                half = max(0.5, 0.4 * radius) + grow
+                _paint(canvas, _near(canvas, a, b, half), half, colour, 0.8)
     if not shown.any():
         return
     sides = skeleton.sides
     # a score of 1 is as sure as heatmaps get; below that lines fade and joints shrink, but stay visible
     certainty = scores.clip(0, 1)
     opacity = _FAINT + (1 - _FAINT) * certainty
-    bones = [(a, b) for a, b in skeleton.bones if shown[a] and shown[b]]
-    for a, b in bones:
-        _stroke(canvas, points[a], points[b], radius + outline, _OUTLINE, 0.8 * min(opacity[a], opacity[b]))
-    for a, b in bones:
-        colour = SIDE_COLOURS[_side(sides[a], sides[b])]
-        _stroke(canvas, points[a], points[b], radius, colour, min(opacity[a], opacity[b]))
+    bones = [
+        (_near(canvas, points[a], points[b], radius + outline), _side(sides[a], sides[b]), min(opacity[a], opacity[b]))
+        for a, b in skeleton.bones
+        if shown[a] and shown[b]
+    ]
+    for strips, _, sure in bones:
+        _paint(canvas, strips, radius + outline, _OUTLINE, 0.8 * sure)
+    for strips, side, sure in bones:
+        _paint(canvas, strips, radius, SIDE_COLOURS[side], sure)
     for k in np.flatnonzero(shown):
         size = radius * (1.2 + 0.8 * certainty[k])
-        _stroke(canvas, points[k], points[k], size + outline, _OUTLINE, opacity[k])
-        _stroke(canvas, points[k], points[k], size, SIDE_COLOURS[sides[k]], opacity[k])
+        strips = _near(canvas, points[k], points[k], size + outline)
+        _paint(canvas, strips, size + outline, _OUTLINE, opacity[k])
+        _paint(canvas, strips, size, SIDE_COLOURS[sides[k]], opacity[k])
 
 
 def _side(a: str, b: str) -> str:
@@ -119,55 +125,57 @@ def _radius(canvas: Canvas, points: npt.NDArray[np.float64], line_width: float |
     """Half the width of a bone."""
     if line_width is not None:
         return max(line_width / 2, 0.25)
-    height, width = canvas.shape[:2]
+    height, width = canvas.shape[1:]
     person = float(np.ptp(points, axis=0).max()) if len(points) else 0.0
     # thick enough to be seen when the whole image is on a screen, thin enough not to cover a small person
     return float(np.clip(max(0.008 * person, 0.0016 * max(height, width)), 0.5, max(0.5, 0.02 * person)))
 
 
-def _stroke(
-    canvas: Canvas,
-    a: npt.NDArray[np.float64],
-    b: npt.NDArray[np.float64],
-    radius: float,
-    colour: Colour,
-    opacity: float,
-) -> None:
-    """Paint the points nearer than `radius` to the line from `a` to `b`.
-
-    The coverage of a pixel at the edge follows its distance: as smooth as supersampling, at any size.
-    """
-    height, width = canvas.shape[:2]
+def _near(canvas: Canvas, a: Point, b: Point, radius: float) -> list[Strip]:
+    """The pixels nearer than `radius` to the line from `a` to `b`, and others around them."""
+    height, width = canvas.shape[1:]
     reach = radius + 1
     low = np.floor(np.minimum(a, b) - reach).clip(0, (width, height)).astype(int)
     high = np.ceil(np.maximum(a, b) + reach + 1).clip(0, (width, height)).astype(int)
     if (high <= low).any():
-        return
-    along = b - a
-    length = float(along @ along)
-    # as numbers of Python they leave the arrays float32
-    (across, down), radius, opacity = along.tolist(), float(radius), float(opacity)
+        return []
+    # numbers of Python leave the arrays float32
+    (x0, y0), (across, down) = a.tolist(), (b - a).tolist()
+    length = across**2 + down**2
+    strips = []
     # strips follow a slanting line closely, so that the work is in proportion to what is painted
     for top in range(low[1], high[1], _STRIP):
         bottom = min(top + _STRIP, high[1])
-        near = np.array([0.0, 1.0])
-        if along[1]:
-            near = ((np.array([top - reach, bottom + reach]) - a[1]) / along[1]).clip(0, 1)
-        ends = a[0] + near * along[0]
-        left = max(low[0], int(ends.min() - reach))
-        right = min(high[0], int(ends.max() + reach) + 2)
+        near = [0.0, 1.0]
+        if down:
+            near = [min(max((y - y0) / down, 0.0), 1.0) for y in (top - reach, bottom + reach)]
+        ends = [x0 + share * across for share in near]
+        left = max(low[0], int(min(ends) - reach))
+        right = min(high[0], int(max(ends) + reach) + 2)
         if right <= left:
             continue
-        x = np.arange(left, right, dtype=np.float32) - np.float32(a[0])
-        y = np.arange(top, bottom, dtype=np.float32)[:, None] - np.float32(a[1])
+        x = np.arange(left, right, dtype=np.float32) - np.float32(x0)
+        y = np.arange(top, bottom, dtype=np.float32)[:, None] - np.float32(y0)
         if length > 0:
             share = x * (across / length) + y * (down / length)
-            np.clip(share, 0, 1, out=share)
+            # not `np.clip`, whose call takes longer than its work
+            np.minimum(np.maximum(share, 0, out=share), 1, out=share)
             x, y = x - share * across, y - share * down
-        alpha = (radius + 0.5) - np.sqrt(x * x + y * y)
-        np.clip(alpha, 0, 1, out=alpha)
-        alpha *= min(2 * radius, 1) * opacity
-        # channel by channel: loops over three numbers would take most of the time
-        for channel, value in enumerate(colour):
-            plane = canvas[top:bottom, left:right, channel]
-            np.rint(plane + (np.float32(value) - plane) * alpha, out=plane, casting='unsafe')
+        strips.append((slice(top, bottom), slice(left, right), np.sqrt(x * x + y * y)))
+    return strips
+
+
+def _paint(canvas: Canvas, strips: list[Strip], radius: float, colour: Colour, opacity: float) -> None:
+    """Paint the pixels that are nearer than `radius`.
+
+    The coverage of a pixel at the edge follows its distance: as smooth as supersampling, at any size.
+    """
+    ink = np.array(colour, np.float32)[:, None, None]
+    most = float(min(2 * radius, 1) * opacity)
+    for rows, columns, distance in strips:
+        alpha = np.float32(radius + 0.5) - distance
+        np.minimum(np.maximum(alpha, 0, out=alpha), 1, out=alpha)
+        alpha *= most
+        patch = canvas[:, rows, columns]
+        before = patch.astype(np.float32)
+        patch[...] = before + (ink - before) * alpha + np.float32(0.5)
