@@ -191,10 +191,15 @@ def test_models_open_when_chosen_and_only_two_stay_open(network):
 
 def test_models_are_named_by_arguments_and_environment(tmp_path, monkeypatch):
     monkeypatch.setenv('WIDEHRNET_DEMO_MODELS', 'hf-hub:me/mine, ,widehrnet_10')
-    names = DemoModels.find([str(tmp_path)]).names
-    assert names[:3] == [str(tmp_path), 'hf-hub:me/mine', 'widehrnet_10']
+    models = DemoModels.find([str(tmp_path)])
+    assert models.names[:3] == [str(tmp_path), 'hf-hub:me/mine', 'widehrnet_10']
+    assert models.for_camera == str(tmp_path)
     with pytest.raises(UserError, match='no file or folder'):
         DemoModels.find([str(tmp_path / 'none')])
+    monkeypatch.delenv('WIDEHRNET_DEMO_MODELS')
+    models = DemoModels.find()
+    assert models.names[0].startswith('widehrnet_18_attn.')
+    assert models.for_camera in models.names and models.for_camera.startswith('widehrnet_10_attn.')
 
 
 def test_a_new_photo_is_shown_with_its_keypoints_and_no_boxes(doing):

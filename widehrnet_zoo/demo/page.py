@@ -38,7 +38,11 @@ LIVE_VISITORS = 2
 LIVE_SECONDS = 300
 """Seconds after which a camera is stopped, so that others have a turn."""
 
-_CAMERA = {'video': {'width': {'ideal': 640}, 'height': {'ideal': 480}}}
+# the browser may show and encode frames on the processor that the network needs too: few and small ones leave it more
+_CAMERA = {'video': {'width': {'ideal': 480}, 'height': {'ideal': 360}, 'frameRate': {'ideal': 15}}}
+
+_LIVE_EVERY = 0.08
+"""Seconds between frames that the browser sends, whether or not the one before is done."""
 
 _HINT = (
     '**Boxes.** Without a box people are found in the image. For a box of your own click on two opposite corners in '
@@ -46,13 +50,15 @@ _HINT = (
     'should go; or type into the table.'
 )
 
-# the result stands beside photo and settings, and on a telephone between them
+# the result stands beside photo and settings, and on a telephone between them; the bar of the time that is left moves
+# sixty times a second
 _STYLE = """
 #parts {display: grid; grid-template: 'source' 'result' 'settings' / minmax(0, 1fr); align-items: start}
 #source {grid-area: source} #result {grid-area: result} #settings {grid-area: settings}
 @media (min-width: 700px) {
   #parts {grid-template: 'source result' auto 'settings result' 1fr / minmax(0, 2fr) minmax(0, 3fr)}
 }
+#camera .streaming-bar {display: none}
 """
 _EMPTY = 'Drop a photo, take one, or click on the example.'
 
@@ -194,7 +200,7 @@ def _live_tab(gr: Any, models: DemoModels) -> None:
                     # in a mirrored image left is right
                     webcam_options=gr.WebcamOptions(mirror=False, constraints=_CAMERA),
                 )
-                model = gr.Dropdown(models.names, value=models.names[0], label='Model', elem_id='live-model')
+                model = gr.Dropdown(models.names, value=models.for_camera, label='Model', elem_id='live-model')
                 threshold = gr.Slider(0, 1, 0.2, step=0.05, label='Draw keypoints with at least this score')
             with gr.Column(min_width=300):
                 shown = gr.Image(
@@ -207,9 +213,11 @@ def _live_tab(gr: Any, models: DemoModels) -> None:
             live.look,
             [camera, model, threshold, known],
             [shown, status, known],
-            stream_every=0.04,
+            stream_every=_LIVE_EVERY,
             time_limit=LIVE_SECONDS,
             show_progress='hidden',
+            # what Gradio would show otherwise, out of sight, is drawn anew sixty times a second
+            show_progress_on=[known],
             concurrency_id='live',
             concurrency_limit=LIVE_VISITORS,
             api_visibility='private',

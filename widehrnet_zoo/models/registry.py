@@ -18,6 +18,9 @@ from . import widehrnet
 DEFAULT_MODEL = 'widehrnet_18_attn'
 """The variant that is taken where none is named."""
 
+LIGHT_MODEL = 'widehrnet_10_attn'
+"""The variant that is taken where none is named and time is short: for a camera, in a browser."""
+
 # what timm and torch raise on arguments of the wrong type or size, which may be those of a stranger's config.json
 _UNBUILDABLE = (
     TypeError, ValueError, AttributeError, LookupError, ArithmeticError, AssertionError, RuntimeError, MemoryError

@@ -25,11 +25,12 @@ from ..inference.people import CHANCE, Limits
 from ..kernels.program import Program
 from ..kernels.record import record
 from ..models.opening import OpenedNetwork, open_network
+from ..models.registry import DEFAULT_MODEL, LIGHT_MODEL
 from ..pose.box_maps import gives_boxes
 from ..video import FollowConfig, SmoothConfig
 from .runtime import runtime_config
 
-DEFAULT_MODELS = ('widehrnet_10_attn', 'widehrnet_18_attn')
+DEFAULT_MODELS = (LIGHT_MODEL, DEFAULT_MODEL)
 """The pose models of `widehrnet web`, the fast one first."""
 
 PAGE = Path(__file__).parent / 'page'
