@@ -72,6 +72,16 @@ def test_the_engine_follows_weights_that_change():
     assert far(fast.heatmaps(CROPS), plain.heatmaps(CROPS)) < 1e-4 < far(before, plain.heatmaps(CROPS))
 
 
+def test_weights_are_watched_from_the_moment_that_somebody_has_the_module(tmp_path):
+    small().save_pretrained(tmp_path / 'model')
+    ours = estimator(tmp_path / 'model', device='cpu')
+    before = ours.heatmaps(CROPS)
+    for opened in (ours, pickle.loads(pickle.dumps(ours))):
+        with torch.no_grad():
+            opened.model.classifier.weight.mul_(2)
+        assert far(opened.heatmaps(CROPS), before) > 1e-2
+
+
 def keypoints_elsewhere(estimator, photo, results):
     results.put(estimator(photo, [[0, 0, 64, 64]]).keypoints)
 

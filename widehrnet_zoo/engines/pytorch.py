@@ -41,9 +41,9 @@ class TorchBackend:
             installed without kernels or the processor has none in bfloat16; `'graphs'` for a WideHRNet on CUDA; and
             `'eager'` everywhere else.
         int8: Products of 8-bit integers, which the kernels alone know.
+        own: Whether nobody else has the module, so that its weights need no watching before `module` is read.
 
     Attributes:
-        module: The plain network. Where its weights change, the engine follows at the next call.
         engine: Which one runs: `'kernels'`, `'deployed'`, `'graphs'` or `'eager'`.
         any_size: Whether it takes inputs of other heights and widths, multiples of 32.
 
@@ -62,13 +62,15 @@ class TorchBackend:
         bf16: bool = False,
         engine: str = 'auto',
         int8: bool = False,
+        own: bool = False,
     ):
         if engine not in ENGINES:
             raise UserError(f'There is no engine {engine!r}: choose {", ".join(ENGINES)}.')
         if int8 and engine not in ('auto', 'kernels'):
             raise UserError(f'The kernels alone run in int8: leave the engine {engine!r} out, or int8.')
         opened = open_network(module, size=size, skeleton=skeleton)
-        self.module = module.eval() if device is None else module.eval().to(find_device(device))
+        self._module = module.eval() if device is None else module.eval().to(find_device(device))
+        self._own = own
         self.skeleton, self.size, self.padding = opened.skeleton, opened.size, opened.padding
         self.mean, self.std, self.score_map = opened.mean, opened.std, opened.score_map
         tensors = _tensors(module)
@@ -77,16 +79,22 @@ class TorchBackend:
         self._precision = precision_of(bf16, int8)
         self._wanted = 'kernels' if int8 else engine
         self.engine, self._runner = self._choose()
-        self._weights: _Weights | None = _Weights(self.module)
+        self._weights: _Weights | None = _Weights(self._module)
+
+    @property
+    def module(self) -> nn.Module:
+        """The plain network. Where its weights change, the engine follows at the next call."""
+        self._own = False
+        return self._module
 
     def _choose(self) -> tuple[str, nn.Module]:
         if self._wanted == 'auto':
-            return _fastest(self.module, self.device, self.bf16)
+            return _fastest(self._module, self.device, self.bf16)
         if self._wanted == 'eager':
-            return 'eager', self.module
+            return 'eager', self._module
         if self._wanted == 'graphs':
-            return 'graphs', _graphed(self.module, self.bf16)
-        deployed = deploy(self.module)
+            return 'graphs', _graphed(self._module, self.bf16)
+        deployed = deploy(self._module)
         if self._wanted == 'deployed':
             return 'deployed', deployed
         return 'kernels', accelerate(deployed, self._precision)
@@ -94,14 +102,16 @@ class TorchBackend:
     @property
     def runner(self) -> nn.Module:
         """What runs: the module itself, or what was made of it."""
-        if self._runner is not self.module and (self._weights is None or self._weights.changed()):
-            self._weights = _Weights(self.module)
+        # the look at thousands of tensors takes a tenth of a crop's time
+        stale = self._weights is None or (not self._own and self._weights.changed())
+        if stale and self._runner is not self._module:
+            self._weights = _Weights(self._module)
             self.engine, self._runner = self._choose()
         return self._runner
 
     def __getstate__(self) -> dict[str, Any]:
         # what was made of the module is made again where it is opened, for the processor that is there
-        return {**self.__dict__, '_runner': self.module if self._runner is self.module else None, '_weights': None}
+        return {**self.__dict__, '_runner': self._module if self._runner is self._module else None, '_weights': None}
 
     def __call__(self, images: Tensor) -> Tensor:
         """Normalised crops (B, 3, H, W) to heatmaps (B, K, H/4, W/4)."""
@@ -239,4 +249,4 @@ def open_torch(
     network = open_network(model, weights, size=size, skeleton=skeleton).network
     if not isinstance(model, nn.Module):
         device = find_device(device_for(device, engine, int8))
-    return TorchBackend(network, size, skeleton, device, bf16, engine, int8)
+    return TorchBackend(network, size, skeleton, device, bf16, engine, int8, own=not isinstance(model, nn.Module))
