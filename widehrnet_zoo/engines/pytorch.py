@@ -20,6 +20,7 @@ from ..kernels.library import device_for, find_library, precision_of, variants
 from ..kernels.native import KernelNetwork, accelerate
 from ..models.opening import open_network
 from ..models.widehrnet import WideHRNet
+from ..pose.crops import normalise
 from ..pose.skeletons import Skeleton
 from . import ENGINES
 from .fork import check_fork
@@ -128,6 +129,9 @@ class TorchBackend:
     def from_crops(self, crops: npt.NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]) -> Tensor:
         """uint8 crops (B, H, W, 3) to heatmaps (B, K, H/4, W/4), normalised on the module's device."""
         check_fork()
+        if self.device.type == 'cpu':
+            # not by PyTorch, whose threads go on spinning for milliseconds, where those of the kernels want to run
+            return self(torch.from_numpy(normalise(crops, mean, std)))
         shift, scale = (torch.tensor(v, device=self.device).view(1, 3, 1, 1) * 255 for v in (mean, std))
         images = torch.from_numpy(crops).to(self.device).permute(0, 3, 1, 2).float().sub_(shift).div_(scale)
         return self(images)
