@@ -267,7 +267,8 @@ class TopDownNeck(nn.Module):
 def init_weights(module: nn.Module) -> None:
     """Fresh weights for one module, as the authors draw them: normal with 0.001, biases 0."""
     if isinstance(module, (nn.Conv2d, nn.Linear)):
-        nn.init.normal_(module.weight, std=0.001)
+        if not module.weight.is_meta:  # there is nothing to draw, and PyTorch takes twice the network's time for it
+            nn.init.normal_(module.weight, std=0.001)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
     elif callable(reset := getattr(module, 'reset_parameters', None)):
