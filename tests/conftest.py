@@ -1,3 +1,6 @@
+"""What tests share. PyTorch is imported where it is used: the process that hands out the tests needs none."""
+
+import contextlib
 import gc
 import importlib.util
 import os
@@ -7,20 +10,25 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
 if 'PYTEST_XDIST_WORKER' in os.environ:
     # the processes share the cores, and so do those that tests start
     os.environ['OMP_NUM_THREADS'] = '1'
-    torch.set_num_threads(1)
 
 os.environ['WIDEHRNET_CACHE'] = ''  # the user's own stays as it is
+gc.disable()
 
 
 def pytest_collection_finish() -> None:
     """Leave what the imports made out of garbage collection, which would go through all of it again and again."""
     gc.freeze()
+    gc.enable()
+
+
+def pytest_runtest_teardown() -> None:
+    """The same again once a training run has put all back."""
+    if not gc.get_freeze_count():
+        gc.freeze()
 
 
 SHARED = pathlib.Path(__file__).resolve().parents[2] / 'shared'
@@ -42,7 +50,9 @@ def official() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
 
-    def heatmaps(name: str) -> tuple[torch.Tensor, torch.Tensor]:
+    import torch
+
+    def heatmaps(name: str) -> tuple:
         with np.load(folder / f'{name}.npz') as reference:
             batch, _, height, width = reference['shape'].tolist()
             return torch.from_numpy(module.images(name, batch, height, width)), torch.from_numpy(reference['heatmaps'])
@@ -52,11 +62,13 @@ def official() -> ModuleType:
 
 
 @pytest.fixture(scope='session')
-def enliven() -> Callable[[nn.Module], nn.Module]:
+def enliven() -> Callable:
     """Random weights and statistics that give outputs of order 1: the published initialisation gives nearly 0."""
+    import torch
+    from torch import nn
 
     @torch.no_grad()
-    def enliven(module: nn.Module, seed: int = 0) -> nn.Module:
+    def enliven(module, seed: int = 0):
         random = torch.Generator().manual_seed(seed)
         for m in module.modules():
             if isinstance(m, nn.BatchNorm2d):
@@ -71,3 +83,10 @@ def enliven() -> Callable[[nn.Module], nn.Module]:
         return module
 
     return enliven
+
+
+@pytest.fixture
+def quick_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training runs in half the time: without the picture of their curves, and without a collection of garbage."""
+    monkeypatch.setattr('widehrnet_zoo.training.run.draw_curves', lambda *_: None)
+    monkeypatch.setattr('widehrnet_zoo.training.engine.few_collections', contextlib.nullcontext)

@@ -83,7 +83,8 @@ def test_attention_becomes_its_mean_gate(grow_weights):
         expected = source(images)
         state = grow_weights.fold_attention(source, lambda: source(images))
         target.load_state_dict(state)
-        assert all(torch.equal(v, source.state_dict()[k]) for k, v in state.items() if k.endswith('conv.weight'))
+        own = source.state_dict()
+        assert all(torch.equal(v, own[k]) for k, v in state.items() if k.endswith('conv.weight'))
         # for a single photo the mean is the gate itself
         torch.testing.assert_close(target(images), expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
 

@@ -357,7 +357,7 @@ def test_weights_of_our_own_are_published_with_their_card(hub, monkeypatch, caps
     assert f"create_model('hf-hub:zoo/{name}@" in capsys.readouterr().out
     published, shipped = load(f'hf-hub:zoo/{name}'), create_model(name, pretrained=True)
     assert published.pretrained_cfg['input_size'] == (3, 256, 192)
-    assert all(torch.equal(v, published.state_dict()[k]) for k, v in shipped.state_dict().items())
+    assert same(published, shipped)
     repo = hub.repos[f'zoo/{name}']
     files = repo.commits[repo.refs['main']]
     card = files['README.md'].decode()

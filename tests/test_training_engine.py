@@ -28,6 +28,7 @@ from widehrnet_zoo.training.stopping import StopRequest
 
 pytest.importorskip('yaml')
 pytest.importorskip('accelerate')
+pytestmark = pytest.mark.usefixtures('quick_runs')  # `whole_run`, made before, has all
 ROOT = Path(__file__).parents[1]
 
 
@@ -78,7 +79,8 @@ def test_a_run_leaves_model_log_and_pictures(whole_run):
     x = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
         assert torch.allclose(again(x), model(x), rtol=1e-4, atol=1e-5)
-    assert all(torch.equal(v, again.state_dict()[k]) for k, v in model.state_dict().items())
+    kept = again.state_dict()
+    assert all(torch.equal(v, kept[k]) for k, v in model.state_dict().items())
 
 
 def test_a_second_run_in_the_same_folder_is_refused_without_resume(whole_run):
@@ -285,8 +287,9 @@ def test_frozen_parts_do_not_move_and_their_norms_neither(whole_run, kites, tmp_
     recipe = tiny_recipe(kites, tmp_path / 'run', epochs=1, model__name=name, model__freeze=['backbone'], ema_decay=0)
     recipe['model'].pop('args')
     trained = train(load_config({**recipe, 'layer_decay': 0.8}), progress=False)
+    after = trained.state_dict()
     for key, value in model.state_dict().items():
-        moved = not torch.equal(value, trained.state_dict()[key])
+        moved = not torch.equal(value, after[key])
         assert moved == key.startswith('classifier.'), key
     with pytest.raises(UserError, match='no module is called'):
         freeze(model, ('stagse',))
