@@ -206,7 +206,8 @@ def _live_tab(gr: Any, models: DemoModels) -> None:
                 shown = gr.Image(
                     show_label=False, interactive=False, streaming=True, format='jpeg', elem_id='live-view', buttons=[]
                 )
-                status = gr.Markdown(EMPTY, elem_id='live-status')
+                stops = f'It stops by itself after {LIVE_SECONDS // 60} minutes.'
+                status = gr.Markdown(f'{EMPTY} {stops}', elem_id='live-status')
         known = gr.State(None)
         # somebody's camera holds a slot as long as it is on, which photos must not wait for
         camera.stream(
