@@ -149,6 +149,15 @@ def test_results_in_the_photos_folder_are_not_taken_for_photos(tmp_path, weights
     assert names(tmp_path) == ['a.png', 'a_pose.jpg', 'a_pose.json', 'out/a_pose.jpg', 'out/a_pose.json']
 
 
+def test_no_photo_is_lost_because_its_name_is_that_of_a_result(tmp_path, capsys):
+    save(tmp_path / 'tree.png')
+    save(tmp_path / 'tree_pose.jpg')
+    before = (tmp_path / 'tree_pose.jpg').read_bytes()
+    assert main(['predict', str(tmp_path), '--out', str(tmp_path)]) == 2
+    assert 'would be written over' in capsys.readouterr().err
+    assert (tmp_path / 'tree_pose.jpg').read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ('command', 'message'),
     [

@@ -1,4 +1,5 @@
 import io
+import struct
 import sys
 import zlib
 
@@ -22,6 +23,13 @@ def saved(image, file_format='PNG', **more):
 
 def grey3(values):
     return np.repeat(np.asarray(values, np.uint8)[..., None], 3, 2)
+
+
+def tiff_of_12_bits(values):
+    """Two pixels, which Pillow does not write."""
+    tags = ((256, 2), (257, 1), (258, 12), (259, 1), (262, 1), (273, 122), (277, 1), (278, 1), (279, 3))
+    entries = [struct.pack('<HHII', tag, 3, 1, value) for tag, value in tags]
+    return struct.pack('<2sHIH', b'II', 42, 8, len(tags)) + b''.join(entries) + bytes(4) + values
 
 
 def clear_palette():
@@ -66,6 +74,7 @@ def clear_palette():
             np.array([[[0] * 3, [1] * 3]]),
             id='dark 16-bit PNG',
         ),
+        pytest.param(tiff_of_12_bits(b'\x7f\xff\xff'), np.array([[[127] * 3, [255] * 3]]), id='12-bit TIFF'),
         pytest.param(Image.fromarray(GREY.astype(np.int32)), grey3(GREY), id='PIL I with 8-bit values'),
         pytest.param(Image.fromarray(GREY.astype(np.int32) * 257), grey3(GREY), id='PIL I with 16-bit values'),
         pytest.param(Image.fromarray((GREY / 255).astype(np.float32)), grey3(GREY), id='PIL float'),

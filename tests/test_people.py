@@ -196,6 +196,7 @@ def test_limits():
         ({'min_size': -1}, 'min_size'),
         ({'pose_threshold': 3}, 'pose_threshold'),
         ({'box_threshold': float('nan')}, 'box_threshold'),
+        ({'same_person': None}, 'same_person'),
         ({'largest': 'no'}, 'largest'),
         ({'second_look': 0}, 'second_look'),
     ],

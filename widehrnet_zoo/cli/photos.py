@@ -11,6 +11,9 @@ _TO_CONVERT = frozenset(f'.{ending}' for ending in f'{_CAMERAS} exr hdr jp2 jxl 
 
 STDIN = Path('-')
 
+_DRAWN = ('.jpg', '.mp4', '.mkv', '.mov')
+"""Photos and videos that drawings can have the names of."""
+
 
 def find_photos(
     paths: list[str], out: Path | None
@@ -95,6 +98,26 @@ def _why_not(text: str) -> str:
 
 def _is_result(path: Path) -> bool:
     return path.stem.endswith('_pose') and any(os.path.exists(path.with_suffix(s)) for s in ('.json', '.jsonl'))
+
+
+def check_pictures(out: Path, targets: list[Path], found: list[tuple[Path, Path]]) -> None:
+    """Find out before any photo is read whether a drawing would be written over one of them.
+
+    Args:
+        out: Folder of the results.
+        targets: Names in it as from `name_outputs`.
+        found: Pairs as from `find_photos`.
+
+    Raises:
+        UserError: If it would, as that of `tree.jpg` over `tree_pose.jpg`.
+    """
+    from ..errors import UserError
+
+    names = {f'{out.resolve() / target}_pose'.casefold() for target in targets}
+    for path, _ in found:
+        meets = path.suffix.lower() in _DRAWN and str(path.resolve().with_suffix('')).casefold() in names
+        if meets and not _is_result(path):
+            raise UserError(f'A result would be written over {path}: give another folder as --out.')
 
 
 def name_outputs(photos: list[tuple[Path, Path]]) -> list[Path]:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from .engine import add_engine, add_precision, engine_options
 from .people import add_detector, add_limits, people_options
-from .photos import STDIN, find_photos, name_outputs
+from .photos import STDIN, check_pictures, find_photos, name_outputs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -187,8 +187,11 @@ def run(args: argparse.Namespace) -> int:
         raise UserError('A camera or stream goes on until it is stopped: give each a command of its own.')
     if not 0 <= args.threshold <= 1:
         raise UserError(f'The threshold is a score from 0 to 1, not {args.threshold:g}.')
+    targets = name_outputs(photos)
     if out is not None:
         check_folder(out)
+        if not args.no_picture:
+            check_pictures(out, targets + [target for _, target in videos], found)
     for name in args.format:
         check_format(name, [str(photo) for photo, _ in photos])
     boxes_of = _boxes(args, [str(photo) for photo, _ in photos])
@@ -209,7 +212,6 @@ def run(args: argparse.Namespace) -> int:
         estimator.detector()  # what hinders it is said once, before any photo
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-    targets = name_outputs(photos)
     together: list[PoseResult] = []
     begun: list[int] = []  # which photos went in
     people = done = nobody = 0

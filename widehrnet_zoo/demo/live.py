@@ -36,7 +36,7 @@ class Live:
             now: The time at which it is done, in seconds.
         """
         self._times.append(now)
-        return (len(self._times) - 1) / (now - self._times[0]) if len(self._times) > 1 else 0.0
+        return (len(self._times) - 1) / (now - self._times[0]) if now > self._times[0] else 0.0
 
     def was_stopped(self, now: float) -> bool:
         """Whether there was no frame for a while."""

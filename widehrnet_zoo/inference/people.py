@@ -87,7 +87,8 @@ class Limits:
     def __post_init__(self) -> None:
         for name in ('box_threshold', 'pose_threshold', 'same_person'):
             value = getattr(self, name)
-            if value is not None and not (_is_number(value) and 0 <= value <= 1):
+            left_out = value is None and name != 'same_person'
+            if not left_out and not (_is_number(value) and 0 <= value <= 1):
                 raise UserError(f'{name} must be a score from 0 to 1, not {value!r:.40}.')
         if not _is_number(self.min_size) or not 0 <= self.min_size < np.inf:
             raise UserError(f'min_size must be a length in pixels, from 0, not {self.min_size!r:.40}.')

@@ -92,7 +92,7 @@ def check_boxes(boxes: Any, image_size: tuple[int, int]) -> npt.NDArray[np.float
         UserError: If a box is not x1, y1, x2, y2 in pixels, has no area, or lies wholly outside the image.
     """
     try:
-        array = np.asarray(boxes.detach().cpu() if hasattr(boxes, 'detach') else boxes, np.float64)
+        array = np.asarray(boxes.detach().cpu().double() if hasattr(boxes, 'detach') else boxes, np.float64)
     except (TypeError, ValueError) as error:
         raise UserError(f'Boxes must be numbers x1, y1, x2, y2, one row for each person: {error}.') from error
     if array.size == 0 and array.ndim <= 2:

@@ -255,6 +255,8 @@ def _from_pillow(
     except Exception:  # EXIF that cannot be parsed says nothing of the orientation, like none at all
         turn = None
     try:
+        if isinstance(image, TiffImageFile) and image.tag_v2.get(258) == (12,):
+            image = image.point(lambda value: value * 16)  # Pillow keeps values of 12 bits as they are
         if decoded is not None:
             pixels = decoded if left == 1 and decoded.shape[2] == 3 else _reduced(decoded, left, name)
         else:
