@@ -150,6 +150,7 @@ def test_the_view_of_validation_is_the_finders_letterbox(squares):
         assert white(pixels[i]) == pytest.approx(white(canvas.transpose(2, 0, 1)), abs=1)
 
 
+@pytest.mark.usefixtures('quick_runs')
 def test_packs_of_photos_teach_the_same(squares, tmp_path):
     values = recipe(squares, tmp_path / 'run', epochs=1)
     values['data'].update(val_labels=str(squares / 'val.json'), crop_size=120)

@@ -75,14 +75,15 @@ def test_the_head_can_be_replaced(tiny):
 @pytest.mark.parametrize('feature_cls', [None, 'getter', 'fx'])
 def test_features_are_the_branches(feature_cls, enliven):
     x = images(1, 3, 64, 96)
+    small = {'channels': (8, 16, 24, 32), 'num_blocks': 1}
     kwargs = {'feature_cls': feature_cls} if feature_cls else {}
-    model = enliven(timm.create_model('widehrnet_10', features_only=True, **kwargs)).eval()
-    assert model.feature_info.channels() == [32, 64, 128, 256]
+    model = enliven(timm.create_model('widehrnet_10', features_only=True, **small, **kwargs)).eval()
+    assert model.feature_info.channels() == [8, 16, 24, 32]
     assert model.feature_info.reduction() == [4, 8, 16, 32]
-    whole = enliven(timm.create_model('widehrnet_10')).eval()
+    whole = enliven(timm.create_model('widehrnet_10', **small)).eval()
     features, branches = whole.forward_intermediates(x)
     assert torch.equal(features, whole.forward_features(x))
-    assert [b.shape[1:] for b in branches] == [(32, 16, 24), (64, 8, 12), (128, 4, 6), (256, 2, 3)]
+    assert [b.shape[1:] for b in branches] == [(8, 16, 24), (16, 8, 12), (24, 4, 6), (32, 2, 3)]
     if feature_cls == 'fx':
         # a traced network with its head has taken other random weights
         whole.load_state_dict({**whole.state_dict(), **model.graph_module.state_dict()})
@@ -139,7 +140,8 @@ def test_any_size_works(tiny, size):
 
 @torch.inference_mode()
 def test_device_and_type_are_honoured(tiny):
-    model = WideHRNet(channels=(8, 12, 16, 20), attn_layer='se', device='meta', dtype=torch.bfloat16)
+    parts = {'channels': (8, 12, 16), 'num_modules': (1, 1), 'num_blocks': 1, 'attn_layer': 'se'}
+    model = WideHRNet(**parts, device='meta', dtype=torch.bfloat16)
     tensors = [*model.parameters(), *model.buffers()]
     assert {t.device.type for t in tensors} == {'meta'}
     assert {t.dtype for t in tensors if t.is_floating_point()} == {torch.bfloat16}

@@ -77,6 +77,7 @@ def test_eval_takes_the_models_padding_unless_told_otherwise(tmp_path, monkeypat
     assert paddings == [1.1, 1.4]
 
 
+@pytest.mark.usefixtures('quick_runs')
 def test_training_looks_at_boxes_with_the_recipes_padding_and_the_model_keeps_it(tmp_path):
     pytest.importorskip('yaml')
     pytest.importorskip('accelerate')

@@ -16,6 +16,7 @@ from widehrnet_zoo.training.people import read_people
 
 pytest.importorskip('yaml')
 pytest.importorskip('accelerate')
+pytestmark = pytest.mark.usefixtures('quick_runs')
 
 
 @pytest.fixture(scope='module')

@@ -41,13 +41,13 @@ class MacCount:
 
 
 def measure_macs(model: nn.Module, spoil: bool = False) -> MacCount:
-    """Count multiply-accumulates on shapes alone, without computing.
+    """Count multiply-accumulates in a pass over an image of 64x64 zeros.
 
     Args:
         model: The network; it is left as it is.
         spoil: Work on the network itself, which loses its values, norms and hooks, instead of a copy; faster.
     """
-    model = (model if spoil else copy.deepcopy(model)).to('meta').eval()
+    model = (model if spoil else copy.deepcopy(model)).float().eval()
     repeated = {
         id(layer)
         for fusion in model.modules()
@@ -72,10 +72,10 @@ def measure_macs(model: nn.Module, spoil: bool = False) -> MacCount:
             module.register_forward_hook(count)
         for name, child in module.named_children():
             if isinstance(child, nn.BatchNorm2d):
-                setattr(module, name, nn.Identity())  # not counted, and slow on shapes
+                setattr(module, name, nn.Identity())  # not counted
     first = next(m for m in model.modules() if isinstance(m, nn.Conv2d))
     with torch.inference_mode():
-        model(torch.empty(1, first.in_channels, _BASE, _BASE, device='meta', dtype=first.weight.dtype))
+        model(torch.zeros(1, first.in_channels, _BASE, _BASE, device=first.weight.device))
     return MacCount(**counts)
 
 
