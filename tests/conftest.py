@@ -16,6 +16,7 @@ if 'PYTEST_XDIST_WORKER' in os.environ:
     os.environ['OMP_NUM_THREADS'] = '1'
 
 os.environ['WIDEHRNET_CACHE'] = ''  # the user's own stays as it is
+os.environ['CI'] = 'true'  # or OpenVINO starts a process for each step of a conversion that it reports to its makers
 gc.disable()
 
 

@@ -49,7 +49,7 @@ def official_name(name, attn):
     return name
 
 
-SMALL = {'channels': (8, 16, 24), 'num_modules': (1, 2), 'stem_width': 8}
+SMALL = {'channels': (8, 16, 24), 'num_modules': (1, 2), 'num_blocks': 1, 'stem_width': 8}
 
 
 def official(num_classes=17, variant='widehrnet_18_attn', seed=0, **kwargs):
