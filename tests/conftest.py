@@ -26,12 +26,6 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
-def pytest_runtest_teardown() -> None:
-    """The same again once a training run has put all back."""
-    if not gc.get_freeze_count():
-        gc.freeze()
-
-
 SHARED = pathlib.Path(__file__).resolve().parents[2] / 'shared'
 
 

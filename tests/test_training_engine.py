@@ -1,4 +1,5 @@
 import errno
+import gc
 import itertools
 import json
 import os
@@ -59,6 +60,7 @@ def whole_run(kites, tmp_path_factory):
     recipe = tiny_recipe(kites, out, epochs=4, data__val_labels=str(kites / 'val.json'), pck=0.1, eval_epochs=2)
     torch.set_num_threads(1)
     model = train(load_config(recipe), progress=False)
+    gc.freeze()  # as conftest.py left it: a run ends its own
     return recipe, out, model
 
 
