@@ -492,6 +492,6 @@ def test_in_a_browser_the_camera_gives_skeletons(page, tmp_path):
         tab.locator('#camera [title="start recording"]').click()
         tab.wait_for_function("document.querySelector('#live-status')?.innerText.includes('frames per second')")
         assert re.search(r'\d+ (person|people).*, [\d.]+ frames per second\.', tab.inner_text('#live-status'))
-        tab.wait_for_function("document.querySelector('#live-view img')?.naturalWidth === 640")
+        tab.wait_for_function("document.querySelector('#live-view img')?.naturalWidth === 480")
         if 'WIDEHRNET_SCREENSHOTS' in os.environ:
             tab.screenshot(path=Path(os.environ['WIDEHRNET_SCREENSHOTS']) / 'live.png')
