@@ -7,7 +7,7 @@ from torch import nn
 
 from widehrnet_zoo.models.registry import create_model
 
-SMALL = {'channels': (8, 16), 'num_modules': (1,), 'stem_width': 8}
+SMALL = {'channels': (8, 16), 'num_modules': (1,), 'num_blocks': 1, 'stem_width': 8}
 THREE_STAGES = {'channels': (8, 16, 32), 'num_modules': (1, 1), 'stem_width': 8}
 
 

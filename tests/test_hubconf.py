@@ -11,7 +11,9 @@ from widehrnet_zoo.models import registry
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 SCRIPT = """
+import gc
 import sys
+gc.disable()  # imports leave no garbage
 import torch
 assert not any(name.startswith('widehrnet_zoo') for name in sys.modules)
 repo = sys.argv[1]

@@ -187,10 +187,11 @@ def test_scripted_traced_and_compiled_networks_are_the_same(tiny):
     for layout in torch.contiguous_format, torch.channels_last:
         x, model = x.contiguous(memory_format=layout), model.to(memory_format=layout)
         # what is traced has the way of one layout
-        for network in scripted, symbolic, torch.jit.trace(model, x):
+        for network in scripted, symbolic, torch.jit.trace(model, x, check_trace=False):
             torch.testing.assert_close(network(x), expected)
     # in the other layout: test_estimator.py
-    torch.testing.assert_close(torch.compile(model, backend='eager', fullgraph=True)(x), expected)
+    least = tiny(channels=(8, 12), num_modules=(1,)).to(memory_format=torch.channels_last)
+    torch.testing.assert_close(torch.compile(least, backend='eager', fullgraph=True)(x), least(x))
 
 
 @pytest.mark.slow

@@ -246,10 +246,11 @@ def test_a_border_cuts_photo_box_and_labels_together():
     assert torch.equal(cut[~ended.any(1)], boxes[~ended.any(1)])
     # black beyond the border, in every direction of the view
     views = sample_views(cut, left, (64, 48), 1.25, AugmentConfig(rotation_prob=1, flip_prob=0.5), draws)
-    images = cut_views(torch.full((400, 400, 400, 3), 255, dtype=torch.uint8), views.maps, (64, 48), borders)
+    maps, borders = views.maps[:100], borders[:100]
+    images = cut_views(torch.full((100, 400, 400, 3), 255, dtype=torch.uint8), maps, (64, 48), borders)
     ys, xs = torch.meshgrid(torch.arange(64.0), torch.arange(48.0), indexing='ij')
     points = torch.stack((xs, ys, torch.ones_like(xs)), -1).view(-1, 3)
-    places = points @ views.maps.transpose(1, 2)
+    places = points @ maps.transpose(1, 2)
     low, high = borders.clamp(0, 399)[:, None].split(2, 2)
     clear = ((places - low).abs() > 1).all(2) & ((places - high).abs() > 1).all(2)
     inside = ((places > low) & (places < high)).all(2)
