@@ -277,6 +277,9 @@ def test_frames_of_a_camera_are_followed_as_in_videos_and_their_rate_is_said(pho
         now[0] += pause
         _, said, new = page.look(photo, model, 0.2, live)
         assert new is not live and said == '1 person (number 1).'
+    # and so does a telephone that is turned
+    now[0] += 0.1
+    assert page.look(photo.transpose(1, 0, 2)[:, 9:], 'one', 0.2, new)[1] == '1 person (number 1).'
     assert page.look(photo, 'none', 0.2, live)[1:] == ("There is no model 'none' here: choose one, other.", None)
 
 

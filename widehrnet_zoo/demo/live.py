@@ -25,8 +25,8 @@ _PAUSE = 2.0
 class Live:
     """What is known of a visitor's camera from one frame to the next."""
 
-    def __init__(self, model: str, people: VideoEstimator):
-        self.model, self.people = model, people
+    def __init__(self, model: str, people: VideoEstimator, size: tuple[int, ...]):
+        self.model, self.people, self.size = model, people, size
         self._times: deque[float] = deque(maxlen=_RATE_OVER)
 
     def rate(self, now: float) -> float:
@@ -68,8 +68,9 @@ class LivePage:
             return None, EMPTY, None
         try:
             with self._lock:  # a network uses all cores by itself
-                if live is None or live.model != model or live.was_stopped(self._clock()):
-                    live = Live(model, VideoEstimator(self._models.get(model)))
+                size = frame.shape[:2]  # which a telephone that is turned changes
+                if live is None or (live.model, live.size) != (model, size) or live.was_stopped(self._clock()):
+                    live = Live(model, VideoEstimator(self._models.get(model)), size)
                 result, numbers = live.people(frame, self._clock())
         except (UserError, ImportError) as error:
             return frame, str(error), None
