@@ -20,7 +20,7 @@ from widehrnet_zoo import PoseEstimator, UserError, create_model
 from widehrnet_zoo.cli.main import main
 from widehrnet_zoo.deployment.network import deploy
 from widehrnet_zoo.detection import LIGHT_FINDER, PersonFinder, finder_ships
-from widehrnet_zoo.detection.finder import letterbox
+from widehrnet_zoo.detection.finder import input_shape, letterbox
 from widehrnet_zoo.kernels.record import record
 from widehrnet_zoo.models.opening import open_network
 from widehrnet_zoo.pose.box_maps import NUM_MAPS, bin_coordinates, find_boxes
@@ -278,7 +278,7 @@ def says(page, words):
 @pytest.mark.slow
 def test_the_runtime_for_a_gpu_is_checked_against_its_hashes_and_finds_the_same(open_page, site, tmp_path):
     config = json.loads((site / 'site.json').read_text())
-    if config['runtime']['version'] != VERSION:
+    if RUNTIME is None or config['runtime']['version'] != VERSION:
         pytest.skip(f'WIDEHRNET_ORT_WEB does not name an unpacked npm package onnxruntime-web {VERSION}')
     pages = [open_page(), open_page(search='?engine=webgpu')]
     found = []
@@ -350,6 +350,36 @@ def finder_that_ships(tmp_path):
         says(page, 'Ready')
 
     return give
+
+
+LOOKS = """async (shares) => {
+  const { openFinder, openRuntime } = await import('./nets.js');
+  const site = await (await fetch('site.json')).json();
+  const find = await openFinder(await openRuntime(site.runtime, () => {}), site.finder);
+  const picture = await createImageBitmap(await (await fetch('sample.jpg')).blob());
+  const pen = new OffscreenCanvas(picture.width, picture.height).getContext('2d');
+  pen.drawImage(picture, 0, 0);
+  const image = pen.getImageData(0, 0, picture.width, picture.height);
+  const looks = [];
+  for (const share of shares) looks.push((await find(image, share)).map(({ box, score }) => [...box, score]));
+  return looks;
+}"""
+
+
+@pytest.mark.slow
+def test_a_photo_and_a_frame_of_a_video_have_the_boxes_of_the_person_finder(open_page, finder_that_ships):
+    page = open_page()
+    finder_that_ships(page)
+    found = page.evaluate(LOOKS, [1, 0.5, 0.001])
+    width, height = Image.open(SAMPLE).size
+    for look, cells in zip(found, (100, 50, 1), strict=True):
+        size = input_shape(width, height, (32 * cells, 32))
+        boxes, scores = PersonFinder(LIGHT_FINDER, device='cpu', size=size)(SAMPLE)
+        assert len(look) == len(scores) and (cells == 1 or len(scores))
+        rows = np.reshape(look, (-1, 5))
+        np.testing.assert_allclose(rows[:, 4], scores, atol=5e-3)
+        # pixels of a photo of 949; two decoders of JPEG and two ways to make it smaller differ a little
+        np.testing.assert_allclose(rows[:, :4], boxes, atol=10)
 
 
 @pytest.mark.slow

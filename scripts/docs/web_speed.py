@@ -31,14 +31,15 @@ PAGE = """<!doctype html>
 <script src="/npm/tfjs-backend-wasm/dist/tf-backend-wasm.min.js"></script>
 <script type="module">
 const pixels = (count) => Uint8Array.from({ length: count }, (_, i) => (i * 7919) % 251);
-window.ours = async (config, site, threads) => {
+window.ours = async (config, share, site, threads) => {
   Object.defineProperty(navigator, 'hardwareConcurrency', { value: threads });
   const { openFinder, openPose, openRuntime } = await import('/site/nets.js');
   const runtime = await openRuntime(site.runtime, () => {});
-  const [height, width] = config.size;
+  // of half the pixels of 320x320, as of a film: 192x256
+  const [height, width] = share < 1 ? [192, 256] : config.size;
   const image = new ImageData(new Uint8ClampedArray(pixels(4 * height * width)), width, height);
   const net = await (config.padding ? openPose : openFinder)(runtime, config);
-  window.once = () => (config.padding ? net.look(image, [[0, 0, width, height]]) : net(image));
+  window.once = () => (config.padding ? net.look(image, [[0, 0, width, height]]) : net(image, share));
 };
 window.movenet = async (threads) => {
   tf.wasm.setWasmPaths('/npm/tfjs-backend-wasm/dist/');
@@ -89,10 +90,12 @@ def _renderer(folder: str) -> int:
 def main(site: Path, npm: Path) -> None:
     """Print the table."""
     config = json.loads((site / 'site.json').read_text())
-    networks = [(model['name'], model) for model in config['models']] + [('person finder', config['finder'])]
+    networks = [(f'{net["name"]}, {net["size"][0]}x{net["size"][1]}', net, 1.0) for net in config['models']]
+    finder = config['finder']
+    networks += [('person finder, a frame, 192x256', finder, 0.5), ('person finder, a photo, 320x320', finder, 1.0)]
     ours = [
-        (f'{name}, {net["size"][0]}x{net["size"][1]}', threads, f'ours({json.dumps([net, config])[1:-1]}, {threads})')
-        for name, net in networks
+        (name, threads, f'ours({json.dumps([net, share, config])[1:-1]}, {threads})')
+        for name, net, share in networks
         for threads in (1, 2)
     ]
     theirs = [('MoveNet Lightning, 192x192, TensorFlow.js', count, f'movenet({count})') for count in (1, 2)]

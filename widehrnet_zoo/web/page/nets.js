@@ -81,13 +81,17 @@ export async function openRuntime({ address, files }, progress) {
 
 /** Everyone in a picture, on black in an input of about its shape, as `input_shape` of Python. @param {any} runtime */
 export async function openFinder(runtime, /** @type {any} */ config) {
-  const [run, cells] = [await runtime.open(config), (config.size[0] * config.size[1]) / 32 ** 2];
+  const [run, own] = [await runtime.open(config), (config.size[0] * config.size[1]) / 32 ** 2];
   const { fit_picture, find_people } = runtime.kernels;
-  /** @param {ImageData} image @returns {Promise<{box: Box, score: number}[]>} the highest score first */
-  return async (image) => {
+  /**
+   * @param {ImageData} image @param {number} share of its own input's pixels, the most that the picture's has
+   * @returns {Promise<{box: Box, score: number}[]>} the highest score first
+   */
+  return async (image, share = 1) => {
+    const cells = share * own;
     const [least, most] = [image.width, image.height].sort((a, b) => a - b);
     const short = Math.round(Math.sqrt((cells * least) / most)) || 1;
-    const sides = [32 * short, 32 * Math.floor(cells / short)];
+    const sides = [32 * short, 32 * (Math.floor(cells / short) || 1)];
     const shape = [image.width, image.height, ...(image.height <= image.width ? sides : sides.reverse())];
     const fill = (/** @type {number} */ picture, /** @type {number} */ input) => fit_picture(picture, ...shape, input);
     return run(image, [1, ...shape.slice(2)], fill, (/** @type {number} */ maps, /** @type {number} */ rows) => {
