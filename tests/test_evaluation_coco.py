@@ -246,7 +246,7 @@ def test_broken_labels_are_refused(tmp_path, poses, change, message):
         ({'bbox': [1, 2, 3]}, 'no "bbox"'),
         ({'bbox': [1, 2, 3, 'x']}, 'no "bbox"'),
         ({'area': float('inf')}, 'area'),
-        ({'id': 2}, 'annotation 2 is there twice'),
+        ({'id': 2}, r'annotation 2 is there twice\.'),
     ],
 )
 def test_broken_annotations_are_named(tmp_path, poses, change, message):
@@ -255,6 +255,15 @@ def test_broken_annotations_are_named(tmp_path, poses, change, message):
     data['categories'][0]['keypoints'] = [f'keypoint {k}' for k in range(17)]
     path.write_text(json.dumps(data))
     with pytest.raises(UserError, match=message):
+        read_labels(path)
+
+
+def test_an_annotation_without_an_id_beside_one_with_its_number_is_named(tmp_path, poses):
+    path = label_file(tmp_path, [person(2, 1, poses[0]), person(2, 1, poses[1])], 1)
+    data = json.loads(path.read_text())
+    del data['annotations'][1]['id']
+    path.write_text(json.dumps(data))
+    with pytest.raises(UserError, match='there twice: entry 1 has no "id"'):
         read_labels(path)
 
 

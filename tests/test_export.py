@@ -21,6 +21,7 @@ from widehrnet_zoo.engines.exported import open_backend
 from widehrnet_zoo.export.export import export, onnx_model, sample_crops
 from widehrnet_zoo.export.quantize import ENOUGH
 from widehrnet_zoo.kernels.library import choose_variant
+from widehrnet_zoo.pose.box_maps import NUM_MAPS, PERSON_BOXES
 from widehrnet_zoo.pose.decoding import decode_heatmaps
 
 SIZE = (64, 64)
@@ -199,13 +200,15 @@ def test_int8_without_enough_crops_is_refused(model, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_that_fails_its_check_is_not_kept(model, tmp_path, monkeypatch):
+def test_a_file_that_fails_its_check_is_not_kept_and_its_finder_not_written(model, tmp_path, monkeypatch):
     pytest.importorskip('onnxruntime')
+    finder = timm.create_model('widehrnet_10', **{**THREE_STAGES, 'num_classes': NUM_MAPS}).eval()
+    finder.skeleton = PERSON_BOXES
     old = tmp_path / 'pose.onnx'
     old.write_bytes(b'before')
     monkeypatch.setattr('widehrnet_zoo.export.onnx_graph.NetworkWriter.bilinear', lambda self, x: self.double(x))
     with pytest.raises(UserError, match='Nothing was written'):
-        export(model, old, size=SIZE)
+        export(model, old, size=SIZE, finder=finder)
     assert old.read_bytes() == b'before'
     assert [p.name for p in tmp_path.iterdir()] == ['pose.onnx']
 

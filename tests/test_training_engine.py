@@ -324,7 +324,8 @@ def test_a_teacher_teaches_by_heatmaps_and_by_keypoints(whole_run, kites, tmp_pa
 @pytest.mark.parametrize(
     'options', [{'precision': 'bf16'}, {'grad_checkpointing': True, 'channels_last': False}, {'opt': 'lion', 'ohkm': 3}]
 )
-def test_options_of_the_engine_train(kites, tmp_path, options, whole_run):
+def test_options_of_the_engine_train(kites, tmp_path, options, whole_run, monkeypatch, caplog):
+    monkeypatch.setattr('torch.backends.cpu.get_cpu_capability', lambda: 'AVX2')
     options = dict(options)
     ohkm = options.pop('ohkm', 0)
     recipe = tiny_recipe(kites, tmp_path / 'run', epochs=1, target__ohkm=ohkm, **options)
@@ -332,6 +333,7 @@ def test_options_of_the_engine_train(kites, tmp_path, options, whole_run):
     ours, plain = losses(tmp_path / 'run'), losses(whole_run[1])
     if not ohkm:
         assert ours[1] == pytest.approx(plain[1], rel=2e-2 if 'precision' in options else 1e-5)
+    assert ('no instructions for bfloat16' in caplog.text) == ('precision' in options)
 
 
 def test_the_command_draws_a_preview_and_names_mistakes(kites, tmp_path, capsys):

@@ -1,5 +1,9 @@
 # What the scripts of several weights do alike; they source this file with `data` and `runs` set, from the repository root.
 
+# bfloat16, but not where PyTorch is many times slower with it
+precision=$(python -c 'import torch
+print("float32" if torch.backends.cpu.get_cpu_capability() == "AVX2" else "bf16")')
+
 # clean_labels PEOPLE MODEL [more arguments of clean_labels.py]: without labels that a trained network sees elsewhere
 clean_labels() {
     local people=$1 model=$2
@@ -14,7 +18,7 @@ train_people() {
     local recipe=$1 name=$2
     shift 2
     widehrnet train "$recipe" --labels "$runs"/clean.json --images "$data"/images --val-labels "$data"/val.json \
-        --processes 2 --set fused=true --set precision=bf16 --out "$runs"/"$name" "$@"
+        --processes 2 --set fused=true --set precision="$precision" --out "$runs"/"$name" "$@"
 }
 
 # average START TRAINED SHARE OUT
@@ -33,7 +37,7 @@ train_everyday() {
     shift 2
     widehrnet train everyday_256x192 --labels "$runs"/train.json --images "$data" --set model.name="$variant" \
         --val-labels "$data"/everyday/val.json --set data.val_images="$data"/everyday/images --set epochs=1000 \
-        --set data.cache="$runs"/cache --set stages=[] --set fused=true --set precision=bf16 --set ema_decay=0.996 \
+        --set data.cache="$runs"/cache --set stages=[] --set fused=true --set precision="$precision" --set ema_decay=0.996 \
         --set warmup_steps=30 --out "$runs"/"$name" --resume "$@"
 }
 
@@ -43,7 +47,7 @@ train_finder() {
     shift 4
     widehrnet train person_320x320 --labels "$runs"/train.json --images "$data" --val-labels "$runs"/val.json \
         --set data.cache="$runs"/cache --size "$side" "$side" --epochs "$epochs" --lr "$lr" --set batch_size=32 \
-        --set fused=true --set precision=bf16 --out "$runs"/person_"$name" --resume "$@"
+        --set fused=true --set precision="$precision" --out "$runs"/person_"$name" --resume "$@"
 }
 
 # people nearly as they are: less of everything that changes photos

@@ -178,15 +178,13 @@ def keep(request: Request, backend: 'TorchBackend') -> None:
     # a file that changes while it is opened would be kept under the name of what it was
     if request.key is None or folder is None or backend.engine != 'kernels' or replace(request).key != request.key:
         return
-    module: Any = backend.module
-    known = getattr(module, 'pretrained_cfg', None) or {}
     shipped = None
     if not request._files():
-        shipped = Path(known.get('file') or '')
+        shipped = Path(backend.pretrained_cfg.get('file') or '')
         if shipped.parent != WEIGHTS:
             return
     metadata = ExportMetadata(
-        name='.'.join(v for v in (known.get('architecture'), known.get('tag')) if v) or type(module).__name__,
+        name=backend.name,
         skeleton=backend.skeleton,
         size=backend.size,
         mean=backend.mean,

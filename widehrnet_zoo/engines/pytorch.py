@@ -88,6 +88,21 @@ class TorchBackend:
         self._own = False
         return self._module
 
+    @property
+    def pretrained_cfg(self) -> dict[str, Any]:
+        """What the module says of itself; empty where it says nothing."""
+        return getattr(self._module, 'pretrained_cfg', None) or {}
+
+    @property
+    def name(self) -> str:
+        """Of the module: architecture and tag, or else the name of its class."""
+        names = (self.pretrained_cfg.get(key) for key in ('architecture', 'tag'))
+        return '.'.join(name for name in names if name) or type(self._module).__name__
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The module's, to be read; who changes weights takes them from `module`."""
+        return self._module.state_dict()
+
     def _choose(self) -> tuple[str, nn.Module]:
         if self._wanted == 'auto':
             return _fastest(self._module, self.device, self.bf16)

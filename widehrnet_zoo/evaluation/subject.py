@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from ..engines.pytorch import TorchBackend
 from ..files import model_files, sha256
@@ -36,11 +36,9 @@ def describe_backend(backend: Any, name: str | None, size: tuple[int, int] | Non
     """
     backend = getattr(backend, 'torch_backend', backend)
     if isinstance(backend, TorchBackend):
-        known = getattr(backend.module, 'pretrained_cfg', None) or {}
-        name = name or '.'.join(v for v in (known.get('architecture'), known.get('tag')) if v)
-        name = name or type(backend.module).__name__
-        state = _fingerprint(backend.module)
-        weights = UNKNOWN if state is None else f'sha256 of the state {state[:16]}'
+        name = name or backend.name
+        state = backend.state_dict()
+        weights = f'sha256 of the state {_fingerprint(state)[:16]}' if state else UNKNOWN
         precision = _precision(backend)
     else:
         file = getattr(backend, 'path', None)
@@ -85,17 +83,17 @@ def _precision(backend: TorchBackend) -> str:
         return f'{"bfloat16" if backend.bf16 else "float16"}, CUDA graphs'
     if backend.bf16:
         return 'bfloat16 autocast'
-    dtype = next((p.dtype for p in backend.module.parameters() if p.is_floating_point()), torch.float32)
+    dtypes = (value.dtype for value in backend.state_dict().values() if value.is_floating_point())
+    dtype = next(dtypes, torch.float32)
     return str(dtype).removeprefix('torch.')
 
 
-def _fingerprint(module: nn.Module) -> str | None:
-    state = module.state_dict()
+def _fingerprint(state: dict[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, value in sorted(state.items()):
         digest.update(name.encode())
         digest.update(value.detach().to('cpu').contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest() if state else None
+    return digest.hexdigest()
 
 
 def _version(package: str) -> str:

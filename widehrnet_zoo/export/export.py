@@ -237,12 +237,14 @@ def export(
         assert finder is not None
         if gives_boxes(skeleton) or not gives_boxes(skeleton_of(finder)):
             raise UserError('finder is a person finder beside a model that finds keypoints.')
-        # first, since the file names it
-        beside = precision if precision in allowed - {'int8'} else 'f32'
-        export(finder, path.with_name(metadata.finder), fmt, precision=beside)
     with _whole(path) as file:
         _write(deployed, metadata, fmt, file, crops)
-        return check(file, deployed, metadata, crops[:8])
+        difference = check(file, deployed, metadata, crops[:8])
+        if finder is not None and metadata.finder is not None:
+            # before the file that names it has its name, and not at all where that file fails
+            beside = precision if precision in allowed - {'int8'} else 'f32'
+            export(finder, path.with_name(metadata.finder), fmt, precision=beside)
+    return difference
 
 
 def check(file: Path, network: nn.Module, metadata: ExportMetadata, crops: npt.NDArray[np.uint8]) -> float:

@@ -163,7 +163,8 @@ def read_labels(path: str | Path, keypoints: bool = True, nobody: bool = False) 
             raise UserError(f'{path}: annotation entry {index} has no number or text as "id", but {entry["id"]!r}.')
         where = f'{path}: annotation {entry["id"]}'
         if entry['id'] in ids:
-            raise UserError(f'{where} is there twice.')
+            of_place = '' if 'id' in raw else f': entry {index} has no "id", so it is counted; give all an id, or none'
+            raise UserError(f'{where} is there twice{of_place}.')
         ids.add(entry['id'])
         if not is_id(entry.get('image_id')) or entry['image_id'] not in images:
             raise UserError(f'{where} is of image {entry.get("image_id")}, which is not among the images.')

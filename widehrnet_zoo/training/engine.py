@@ -121,6 +121,12 @@ class Trainer:
 
     def _prepare_model(self, model: nn.Module) -> nn.Module:
         config = self.config
+        slow = self.device.type == 'cpu' and torch.backends.cpu.get_cpu_capability() == 'AVX2'
+        if slow and config.precision == 'bf16' and self.main:
+            _logger.warning(
+                'This processor has no instructions for bfloat16: PyTorch is many times slower with it here than with '
+                'float32. Use precision float32.'
+            )
         if config.grad_checkpointing:
             model.set_grad_checkpointing(True)  # type: ignore[operator]
         if config.sync_bn and self.world > 1:
