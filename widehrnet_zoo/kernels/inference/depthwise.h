@@ -48,8 +48,10 @@ static inline void columns(const Neighbours& in, Int x, Int at, const Vec (&w)[3
 }
 
 template <int N, int S, typename K>
-static void depthwise_rows(const Neighbours& in, const Depthwise& dw, Int channel, Int vectors, const Outputs<K>& out) {
+static void depthwise_rows(const Neighbours& near, const Depthwise& dw, Int channel, Int vectors, const Outputs<K>& to) {
   constexpr int G = 4;
+  Held<Neighbours> in = near;
+  Held<Outputs<K>> out = to;
   // with stride 2 and an even width the last output has its right column inside
   const Int inside = S == 1 || in.width % 2 ? out.width - 1 : out.width;
   for (Int v = 0; v < vectors; ++v) {

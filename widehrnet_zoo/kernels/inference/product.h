@@ -82,6 +82,10 @@ static inline void finish(Vec sums, float* out, Int n, bool add, bool positive) 
   if (n >= kLanes) {
     if (add) sums += load(out);
     store(out, positive ? relu(sums) : sums);
+  } else if (kLanes > 4 && n == kLanes / 2) {  // without the call of memcpy that a count makes which is not known
+    if (add) sums += widen(load_half(out));
+    if (positive) sums = relu(sums);
+    memcpy(out, &sums, sizeof(HalfVec));
   } else if (n > 0) {
     if (add) sums += load_part(out, n);
     store_part(out, positive ? relu(sums) : sums, n);
@@ -90,7 +94,8 @@ static inline void finish(Vec sums, float* out, Int n, bool add, bool positive) 
 
 // R pixels by V vectors, and half a vector more if Half
 template <int R, int V, int Half>
-static inline void tile(const Rows& rows, const T* b, const Ends& ends, Int k, Int n) {
+static inline void tile(const Rows& outputs, const T* b, const Ends& ends, Int k, Int n) {
+  Held<Rows> rows = outputs;
   constexpr int kWidth = V + Half;
   Kind::Sum sum[R][V ? V : 1];
   Kind::HalfSum half[R];

@@ -36,6 +36,16 @@ constexpr int rows_of(int vectors) { return vectors <= 1 ? 8 : vectors == 2 ? 6 
 typedef float Vec __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
 typedef float HalfVec __attribute__((vector_size(2 * kLanes), aligned(4), may_alias));
 
+// What a function is handed over, as a copy that stays in registers: for all that the compiler knows, what is stored might lie
+// in the original. Browsers' compilers do worse with copies.
+#if defined(__wasm__)
+template <typename S>
+using Held = const S&;
+#else
+template <typename S>
+using Held = const S;
+#endif
+
 static inline Vec load(const float* p) { return *reinterpret_cast<const Vec*>(p); }
 static inline void store(float* p, Vec v) { *reinterpret_cast<Vec*>(p) = v; }
 static inline Vec spread(float x) { return Vec{} + x; }
