@@ -411,6 +411,28 @@ def test_a_group_is_that_of_the_estimator_of_whom_five_are_looked_at_twice(open_
 
 
 @pytest.mark.slow
+def test_a_model_that_loads_late_does_not_replace_the_one_chosen_since(open_page, site):
+    page = open_page()
+    config = json.loads((site / 'site.json').read_text())
+    config['models'].append({**config['models'][0], 'name': 'late', 'padding': 3})
+    page.route('**/site.json', lambda route: route.fulfill(json=config))
+    held = []
+    page.route('**/late.bin', lambda route: held.append(route))
+    page.reload()
+    says(page, 'Ready')
+    with page.expect_request('**/late.bin'):
+        page.select_option('#model', 'late')
+    page.select_option('#model', config['models'][0]['name'])
+    page.click('#sample')
+    says(page, 'found.')
+    with page.expect_response('**/late.bin'):
+        held[0].fulfill(path=site / f'{config["models"][0]["name"]}.bin')
+    page.wait_for_timeout(1000)  # it would look at the photo again
+    assert page.evaluate('window.seen.length') == 2
+    assert 'found.' in page.inner_text('#status')
+
+
+@pytest.mark.slow
 def test_a_damaged_network_gets_a_sentence(open_page, site):
     page = open_page()
     content = (site / 'finder.bin').read_bytes()

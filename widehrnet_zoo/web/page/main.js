@@ -7,7 +7,7 @@ import { Follower, confidence, lookAtEveryone } from './people.js';
 /** Okabe and Ito's colours, which colour-blind people tell apart. */
 const COLOURS = ['#56b4e9', '#e69f00', '#009e73', '#f0e442', '#cc79a7', '#d55e00', '#0072b2'];
 const [SHOWN, WIDEST, LARGEST] = [0.2, 1600, 16e6];
-/** Of a moving picture the finder sees half the pixels: only people below a sixth of its height are found less often. */
+/** The share of pixels that the finder has for a frame: mainly people below 0.15 of its height are found less often. */
 const LIVE_SHARE = 0.5;
 const [view, status, numbers, mirror, model, file, camera, turn, sample, stop] =
   ['view', 'status', 'numbers', 'mirror', 'model', 'file', 'camera', 'turn', 'sample', 'stop']
@@ -21,7 +21,7 @@ const reader = /** @type {any} */ (document.createElement('canvas').getContext('
 /** @type {Awaited<ReturnType<typeof openFinder>>} */ let find;
 /** @type {Awaited<ReturnType<typeof openPose>>} */ let pose;
 /** @type {Follower | null} */ let follower = null;
-/** @type {{picture: ImageBitmap, found: Person[]} | null} */ let shown = null;
+/** @type {{picture: ImageBitmap, found: Person[], bones: number[][]} | null} */ let shown = null;
 /** Of these, `current` goes up with all that begins; what has an older number is over. */
 let [isPhoto, facing, current] = [false, 'user', 0];
 
@@ -34,14 +34,14 @@ function read(picture) {
   return reader.getImageData(0, 0, picture.width, picture.height);
 }
 
-/** A person on a picture that was drawn at a scale. @param {Person} person @param {number} scale */
-function draw({ points, scores, box, number }, scale) {
+/** A person, at the scale of the picture. @param {Person} person @param {number} scale @param {number[][]} bones */
+function draw({ points, scores, box, number }, scale, bones) {
   const size = scale * Math.max(box[2] - box[0], box[3] - box[1]);
   const [path, line] = [new Path2D(), Math.min(8, Math.max(2, 0.012 * size))];
   const at = points.map((place) => place.map((v) => (v + 0.5) * scale));
   if (mirror.checked) at.forEach((place) => { place[0] = view.width - place[0]; });
   const isSure = (/** @type {number[]} */ bone) => bone.every((k) => scores[k] >= SHOWN);
-  for (const [a, b] of pose.config.bones.filter(isSure)) path.addPath(new Path2D(`M ${at[a]} L ${at[b]}`));
+  for (const [a, b] of bones.filter(isSure)) path.addPath(new Path2D(`M ${at[a]} L ${at[b]}`));
   for (const [x, y] of at.filter((_, k) => scores[k] >= SHOWN)) {
     path.moveTo(x + line / 2, y);
     path.arc(x, y, line / 2, 0, 7);
@@ -52,15 +52,15 @@ function draw({ points, scores, box, number }, scale) {
 }
 
 /** Show a picture with people on it, and say who is there. @param {ImageBitmap} picture @param {Person[]} found */
-function show(picture, found, words = '') {
+function show(picture, found, words = '', /** @type {{bones: number[][]}} */ { bones } = pose.config) {
   if (shown && shown.picture !== picture) shown.picture.close();
-  shown = { picture, found };
+  shown = { picture, found, bones };
   const scale = Math.min(1, WIDEST / Math.max(picture.width, picture.height));
   [view.width, view.height] = [picture.width, picture.height].map((side) => Math.max(1, Math.round(side * scale)));
   if (mirror.checked) pen.setTransform(-1, 0, 0, 1, view.width, 0);
   pen.drawImage(picture, 0, 0, view.width, view.height);
   pen.resetTransform();
-  found.forEach((person) => draw(person, scale));
+  found.forEach((person) => draw(person, scale, bones));
   const shares = found.map((p) => `${Math.round(100 * Math.min(1, confidence(p.scores)))} %`).join(', ');
   const summary = found.length ? `${people(found.length)}, confidence ${shares}.` : 'Nobody.';
   view.setAttribute('aria-label', summary);
@@ -98,10 +98,11 @@ async function lookAtPhoto(picture) {
 /** Everyone in the video that plays, until it ends. @param {string} words */
 async function followVideo(words) {
   const mine = current;
-  await video.play();
   stop.disabled = false;
+  // what begins before it plays has ended it, which is no failure
+  await video.play().catch((/** @type {Error} */ error) => { if (mine === current) throw error; });
   let [frame, before, between, said] = [0, performance.now(), 0, -1];
-  for (;;) {
+  while (mine === current) {
     await new Promise((done) => {
       Object.assign(video, { onended: done, onpause: done });
       if (video.ended) done(null);
@@ -112,10 +113,9 @@ async function followVideo(words) {
     const [image, who] = [read(picture), (follower ??= new Follower(site, net.config))];
     if (who.due(frame++)) who.meet(await find(image, LIVE_SHARE));
     const poses = await net.look(image, who.people.map(({ box }) => box));
-    if (mine !== current) return;
     const now = performance.now();
     [between, before] = [between ? 0.9 * between + 0.1 * (now - before) : now - before, now];
-    if (who === follower) {
+    if (who === follower) { // neither another model nor anything else has begun
       const found = who.update(poses, picture.width, picture.height, time);
       show(picture, found, `${(1000 / between).toFixed(1)} frames per second.`);
       if (said !== found.length) say(`${words} ${people(said = found.length)}.`);
@@ -139,7 +139,6 @@ async function open(chosen, name) {
     Object.assign(video, { onloadeddata: () => done(video.videoWidth > 0), onerror: () => done(false) });
   });
   if (mine !== current) return;
-  if (!plays) begin();
   if (plays) await followVideo('The video plays.');
   else say(`${name} is neither a photo nor a video that this browser can read.`);
 }
@@ -166,7 +165,9 @@ async function openCamera() {
 async function choose() {
   const config = site.models[model.selectedIndex];
   say(`Loading ${config.name}…`);
-  [pose, follower] = [config.opened ??= await openPose(runtime, config), null];
+  config.opened ??= await openPose(runtime, config);
+  if (config.name !== model.value) return; // another was chosen meanwhile
+  [pose, follower] = [config.opened, null];
   say(`${config.name} is ready.`);
   if (isPhoto && shown) await lookAtPhoto(shown.picture);
 }
@@ -183,7 +184,7 @@ sample.onclick = told(async () => open(await (await fetch('sample.jpg')).blob(),
 file.onchange = told(() => file.files[0] && open(file.files[0], file.files[0].name));
 stop.onclick = told(() => { begin(); say('Stopped.'); });
 model.onchange = told(choose);
-mirror.onchange = () => shown && show(shown.picture, shown.found);
+mirror.onchange = () => shown && show(shown.picture, shown.found, '', shown);
 document.ondragover = (event) => event.preventDefault();
 document.ondrop = (event) => {
   event.preventDefault();
@@ -192,8 +193,9 @@ document.ondrop = (event) => {
 };
 
 told(async () => {
-  let bytes = 0;
-  const progress = (/** @type {number} */ more) => say(`Loading: ${((bytes += more) / 1e6).toFixed(0)} MB…`);
+  let all = 0;
+  // of what is loaded before the page can be used
+  const progress = (/** @type {number} */ n) => camera.disabled && say(`Loading: ${((all += n) / 1e6).toFixed(0)} MB…`);
   site = await (await fetch('site.json')).json();
   runtime = await openRuntime(site.runtime, progress);
   find = await openFinder(runtime, site.finder);
