@@ -2,7 +2,7 @@
 /** The networks: on a GPU by ONNX Runtime Web, else by this package's own kernels, which also do what is around. */
 
 /** @typedef {import('./people.js').Box} Box */
-const [HELPER, STACK] = [new URL('helper.js', import.meta.url), 2 ** 18];
+const [HELPER, STACK, PROVIDERS] = [new URL('helper.js', import.meta.url), 2 ** 18, ['webgpu', 'wasm']];
 
 /** @param {string} url @param {string | null} integrity @param {(bytes: number) => void} progress */
 async function get(url, integrity, progress) {
@@ -22,6 +22,9 @@ export async function openRuntime({ address, files }, progress) {
   const engine = /[?&]engine=(webgpu|wasm)/.exec(location.search)?.[1]
     ?? (adapter && !adapter.info?.isFallbackAdapter ? 'webgpu' : 'wasm');
   /** @type {any} */ let ort = null;
+  /** @type {Promise<any>} */ let busy = Promise.resolve();
+  /** ONNX Runtime Web fails where one call begins before another has ended. @param {() => any} work */
+  const inTurn = (work) => { busy = busy.catch(() => {}).then(work); return busy; };
   if (engine === 'webgpu') {
     const [script, binary] = await Promise.all(files.map((/** @type {[string, string | null]} */ [name, hash]) =>
       get(new URL(address + name, document.baseURI).href, hash, progress)));
@@ -47,7 +50,7 @@ export async function openRuntime({ address, files }, progress) {
   /** @param {any} config of a network in site.json */
   const open = async ({ name, maps: count, mean, std }) => {
     const content = new Uint8Array(await load(`${name}.${ort ? 'onnx' : 'bin'}`));
-    const session = await ort?.InferenceSession.create(content, { executionProviders: ['webgpu', 'wasm'] });
+    const session = ort && await inTurn(() => ort.InferenceSession.create(content, { executionProviders: PROVIDERS }));
     let network = 0;
     try {
       if (!session) network = kernels.open_network(put(content), content.length);
@@ -67,7 +70,7 @@ export async function openRuntime({ address, files }, progress) {
         kernels.normalise(places[0], batch, height * width, ...mean, ...std);
         if (session) {
           const images = new ort.Tensor('float32', floats(places[0], 3 * pixels).slice(), [batch, 3, height, width]);
-          const { heatmaps } = await session.run({ images });
+          const { heatmaps } = await inTurn(() => session.run({ images }));
           floats(places[1], heatmaps.data.length).set(heatmaps.data);
         } else kernels.run(network, places[0], batch, height, width, places[1], threads);
         return read(places[1], places[2]);
@@ -87,8 +90,7 @@ export async function openFinder(runtime, /** @type {any} */ config) {
    * @param {ImageData} image @param {number} share of its own input's pixels, the most that the picture's has
    * @returns {Promise<{box: Box, score: number}[]>} the highest score first
    */
-  return async (image, share = 1) => {
-    const cells = share * own;
+  return async (image, share = 1, cells = share * own) => {
     const [least, most] = [image.width, image.height].sort((a, b) => a - b);
     const short = Math.round(Math.sqrt((cells * least) / most)) || 1;
     const sides = [32 * short, 32 * (Math.floor(cells / short) || 1)];
