@@ -22,21 +22,21 @@ from typing import Any
 
 from playwright.sync_api import sync_playwright
 
+from widehrnet_zoo.detection.finder import input_shape
 from widehrnet_zoo.web.serve import _Handler
 
 ROUNDS, TURN = 8, 8
+LIVE_SHARE = 0.5  # as in the page's main.js
 PAGE = """<!doctype html>
 <base href="/site/">
 <script src="/npm/tfjs/dist/tf.min.js"></script>
 <script src="/npm/tfjs-backend-wasm/dist/tf-backend-wasm.min.js"></script>
 <script type="module">
 const pixels = (count) => Uint8Array.from({ length: count }, (_, i) => (i * 7919) % 251);
-window.ours = async (config, share, site, threads) => {
+window.ours = async (config, [height, width], share, site, threads) => {
   Object.defineProperty(navigator, 'hardwareConcurrency', { value: threads });
   const { openFinder, openPose, openRuntime } = await import('/site/nets.js');
   const runtime = await openRuntime(site.runtime, () => {});
-  // of half the pixels of 320x320, as of a film: 192x256
-  const [height, width] = share < 1 ? [192, 256] : config.size;
   const image = new ImageData(new Uint8ClampedArray(pixels(4 * height * width)), width, height);
   const net = await (config.padding ? openPose : openFinder)(runtime, config);
   window.once = () => (config.padding ? net.look(image, [[0, 0, width, height]]) : net(image, share));
@@ -90,12 +90,18 @@ def _renderer(folder: str) -> int:
 def main(site: Path, npm: Path) -> None:
     """Print the table."""
     config = json.loads((site / 'site.json').read_text())
-    networks = [(f'{net["name"]}, {net["size"][0]}x{net["size"][1]}', net, 1.0) for net in config['models']]
+    networks = [(net['name'], net, net['size'], 1.0) for net in config['models']]
     finder = config['finder']
-    networks += [('person finder, a frame, 192x256', finder, 0.5), ('person finder, a photo, 320x320', finder, 1.0)]
+    height, width = finder['size']
+    # of a frame of 4:3, as the page looks at videos
+    frame = input_shape(4, 3, (height, int(LIVE_SHARE * width)))
+    networks += [
+        ('person finder, a frame', finder, frame, LIVE_SHARE),
+        ('person finder, a photo', finder, finder['size'], 1.0),
+    ]
     ours = [
-        (name, threads, f'ours({json.dumps([net, share, config])[1:-1]}, {threads})')
-        for name, net, share in networks
+        (f'{name}, {size[0]}x{size[1]}', threads, f'ours({json.dumps([net, size, share, config])[1:-1]}, {threads})')
+        for name, net, size, share in networks
         for threads in (1, 2)
     ]
     theirs = [('MoveNet Lightning, 192x192, TensorFlow.js', count, f'movenet({count})') for count in (1, 2)]

@@ -1,8 +1,8 @@
 # What the scripts of several weights do alike; they source this file with `data` and `runs` set, from the repository root.
 
 # bfloat16, but not where PyTorch is many times slower with it
-precision=$(python -c 'import torch
-print("float32" if torch.backends.cpu.get_cpu_capability() == "AVX2" else "bf16")')
+precision=$(python -c 'from widehrnet_zoo.training.accelerator import bf16_is_slow
+print("float32" if bf16_is_slow() else "bf16")')
 
 # clean_labels PEOPLE MODEL [more arguments of clean_labels.py]: without labels that a trained network sees elsewhere
 clean_labels() {

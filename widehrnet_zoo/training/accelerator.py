@@ -5,6 +5,8 @@ import logging
 import os
 from typing import Any
 
+import torch
+
 from ..errors import UserError
 from ..extras import require
 from .config import TrainConfig
@@ -18,6 +20,11 @@ _RECIPES = {
     'ACCELERATE_GRADIENT_ACCUMULATION_STEPS': 'batch_size={0.batch_size} and no accumulation of gradients',
     'ACCELERATE_DYNAMO_BACKEND': 'compile={0.compile}',
 }
+
+
+def bf16_is_slow() -> bool:
+    """Whether this CPU has no instructions for bfloat16: PyTorch takes many times as long with it as with float32."""
+    return torch.backends.cpu.get_cpu_capability() == 'AVX2'
 
 
 def make_accelerator(config: TrainConfig) -> Any:

@@ -17,6 +17,7 @@ from ..files import write_whole
 from ..models.blocks import Fusion, TopDownNeck, Transition, WideInvertedResidual, WideStem
 from ..pose.skeletons import skeleton_of
 from ..weights.checkpoints import load_weights
+from .accelerator import bf16_is_slow
 from .batches import normalise
 from .config import TrainConfig
 from .log import RunLog
@@ -121,8 +122,7 @@ class Trainer:
 
     def _prepare_model(self, model: nn.Module) -> nn.Module:
         config = self.config
-        slow = self.device.type == 'cpu' and torch.backends.cpu.get_cpu_capability() == 'AVX2'
-        if slow and config.precision == 'bf16' and self.main:
+        if config.precision == 'bf16' and self.main and self.device.type == 'cpu' and bf16_is_slow():
             _logger.warning(
                 'This processor has no instructions for bfloat16: PyTorch is many times slower with it here than with '
                 'float32. Use precision float32.'
